@@ -1,0 +1,12 @@
+"""calmcam at the edge: finds faces in pictures, decides what they express, draws it and says so."""
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import `Analyzer` when it is asked for, so that `import edge_app` stays light."""
+    if name == "Analyzer":
+        from .analyzer import Analyzer
+
+        return Analyzer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""A backend without a network: settable delay, fails at a given call. Drives tests, the benchmark and the demo."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import DeviceLost
+
+
+class Backend:
+    """Answers every row with the same value; `infer` takes `seconds` and fails at call number `fail_at` (from 1)."""
+
+    device = "fake"
+
+    def __init__(self, outputs: Mapping[str, tuple[int, ...]], *, seconds: float = 0.0, fail_at: int | None = None):
+        self.calls = 0
+        self._outputs, self._seconds, self._fail_at = outputs, seconds, fail_at
+        self._closed = threading.Event()
+
+    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Zeros (N, ...) float32 by tensor name for `batch` (N, H, W, C); DeviceLost at call `fail_at`."""
+        self.calls += 1
+        if self.calls == self._fail_at:
+            raise DeviceLost(f"fake: device lost at call {self.calls}, as it was told")
+        self._closed.wait(self._seconds)
+        return {name: np.zeros((len(batch), *shape), np.float32) for name, shape in self._outputs.items()}
+
+    def close(self) -> None:
+        self._closed.set()

@@ -1,0 +1,96 @@
+"""Run part of an iterator chain in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Iterate `items`, mapped through `fn`, in a thread, in order; what it raises is raised in the consumer.
+
+    The producer waits for room before it asks for an item, so that what it works on is never older than needed.
+    With `latest` it never waits: the oldest waiting item is dropped and counted.
+    """
+
+    def __init__(self, items: Iterable, fn: Callable[[Any], Any] | None = None, *, size: int = 1, latest: bool = False):
+        self.dropped = 0
+        self._source, self._fn, self._size, self._latest = items, fn, size, latest
+        self._items: deque[Any] = deque()
+        self._change = threading.Condition()
+        self._open, self._error = True, None
+        name = f"background-{getattr(fn, '__name__', 'source')}"
+        self._thread = threading.Thread(target=self._produce, name=name, daemon=True)
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self._thread.join(timeout=2.0)
+        if self._thread.is_alive():
+            log.error("%s did not stop within 2 s", self._thread.name)
+
+    def stop(self) -> None:
+        """End this stage and those before it, what waits is still handed out; does not wait; safe in a signal handler."""
+        with self._change:
+            self._open = False
+            self._change.notify_all()
+        if isinstance(self._source, Background):
+            self._source.stop()
+
+    def drop_waiting(self) -> None:
+        """Forget what waits, if this is a newest-wins hand-over: its consumer was busy and it has grown old."""
+        with self._change:
+            if self._latest:
+                self.dropped += len(self._items)
+                self._items.clear()
+
+    def __iter__(self) -> Iterator:
+        while True:
+            with self._change:
+                consumer_is_slower = bool(self._items)
+                self._change.wait_for(lambda: self._items or not self._open)
+                if not self._items:
+                    break
+                item = self._items.popleft()
+                if consumer_is_slower and isinstance(self._source, Background):
+                    self._source.drop_waiting()
+                self._change.notify_all()
+            yield item
+        if self._error:
+            raise self._error
+
+    def _produce(self) -> None:
+        try:
+            items = iter(self._source)
+            while self._room():
+                item = next(items, self)  # self marks the end
+                if item is self:
+                    break
+                self._put(self._fn(item) if self._fn else item)
+        except Exception as error:
+            self._error = error
+        finally:
+            with self._change:
+                self._open = False
+                self._change.notify_all()
+
+    def _room(self) -> bool:
+        with self._change:
+            self._change.wait_for(lambda: self._latest or len(self._items) < self._size or not self._open)
+            return self._open
+
+    def _put(self, item: Any) -> None:
+        with self._change:
+            while len(self._items) >= self._size:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._change.notify_all()

@@ -1,0 +1,67 @@
+"""The error tree. A message says where, what was expected, what came, and what to do.
+
+    CalmcamError                 exit code 1: the run failed
+    ├── InputError               exit code 2: what the user gave is wrong
+    │   ├── SourceError          a camera, file or stream that cannot be opened or read
+    │   │   └── TruncatedError   a source that ended early; what came before is good
+    │   ├── ManifestError        a model's description that does not hold
+    │   ├── ModelError           a model file that is missing, changed or does not fit its manifest
+    │   ├── SettingsError        an unknown or ill-typed setting, name or flag value
+    │   └── OutputError          a place that cannot be written to
+    ├── BackendError             inference failed
+    │   ├── BackendUnavailable   the engine or device is not there
+    │   └── DeviceLost           the device was there and is not any more
+    └── MissingPackage           an optional package is not installed
+"""
+
+
+class CalmcamError(Exception):
+    """Root of every error that users are meant to read."""
+
+    exit_code = 1
+
+
+class InputError(CalmcamError):
+    """Something from outside is wrong."""
+
+    exit_code = 2
+
+
+class SourceError(InputError):
+    """A camera, file or stream cannot be opened or read."""
+
+
+class TruncatedError(SourceError):
+    """A source ended before its end; the frames that came before are good."""
+
+
+class ManifestError(InputError):
+    """A manifest does not say what a manifest must say."""
+
+
+class ModelError(InputError):
+    """A model file is missing, changed, or does not fit its manifest."""
+
+
+class SettingsError(InputError):
+    """A setting, a name or a flag is unknown or of the wrong type."""
+
+
+class OutputError(InputError):
+    """An output cannot be written."""
+
+
+class BackendError(CalmcamError):
+    """Inference failed."""
+
+
+class BackendUnavailable(BackendError):
+    """The engine or device is not there."""
+
+
+class DeviceLost(BackendError):
+    """The device answered before and does not any more."""
+
+
+class MissingPackage(CalmcamError):
+    """An optional package is not installed."""

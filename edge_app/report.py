@@ -1,0 +1,75 @@
+"""What a run did: counts and times, to be merged over runs and printed or written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+KEEP = 100_000  # samples per span; beyond that every second one is thrown away, and so on
+
+
+@dataclass(eq=False)
+class Report:
+    """Counters of one or more runs. The one value that grows while a run goes on."""
+
+    frames: int = 0
+    dropped: int = 0
+    faces: int = 0
+    devices: Counter = field(default_factory=Counter)  # device -> frames it classified
+    labels: Counter = field(default_factory=Counter)  # decided label -> faces
+    spans_ms: dict[str, list[float]] = field(default_factory=dict)  # stage -> wall ms per frame
+    seconds: float = 0.0  # wall time of the loop
+    stopped: bool = False  # somebody asked it to stop
+    _strides: Counter = field(default_factory=Counter)
+
+    def add(self, spans_ms: Mapping[str, float]) -> None:
+        """Count one frame with what its stages took."""
+        self.frames += 1
+        for name, ms in spans_ms.items():
+            samples = self.spans_ms.setdefault(name, [])
+            if self.frames % (1 << self._strides[name]) == 0:
+                samples.append(ms)
+            if len(samples) >= KEEP:
+                del samples[::2]
+                self._strides[name] += 1
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of wall time."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def percentiles(self, name: str) -> dict[str, float]:
+        """p50, p95, p99 in ms of one span; NaN when it has no sample."""
+        samples = self.spans_ms.get(name) or [float("nan")]
+        return dict(zip(("p50", "p95", "p99"), np.percentile(samples, (50, 95, 99)).tolist(), strict=True))
+
+    def merge(self, other: Report) -> Report:
+        """A new report over both; seconds add up."""
+        spans = {name: self.spans_ms.get(name, []) + other.spans_ms.get(name, []) for name in {**self.spans_ms, **other.spans_ms}}
+        return Report(
+            self.frames + other.frames,
+            self.dropped + other.dropped,
+            self.faces + other.faces,
+            self.devices + other.devices,
+            self.labels + other.labels,
+            spans,
+            self.seconds + other.seconds,
+            self.stopped or other.stopped,
+        )
+
+    def summary(self) -> dict[str, object]:
+        """Plain values for `run.json`."""
+        return {
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "faces": self.faces,
+            "devices": dict(self.devices),
+            "labels": dict(self.labels),
+            "seconds": round(self.seconds, 3),
+            "fps": round(self.fps, 2),
+            "stopped": self.stopped,
+            "ms": {name: {p: round(ms, 3) for p, ms in self.percentiles(name).items()} for name in self.spans_ms},
+        }

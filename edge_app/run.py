@@ -1,0 +1,163 @@
+"""The one loop: source -> stages -> draw -> sinks. Live view, offline annotation and the benchmark are its arguments."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from .background import Background
+from .report import Report
+from .types import NO_FACES, Faces, Frame, Result, Stage, Status
+
+Work = tuple[Frame, Faces, dict[str, float]]
+Draw = Callable[[Result], np.ndarray]
+
+
+class Sink(AbstractContextManager, Protocol):
+    """Where results go. `__exit__` completes what was written, unless writing itself failed."""
+
+    name: str  # of its span
+
+    def write(self, result: Result) -> None: ...
+
+
+class Stop:
+    """A request to end a run in good order, from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._tell: list[Callable[[], None]] = []
+
+    def __call__(self) -> None:
+        self.requested = True
+        for tell in self._tell:
+            tell()
+
+    def tells(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the stop is requested."""
+        self._tell.append(callback)
+        if self.requested:
+            callback()
+
+
+def run(
+    source: AbstractContextManager[Iterable[Frame]],
+    stages: Sequence[tuple[str, Stage]],
+    sinks: Sequence[Sink],
+    *,
+    live: bool,
+    draw: Draw | None = None,
+    stop: Stop | None = None,
+    report: Report | None = None,
+) -> Report:
+    """Push every frame of `source` through the named `stages` and into `sinks`; returns what happened.
+
+    Live, the newest frame wins and the others are counted as dropped; otherwise no frame is lost. Source, first stage
+    and (offline) the other stages each have a thread; drawing and sinks run in the caller's. The first failure
+    anywhere ends the run and is raised here, after the sinks were closed; `report` then holds what came before.
+    """
+    report = Report() if report is None else report
+    clock = _Clock()
+    with ExitStack() as stack:
+        frames: Iterable = stack.enter_context(source)
+        for sink in sinks:
+            stack.enter_context(sink)
+        frames = newest = stack.enter_context(Background(frames, latest=live, size=1 if live else 2))
+        work: Iterable = stack.enter_context(Background(frames, _first(stages[:1])))
+        if not live:
+            work = stack.enter_context(Background(work, _rest(stages[1:])))
+        if stop:
+            stop.tells(work.stop)
+        started = time.perf_counter()
+        try:
+            for item in work:
+                frame, faces, spans = _rest(stages[1:])(item) if live else item
+                status = clock.status(frame, newest.dropped, faces.device)
+                _deliver(Result(frame, faces, spans, status), draw, sinks, report)
+        finally:
+            report.seconds += time.perf_counter() - started
+            report.dropped += newest.dropped
+            report.stopped |= bool(stop and stop.requested)
+    return report
+
+
+def _first(stages: Sequence[tuple[str, Stage]]) -> Callable[[Frame], Work]:
+    def detect(frame: Frame) -> Work:
+        return _through(stages, (frame, NO_FACES, {"decode": frame.decode_ms}))
+
+    return detect
+
+
+def _rest(stages: Sequence[tuple[str, Stage]]) -> Callable[[Work], Work]:
+    def analyse(work: Work) -> Work:
+        return _through(stages, work)
+
+    return analyse
+
+
+def _through(stages: Sequence[tuple[str, Stage]], work: Work) -> Work:
+    frame, faces, spans = work
+    for name, stage in stages:
+        begun = time.perf_counter()
+        faces = stage(frame, faces)
+        spans[name] = spans.get(name, 0.0) + (time.perf_counter() - begun) * 1e3
+    return frame, faces, spans
+
+
+def _deliver(result: Result, draw: Draw | None, sinks: Sequence[Sink], report: Report) -> None:
+    spans = dict(result.spans_ms)
+    with _Span(spans, "draw" if draw else ""):
+        result = replace(result, spans_ms=spans, picture=draw(result) if draw else None)
+    for sink in sinks:
+        with _Span(spans, sink.name):
+            sink.write(result)
+    spans["age"] = (time.monotonic_ns() - result.frame.captured_ns) / 1e6
+    report.add(spans)
+    report.faces += len(result.faces)
+    if result.faces.device:
+        report.devices[result.faces.device] += 1
+    report.labels.update(decision.label for decision in result.faces.decisions or ())
+
+
+class _Span:
+    """Add the wall time of a block to `spans[name]`; nothing for an empty name."""
+
+    def __init__(self, spans: dict[str, float], name: str) -> None:
+        self._spans, self._name = spans, name
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._name:
+            taken = (time.perf_counter() - self._begun) * 1e3
+            self._spans[self._name] = self._spans.get(self._name, 0.0) + taken
+
+
+class _Clock:
+    """Results per second over the last two seconds."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def status(self, frame: Frame, dropped: int, device: str) -> Status:
+        now = time.perf_counter()
+        self._times.append(now)
+        while now - self._times[0] > 2.0:
+            self._times.popleft()
+        gaps = len(self._times) - 1
+        fps = gaps / (now - self._times[0]) if gaps else 0.0
+        return Status(fps, (time.monotonic_ns() - frame.captured_ns) / 1e6, dropped, device)
+
+
+def drain(stages: Sequence[tuple[str, Stage]], frames: Iterable[Frame]) -> Iterator[tuple[Frame, Faces]]:
+    """Frames through stages in the caller's thread: for one-off pictures and for measuring without overlap."""
+    for frame in frames:
+        frame, faces, _ = _through(stages, (frame, NO_FACES, {}))
+        yield frame, faces
