@@ -1,0 +1,69 @@
+#!/bin/sh
+# Installs calmcam on a Raspberry Pi 5 (or any Debian): system packages, a virtual environment, optionally the service.
+#   deploy/install.sh [--dry-run] [--service] [--prefix /opt/calmcam]
+# May be run again at any time: what is there stays. Pins no apt version: the archive's own set fits together.
+set -eu
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+prefix=/opt/calmcam dry="" service=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    --dry-run) dry=1 ;;
+    --service) service=1 ;;
+    --prefix) prefix=${2:?--prefix needs a folder}; shift ;;
+    *) echo "install.sh: unknown option $1; expected --dry-run, --service or --prefix FOLDER" >&2; exit 2 ;;
+    esac
+    shift
+done
+
+say() { echo "calmcam: $*"; }
+root() { # run as root, or say what would be run
+    if [ -n "$dry" ]; then echo "would run: $*"; return; fi
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+hailo_on_bus() { # a PCI device of vendor 1e60, Hailo Technologies
+    grep -qs 0x1e60 "${SYSFS:-/sys}"/bus/pci/devices/*/vendor
+}
+available() { [ -n "$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(].*\)/\1/p')" ]; }
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_hailo() {
+    if installed hailo-h10-all; then
+        say "hailo-h10-all is installed: the line for the Hailo-10H, which cannot live beside the Hailo-8's; remove it first" >&2
+        exit 2
+    fi
+    installed dkms || root apt-get install -y dkms
+    for package in hailo-all hailort; do # hailo-all is what the Pi's archive calls the set for Hailo-8 and 8L
+        installed "$package" && return
+        if available "$package"; then
+            root apt-get install -y "$package"
+            say "reboot before the first run, so that the driver is loaded"
+            return
+        fi
+    done
+    say "a Hailo is on the PCIe bus, but apt knows neither hailo-all nor hailort; add the Raspberry Pi archive and run this again" >&2
+    exit 2
+}
+
+if [ -n "$dry" ]; then echo "would run: $here/deploy/system_libraries.sh"; else "$here/deploy/system_libraries.sh"; fi
+if hailo_on_bus; then install_hailo; else say "no Hailo on the PCIe bus: calmcam will run on the CPU"; fi
+
+# python3-hailort installs for the system's interpreter only: the environment must be made by it and must see it.
+python=${PYTHON:-/usr/bin/python3}
+[ -x "$prefix/venv/bin/python" ] || root "$python" -m venv --system-site-packages "$prefix/venv"
+constraints=""
+if "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("hailo_platform") is None)' 2>/dev/null; then
+    constraints="-c $here/constraints-hailo.txt"
+fi
+# shellcheck disable=SC2086 # two words on purpose
+root "$prefix/venv/bin/python" -m pip install --quiet --upgrade $constraints "$here"
+root ln -sf "$prefix/venv/bin/calmcam" /usr/local/bin/calmcam
+
+if [ -n "$service" ]; then
+    id calmcam >/dev/null 2>&1 || root useradd --system --home-dir /var/lib/calmcam --create-home --groups video calmcam
+    root install -m 644 "$here/deploy/calmcam.service" /etc/systemd/system/calmcam.service
+    root systemctl daemon-reload
+    root systemctl enable --now calmcam.service
+fi
+if [ -n "$dry" ]; then echo "would run: $prefix/venv/bin/calmcam doctor"; else "$prefix/venv/bin/calmcam" doctor; fi

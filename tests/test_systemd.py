@@ -1,0 +1,37 @@
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.sinks.systemd import Sink
+from edge_app.types import NO_FACES, Frame, Result, Status
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+RESULT = Result(Frame(np.zeros((8, 8, 3), np.uint8), 0, 0), NO_FACES, {}, Status(1, 1, 0, "cpu"))
+
+
+def test_the_first_result_says_ready_and_the_end_says_stopping(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(1)
+        with Sink(str(tmp_path / "notify")) as sink:
+            sink.write(RESULT)
+            sink.write(RESULT)  # within the same second: nothing more to say
+        assert [systemd.recv(99) for _ in range(2)] == [b"READY=1\nWATCHDOG=1", b"STOPPING=1"]
+
+
+def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
+    command = [str(DEPLOY / "install.sh"), "--dry-run", "--service", "--prefix", str(tmp_path / "opt")]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "would run: /usr/bin/python3 -m venv --system-site-packages" in done.stdout
+    assert "calmcam.service" in done.stdout
+    assert "on the CPU" in done.stdout
+    assert not (tmp_path / "opt").exists()
+
+
+def test_install_refuses_an_unknown_option():
+    done = subprocess.run([str(DEPLOY / "install.sh"), "--servce"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown option --servce" in done.stderr
