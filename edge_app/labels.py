@@ -1,0 +1,46 @@
+"""Class names of labelled folders: the one alias table that the trainer and `calmcam evaluate` share."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+ALIASES = {
+    "anger": "angry",
+    "contemptuous": "contempt",
+    "disgusted": "disgust",
+    "embarrassed": "embarrassment",
+    "afraid": "fear",
+    "fearful": "fear",
+    "scared": "fear",
+    "happiness": "happy",
+    "joy": "happy",
+    "neutrality": "neutral",
+    "normal": "neutral",
+    "sadness": "sad",
+    "shyness": "shy",
+    "surprised": "surprise",
+    "confusion": "confused",
+    "nonteasing": "non_teasing",
+    "not_teasing": "non_teasing",
+}
+
+
+def canonical(name: str) -> str:
+    """The one spelling of a class name: lower case, words joined by "_", known aliases mapped, Hangul composed."""
+    plain = "_".join(unicodedata.normalize("NFC", name).casefold().replace("-", " ").replace("_", " ").split())
+    return ALIASES.get(plain, plain)
+
+
+def index_of(name: str, labels: Sequence[str]) -> int | None:
+    """The place of a class name among a model's labels, aliases on either side allowed; None when it is not there."""
+    wanted = canonical(name)
+    return next((place for place, label in enumerate(labels) if canonical(label) == wanted), None)
+
+
+def nearest(name: str, labels: Iterable[str]) -> str | None:
+    """The label that reads most like `name`; None when none does."""
+    by_spelling = {canonical(label): label for label in labels}
+    near = difflib.get_close_matches(canonical(name), by_spelling, n=1, cutoff=0.5)
+    return by_spelling[near[0]] if near else None
