@@ -1,0 +1,117 @@
+"""Find faces with MediaPipe Tasks (BlazeFace): arXiv 1907.05047, full range: the MediaPipe face detection model card."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .. import tflite
+from ..errors import BackendError, CalmcamError, ModelError
+from ..types import NO_FACES, Faces, Frame
+
+
+@contextlib.contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    """Hide an installed TensorFlow: MediaPipe imports it for a documentation helper, at 2.2 s and 580 MB (measured)."""
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.modules["tensorflow"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["tensorflow"]
+
+
+with _without_tensorflow():
+    from mediapipe.tasks.python.core.base_options import BaseOptions
+    from mediapipe.tasks.python.vision.core.image import Image, ImageFormat
+    from mediapipe.tasks.python.vision.face_detector import FaceDetector, FaceDetectorOptions
+
+LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
+_NEVER_RUN = np.zeros((8, 8, 3), np.uint8)
+
+
+class Stage:
+    """The first stage of a run. One detector, usable from any one thread at a time; close it before the program ends.
+
+    Pictures stand alone (IMAGE mode): MediaPipe's VIDEO mode tracks nothing here and costs the same (measured).
+    """
+
+    def __init__(self, path: Path, *, conf: float = 0.5, max_faces: int = 10, min_size: float = 0.0):
+        """Load the BlazeFace file at `path`; ModelError when it cannot be loaded.
+
+        `conf` is the least detector score (0..1), `max_faces` the most faces kept, best first, and `min_size` the
+        least shorter side of a box in pixels.
+        """
+        self._name, self._max_faces, self._min_size = path.name, max_faces, min_size
+        options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
+        self._detector: FaceDetector | None = None
+        tflite.check(path)
+        with tflite.quiet("MediaPipe"), _errors(self._name, ModelError):
+            self._detector = FaceDetector.create_from_options(options)
+            self._detector.detect(Image(ImageFormat.SRGB, _NEVER_RUN))  # the first call allocates, and writes to stderr
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        """The faces of `frame`, best first; those given are forgotten. BackendError when MediaPipe fails."""
+        if self._detector is None:
+            raise BackendError(f"{self._name}: the face detector was closed and cannot detect any more; make a new one")
+        image = _shrunk(frame.image)
+        with _errors(self._name, BackendError):
+            detections = self._detector.detect(Image(ImageFormat.SRGB, image)).detections
+        if not detections:
+            return NO_FACES
+        height, width = frame.image.shape[:2]
+        return self._best(_faces(detections, image.shape[1::-1], (width, height)))
+
+    def close(self) -> None:
+        """Release the detector; left to the interpreter's exit it prints a traceback."""
+        detector, self._detector = self._detector, None
+        if detector is not None:
+            with tflite.quiet("MediaPipe"), _errors(self._name, BackendError):
+                detector.close()
+
+    def _best(self, faces: Faces) -> Faces:
+        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)
+        order = np.lexsort((faces.boxes[:, 1], faces.boxes[:, 0], -faces.scores))  # ties from left to right
+        rows = order[sides[order] >= self._min_size][: self._max_faces]
+        return replace(faces, boxes=faces.boxes[rows], scores=faces.scores[rows], points=faces.points[rows])
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _faces(detections: Sequence, seen: tuple[int, int], size: tuple[int, int]) -> Faces:
+    """Columns in pixels of a picture of `size` (width, height) from detections in one of size `seen`."""
+    boxes = [
+        (box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height)
+        for box in (detection.bounding_box for detection in detections)
+    ]
+    points = [[(point.x, point.y) for point in detection.keypoints] for detection in detections]
+    ratio = np.divide(size, seen, dtype=np.float32)
+    return Faces(
+        np.array(boxes, np.float32) * np.tile(ratio, 2),
+        np.array([detection.categories[0].score for detection in detections], np.float32),
+        np.array(points, np.float32) * np.array(size, np.float32),
+    )
+
+
+@contextlib.contextmanager
+def _errors(name: str, ours: type[CalmcamError]) -> Iterator[None]:
+    """What MediaPipe raises (its status codes as built-in exceptions, see mediapipe_c_utils) as our own error."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, IndexError) as error:
+        raise ours(f"{name}: MediaPipe: {' '.join(str(error).split()) or type(error).__name__}") from error

@@ -1,0 +1,59 @@
+"""Cut out the faces and ask a model what they express."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from ..heads import probabilities
+from ..manifest import Artifact, Manifest
+from ..preprocess import crop_faces, sharpness, to_input
+from ..types import Faces, Frame
+
+
+class Backend(Protocol):
+    """An engine with a model in it."""
+
+    device: str
+
+    def infer(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Rows of `batch` (N, H, W, C) to float32 outputs (N, ...) by tensor name; N may be 0."""
+
+    def close(self) -> None: ...
+
+
+class Crop:
+    """Fill `crops` and `sharpness`, cut as the model's manifest says: exactly as in training."""
+
+    def __init__(self, manifest: Manifest, artifact: Artifact):
+        self._crop, self._spec = manifest.crop, artifact.input
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        crops = crop_faces(frame.image, faces.boxes, faces.points, self._crop, self._spec)
+        return replace(faces, crops=crops, sharpness=np.array([sharpness(crop) for crop in crops], np.float32))
+
+
+class Classify:
+    """Fill `heads` with calibrated probabilities, all faces in one batch, and `device` with what computed them."""
+
+    def __init__(self, manifest: Manifest, artifact: Artifact, backend: Backend):
+        self._heads, self._artifact, self._backend = manifest.heads, artifact, backend
+        self._none = {head.name: np.empty((0, len(head.labels)), np.float32) for head in manifest.heads}
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        """BackendError when the engine fails; nothing is run for a frame without faces."""
+        if not len(faces):
+            return replace(faces, heads=self._none, device=self._backend.device)
+        return replace(faces, heads=self.probabilities(faces.crops), device=self._backend.device)
+
+    def probabilities(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Head name to probabilities (N, C) float32 of crops (N, h, w, c) uint8."""
+        outputs = self._backend.infer(to_input(crops, self._artifact.input))
+        inside = self._artifact.emits == "probabilities"
+        return {
+            head.name: probabilities(head, outputs[self._artifact.outputs[head.name]], softmax_inside=inside)
+            for head in self._heads
+        }

@@ -1,0 +1,54 @@
+"""What every engine that loads TFLite files needs: a look at the file first, and quiet on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ModelError
+
+log = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()
+
+
+def check(path: Path) -> None:
+    """ModelError unless `path` is readable and carries the TFLite identifier; engines may crash on other bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); expected a TFLite model") from error
+    if head[4:8] != b"TFL3":
+        raise ModelError(f"{path}: expected a TFLite model, got a file that starts with {head!r}; copy the model again")
+
+
+@contextlib.contextmanager
+def quiet(what: str) -> Iterator[None]:
+    """Send file descriptor 2 of this process to the debug log while `what` happens.
+
+    LiteRT and MediaPipe report every tensor there, whatever their log level says. The descriptor belongs to the whole
+    process, so keep the block short; nothing is lost, it is logged under `what` afterwards.
+    """
+    with _one_at_a_time, contextlib.ExitStack() as stack:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a service without stderr
+            yield
+            return
+        stack.callback(os.close, terminal)
+        memory = os.memfd_create("stderr")
+        stack.callback(_report, what, memory)
+        os.dup2(memory, 2)
+        stack.callback(os.dup2, terminal, 2)
+        yield
+
+
+def _report(what: str, memory: int) -> None:
+    with open(memory, "rb") as file:
+        file.seek(0)
+        for line in file.read().decode(errors="replace").splitlines():
+            log.debug("%s: %s", what, line)
