@@ -1,0 +1,191 @@
+"""Labelled pictures as arrays: what `train` learns from and what `export` and `evaluate` judge with.
+
+Membership of train, validation and test is decided once (`splits.py`), written to `split.csv` by hash, and read back
+from there ever after. The test part is loaded only by those who name it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.errors import InputError, OutputError
+from edge_app.preprocess import fit
+
+from . import ferplus
+from .folders import Item, Scan, decode, scan
+from .recipe import EVERY, HeadRecipe, Recipe, read_recipe
+from .splits import divide
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the data, as columns whose rows agree. C is the number of a head's labels, also for sigmoid heads."""
+
+    images: np.ndarray  # (N, H, W, channels) uint8 at the recipe's size and colour
+    targets: Mapping[str, np.ndarray]  # head -> (N, C) float32, rows sum to 1 where the head learns
+    weights: Mapping[str, np.ndarray]  # head -> (N,) float32, 0 = this head does not learn from this image
+    labels: Mapping[str, np.ndarray]  # head -> (N,) int64, -1 = none
+    files: tuple[str, ...]  # as in split.csv
+    hashes: tuple[str, ...]  # sha256 of the files
+    votes: Mapping[str, np.ndarray]  # head -> (N, C) float32 FER+ votes, zeros where there are none
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One row of split.csv."""
+
+    item: Item
+    split: str  # "train", "validation" or "test"
+    group: str
+
+
+def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
+    """Folder or CSV of every data set that the recipe names; InputError when one is missing."""
+    names = list(dict.fromkeys(head.data for head in recipe.heads if head.data != EVERY)) or [""]
+    if isinstance(data, Mapping):
+        missing = [name for name in names if name not in data]
+        if missing:
+            raise InputError(f"--data: the recipe {recipe.name} needs {missing}, got {sorted(data)}; give --data {missing[0]}=DIR")
+        return {name: Path(data[name]) for name in names}
+    return {name: Path(data) / name if name else Path(data) for name in names}
+
+
+def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Member], list[Scan]]:
+    """Read the data and divide it: train and validation, and test only when the data brings no test part of its own.
+
+    The test part of the data is not opened.
+    """
+    found, scans = [], []
+    for name, path in sources(recipe, data).items():
+        scanned = scan(path, name, _labels(recipe, name), recipe.input.spec)
+        scans.append(scanned)
+        found += divide(scanned.items, recipe.data, recipe.seed, path)
+    return [Member(item, split, group) for item, split, group in found], scans
+
+
+def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
+    """Arrays of the chosen items."""
+    votes = [ferplus.read(path, recipe.data.votes) for path in paths]
+    columns = {head.name: _targets(head, chosen, votes) for head in recipe.heads}
+    spec = recipe.input.spec
+    images = np.empty((len(chosen), spec.height, spec.width, spec.channels), np.uint8)
+    for row, item in zip(images, chosen, strict=True):
+        row[:] = item.image if item.image is not None else fit(decode(item.path), spec)
+    return Part(
+        images,
+        {name: column[0] for name, column in columns.items()},
+        {name: column[1] for name, column in columns.items()},
+        {name: column[2] for name, column in columns.items()},
+        tuple(item.file for item in chosen),
+        tuple(item.sha256 for item in chosen),
+        {name: column[3] for name, column in columns.items()},
+    )
+
+
+def parts(recipe: Recipe, found: Sequence[Member], data: Path | Mapping[str, Path], which: Sequence[str]) -> dict[str, Part]:
+    """Arrays of the named parts."""
+    paths = list(sources(recipe, data).values())
+    return {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
+
+
+def load_run(
+    run: Path, data: Path | Mapping[str, Path], which: Sequence[str] = ("train", "validation")
+) -> dict[str, Part]:
+    """The parts of a finished run, by the hashes in its split.csv; "test" only when asked for by name.
+
+    InputError when images that the run used are missing or changed.
+    """
+    recipe = read_recipe(str(run / "recipe.yaml"))
+    wanted = read_split(run / "split.csv")
+    held_out = "test" in which and not any(row["split"] == "test" for row in wanted)
+    items: list[Item] = []
+    for name, path in sources(recipe, data).items():
+        labels = _labels(recipe, name)
+        items += scan(path, name, labels, recipe.input.spec).items
+        if held_out:
+            items += scan(path, name, labels, recipe.input.spec, test=True).items
+    found = match(wanted, [item for item in items if item.part != "test"], run)
+    if held_out:
+        found += [Member(item, "test", "") for item in items if item.part == "test"]
+    result = parts(recipe, found, data, which)
+    if "test" in which and not len(result["test"]):
+        raise InputError(f"{data}: expected a test part (test/<class>/ or Usage PrivateTest), found none")
+    return result
+
+
+def match(wanted: Sequence[Mapping[str, str]], items: Sequence[Item], run: Path) -> list[Member]:
+    """The members that split.csv names, found by file and hash, or by hash alone when files were renamed."""
+    by_file = {(item.file, item.sha256): item for item in items}
+    by_hash = {item.sha256: item for item in items}
+    found = []
+    for row in wanted:
+        item = by_file.get((row["file"], row["sha256"])) or by_hash.get(row["sha256"])
+        if item is not None:
+            found.append(Member(item, row["split"], row["group"]))
+    if len(found) < len(wanted):
+        raise InputError(
+            f"{run}: split.csv names {len(wanted)} images, {len(wanted) - len(found)} of them are missing or changed; "
+            "give the data that the run was trained on"
+        )
+    return found
+
+
+def read_split(path: Path) -> list[dict[str, str]]:
+    """Rows of split.csv; InputError when it is not there."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected the folder of a training run") from error
+
+
+def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:
+    """Write file, sha256, split, group and the label of every head, whole or not at all."""
+    heads = {head.name: [_label(head, member.item) for member in found] for head in recipe.heads}
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "sha256", "split", "group", *heads])
+            for row, member in enumerate(found):
+                item = member.item
+                writer.writerow([item.file, item.sha256, member.split, member.group, *(heads[name][row] for name in heads)])
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+
+
+def _labels(recipe: Recipe, name: str) -> tuple[str, ...]:
+    return next(head.labels for head in recipe.heads if head.data == name)
+
+
+def _label(head: HeadRecipe, item: Item) -> str:
+    if head.data == EVERY:
+        return item.source
+    return item.label if head.data == item.source else ""
+
+
+def _targets(head: HeadRecipe, items: Sequence[Item], votes: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple:
+    known = {label: column for column, label in enumerate(head.labels)}
+    labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
+    one_hot = np.eye(len(known), dtype=np.float32)[labels] * (labels >= 0)[:, None]
+    counts = np.zeros_like(one_hot)
+    for table in votes:
+        for row, item in enumerate(items):
+            for label, count in table.get(ferplus.key(item.file), {}).items() if labels[row] >= 0 else ():
+                if label in known:
+                    counts[row, known[label]] = count
+    total = counts.sum(axis=1, keepdims=True)
+    share = head.votes_share * (total > 0)
+    targets = (1 - share) * one_hot + share * counts / np.maximum(total, 1)
+    factors = np.array([head.class_weights.get(label, 1.0) for label in head.labels], np.float32)
+    weights = np.where(labels >= 0, factors[labels], 0).astype(np.float32)
+    return targets.astype(np.float32), weights, labels, counts

@@ -1,0 +1,186 @@
+"""Find and read labelled pictures: folders `<class>/`, `train/ test/`, and FER2013 as CSV.
+
+Unreadable files are counted and named, and do not end the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edge_app.errors import InputError, SourceError
+from edge_app.manifest import Input
+from edge_app.preprocess import fit
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+ALIASES = {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "scared": "fear", "happiness": "happy", "joy": "happy",
+    "calm": "neutral", "sadness": "sad", "surprised": "surprise", "embarrassed": "embarrassment", "confusion": "confused",
+    "shyness": "shy", "non-teasing": "non_teasing", "nonteasing": "non_teasing", "not_teasing": "non_teasing",
+}  # fmt: skip
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "train", "validation": "train"}
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the CSV's codes 0..6
+USAGE = {"Training": "train", "PublicTest": "train", "PrivateTest": "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One labelled picture."""
+
+    file: str  # path below the data folder, with `/`, preceded by the data set's name if it has one
+    path: Path
+    sha256: str
+    label: str
+    source: str  # the data set's name, "" when there is only one
+    part: str  # "train", "test" or "", as the data says
+    image: np.ndarray | None = None  # (H, W, channels) uint8 at the model's input size
+    thumb: np.ndarray | None = None  # (16, 16) uint8 grey, to find near-identical pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What lies in a data folder."""
+
+    items: list[Item]
+    bad: dict[str, str] = field(default_factory=dict)  # file -> why it could not be read
+    ignored: dict[str, int] = field(default_factory=dict)  # folder that is none of the labels -> files in it
+
+
+def canonical(name: str) -> str:
+    """The label that a folder or column stands for: `Anger` -> `angry`; unknown ones stay as found."""
+    name = name.strip().lower().replace(" ", "_")
+    return ALIASES.get(name, name)
+
+
+def decode(path: Path) -> np.ndarray:
+    """A picture file as (H, W, 3) or (H, W) uint8 RGB or grey, turned upright by EXIF; SourceError when unreadable."""
+    try:
+        return decode_bytes(path.read_bytes(), path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def decode_bytes(raw: bytes, path: Path) -> np.ndarray:
+    """`decode` for a file's content; PNG, the bulk of the data sets, takes OpenCV's shorter way."""
+    if raw[:8] == b"\x89PNG\r\n\x1a\n":
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_ANYCOLOR)
+        if image is not None:
+            return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        with Image.open(io.BytesIO(raw)) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            return np.asarray(upright.convert("L" if upright.mode in ("L", "1") else "RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SourceError(f"{path}: expected a picture, got something that cannot be decoded") from error
+
+
+def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False) -> Scan:
+    """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
+
+    InputError when there is nothing, only one class, or a class that is none of the labels in the test part alone.
+    """
+    if path.is_dir() and not any(path.glob("*.csv")) or any(path.glob("*/")):
+        scanned = _scan_folder(path, source, labels, spec, test)
+    else:
+        scanned = _scan_csv(_csv_of(path), source, labels, spec, test)
+    found = sorted({item.label for item in scanned.items})
+    if not found:
+        seen = ", ".join(f"{name}/ ({count} files)" for name, count in scanned.ignored.items()) or "nothing"
+        raise InputError(f"{path}: expected pictures in folders named {', '.join(labels)}; found {seen}")
+    if len(found) < 2 and not test:
+        raise InputError(f"{path}: expected at least two classes of {', '.join(labels)}; found only {found[0]}")
+    for file, why in scanned.bad.items():
+        log.warning("%s left out: %s", file, why)
+    return scanned
+
+
+def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
+    """(part, folder of one class) below `path`: `<class>/`, `train/<class>/`, `test/<class>/`."""
+    if not path.is_dir():
+        raise InputError(f"{path}: expected a folder with one folder of pictures per class, or a FER2013 CSV")
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        part = PARTS.get(folder.name.lower())
+        if part is None:
+            if not test:
+                yield "", folder
+        elif (part == "test") == test:
+            yield from ((part, inner) for inner in sorted(folder.iterdir()) if inner.is_dir())
+
+
+def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
+    scanned = Scan([])
+    for part, folder in class_folders(path, test):
+        label = canonical(folder.name)
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        if label not in labels:
+            if test and files:
+                raise InputError(f"{folder}: the test part has a class {label!r} that the model does not know ({', '.join(labels)})")
+            scanned.ignored[folder.name] = len(files)
+            continue
+        for file in files:
+            name = "/".join(filter(None, (source, file.relative_to(path).as_posix())))
+            try:
+                scanned.items.append(_item(file, name, label, source, part, spec))
+            except SourceError as error:
+                scanned.bad[name] = str(error)
+    return scanned
+
+
+def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input) -> Item:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({error.strerror or error})") from error
+    image = decode_bytes(raw, file)
+    return Item(name, file, hashlib.sha256(raw).hexdigest(), label, source, part, fit(image, spec), thumbnail(image))
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """(16, 16) uint8 grey of a picture (H, W, 3) or (H, W) uint8."""
+    return fit(image, Input(16, 16, "gray", "uint8"))[..., 0]
+
+
+def _csv_of(path: Path) -> Path:
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            with file.open(encoding="utf-8", errors="replace") as opened:
+                if {"emotion", "pixels"} <= set(opened.readline().strip().split(",")):
+                    return file
+    raise InputError(f"{path}: expected a folder with one folder of pictures per class, or a FER2013 CSV (emotion,pixels,Usage)")
+
+
+def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
+    scanned = Scan([])
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if "Usage" not in (rows.fieldnames or ()):
+            raise InputError(f"{path}: expected a column Usage that tells train from test, got {rows.fieldnames}")
+        for number, row in enumerate(rows):
+            if (USAGE.get(row["Usage"]) == "test") != test:
+                continue
+            name = "/".join(filter(None, (source, f"{path.name}#{number}")))
+            try:
+                label = FER2013[int(row["emotion"])]
+                image = np.array(row["pixels"].split(), np.uint8).reshape(48, 48)
+            except (ValueError, IndexError, OverflowError):
+                scanned.bad[name] = f"{name}: expected an emotion 0..6 and 48 x 48 pixels 0..255"
+                continue
+            if label in labels:
+                digest = hashlib.sha256(image.tobytes()).hexdigest()
+                part = USAGE.get(row["Usage"], "")
+                scanned.items.append(Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image)))
+    return scanned

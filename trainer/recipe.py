@@ -1,0 +1,285 @@
+"""What a training run is: `trainer/recipes/<name>.yaml`, read, checked against these classes and changed by `--set`.
+
+An unknown key or a value of the wrong type is refused with the nearest known key; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from edge_app.errors import OutputError, SettingsError
+from edge_app.manifest import Crop, Input, unknown
+
+RECIPES = Path(__file__).parent / "recipes"
+EVERY = "*"  # a head with this `data` tells the data sets apart: its labels are their names
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the network takes: square pictures of that side in pixels."""
+
+    size: int = 48
+    colour: str = "gray"  # or "rgb"
+
+    @property
+    def spec(self) -> Input:
+        """The same as the edge states it: raw pixels, nothing left to do."""
+        return Input(self.size, self.size, self.colour, "uint8")
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """One question, the data set that answers it, and how its targets are made."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: str = "softmax"  # or "sigmoid": one logit for the second label
+    data: str = ""  # name of its data set; "" the only one; "*" the label is the name of the data set
+    votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
+    class_weights: Mapping[str, float] = field(default_factory=dict)  # label -> factor on the loss
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """How images become parts."""
+
+    validation: float = 0.1  # share of the train part
+    test: float = 0.0  # share held out when the data brings no test part
+    near: int = 4  # dHash bits (of 64) in which near-identical images may differ
+    group: str = ""  # regular expression on the file's name; its first group names person, session or video
+    groups_file: str = ""  # CSV beside the images: file,group
+    votes: str = "ferplus_votes.csv"  # looked for beside the images
+    limit: int = 0  # images per class and part, 0 = all; for trials
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How often an epoch shows each class."""
+
+    power: float = 0.0  # 0 as found, 1 all classes equally often
+    per_class: int = 0  # exactly that many images per class and epoch, 0 = off
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """How far a training picture is moved; see `augment.py`."""
+
+    flip: float = 0.5  # probability
+    shift: float = 0.0  # of the side
+    scale: float = 0.0  # share, both ways
+    rotate: float = 0.0  # degrees, both ways
+    brightness: float = 0.0  # of 255, both ways
+    contrast: float = 0.0  # share, both ways
+    hue: float = 0.0  # OpenCV units of 2 degrees, both ways; rgb only
+    saturation: float = 0.0  # units of 255, both ways; rgb only
+    value: float = 0.0  # units of 255, both ways; rgb only
+    noise: float = 0.0  # standard deviation of Gaussian noise, of 255
+    erase: float = 0.0  # probability of one blanked rectangle
+    erase_area: float = 0.2  # its largest share of the picture
+    mixup: float = 0.0  # alpha of the Beta distribution, 0 = off
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One `fit` with its own optimiser."""
+
+    name: str
+    epochs: int
+    learning_rate: float
+    schedule: str = "cosine"  # to zero over the stage; "constant"; "plateau" halves on validation
+    warmup: float = 0.0  # epochs of linear warm-up
+    optimizer: str = "adamw"  # "sgd" is Nesterov momentum 0.9
+    weight_decay: float = 0.0
+    loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight, 1 where unnamed
+    freeze: float = 0.0  # share of the backbone's layers, from the input on, that does not learn
+    label_smoothing: float = 0.0
+    stop_after: int = 0  # epochs without improvement, 0 = never
+    reduce_after: int = 3  # epochs without improvement, for "plateau"
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """What `calmcam export` makes of the run, and beyond which loss it refuses."""
+
+    variants: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
+    representative: int = 512  # train crops that calibrate int8
+    calibration: int = 1024  # train crops saved for the Hailo compiler
+    max_loss: float = 0.5  # points of accuracy, int8 against float32
+    min_agreement: float = 0.95  # share of images with the same answer
+    files: Mapping[str, str] = field(default_factory=dict)  # variant, "keras" or "weights" -> extra file name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe."""
+
+    name: str
+    family: str
+    heads: tuple[HeadRecipe, ...]
+    stages: tuple[Stage, ...]
+    task: str = "face_expression"
+    options: Mapping[str, object] = field(default_factory=dict)  # of the family's `build`
+    backbone: str = "none"  # "imagenet", "emotions", a .keras file, or "none"
+    input: Picture = Picture()
+    crop: Crop = Crop()
+    data: DataRecipe = DataRecipe()
+    balance: Balance = Balance()
+    augment: AugmentRecipe = AugmentRecipe()
+    batch: int = 128
+    seed: int = 1
+    precision: str = "auto"  # "float32", "mixed_bfloat16", "mixed_float16"; auto asks the machine
+    ema: float = 0.0  # momentum of the averaged weights that are judged and kept, 0 = off
+    clip: float = 0.0  # largest global gradient norm, 0 = off
+    select: str = "macro_f1"  # validation measure that chooses the weights; its mean over the heads
+    export: ExportRecipe = ExportRecipe()
+
+    def head(self, name: str) -> HeadRecipe:
+        """The head of that name."""
+        return {head.name: head for head in self.heads}[name]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+
+CHOICES = {
+    "colour": ("gray", "rgb"),
+    "kind": ("softmax", "sigmoid"),
+    "schedule": ("cosine", "constant", "plateau"),
+    "optimizer": ("adamw", "sgd"),
+    "select": ("macro_f1", "accuracy", "f1", "loss"),
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "align": ("none", "roll"),
+}
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of that name or file, with `key.sub=value` changes applied; SettingsError otherwise."""
+    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        raise SettingsError(unknown("recipe", name, names()))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: expected YAML, got something else ({error})") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path}: expected keys and values, got {type(raw).__name__}")
+    raw.setdefault("name", path.stem)
+    for change in changes:
+        apply(raw, change)
+    return parse(raw, path.name)
+
+
+def apply(raw: dict, change: str) -> None:
+    """Set one `key.sub=value` in a raw recipe; list entries are named by position or by their name."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {change}: expected key.sub=value, for example stages.0.epochs=5")
+    *way, last = key.strip().split(".")
+    place: object = raw
+    for step in way:
+        place = place.setdefault(step, {}) if isinstance(place, dict) else _entry(place, step, key)
+    if isinstance(place, list):
+        place[place.index(_entry(place, last, key))] = yaml.safe_load(value)
+    elif isinstance(place, dict):
+        place[last] = yaml.safe_load(value)
+    else:
+        raise SettingsError(f"--set {change}: {'.'.join(way)} is a value, it has no key {last!r}")
+
+
+def parse(raw: Mapping, where: str) -> Recipe:
+    """A checked recipe from plain values; SettingsError says which key is wrong."""
+    recipe = _build(Recipe, raw, where)
+    heads = [head.name for head in recipe.heads]
+    if not heads or not recipe.stages:
+        raise SettingsError(f"{where}: expected at least one head and one stage")
+    for head in recipe.heads:
+        if len(set(head.labels)) < 2 or len(set(head.labels)) < len(head.labels):
+            raise SettingsError(f"{where}: heads.{head.name}: expected two or more different labels, got {list(head.labels)}")
+        if head.kind == "sigmoid" and len(head.labels) != 2:
+            raise SettingsError(f"{where}: heads.{head.name}: a sigmoid head has two labels, got {list(head.labels)}")
+        _refuse(f"{where}: heads.{head.name}.class_weights", head.class_weights, head.labels)
+    for stage in recipe.stages:
+        _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
+        if stage.epochs < 1 or stage.learning_rate <= 0:
+            raise SettingsError(f"{where}: stages.{stage.name}: expected epochs >= 1 and learning_rate > 0")
+    return recipe
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        text = yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+
+
+def _build(kind: type, raw: object, where: str) -> typing.Any:
+    if not isinstance(raw, Mapping):
+        raise SettingsError(f"{where}: expected keys and values, got {raw!r}")
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    _refuse(where, raw, fields)
+    for name, item in fields.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and name not in raw:
+            raise SettingsError(f"{where}: the key {name!r} is missing")
+    return kind(**{name: _value(hints[name], value, f"{where}: {name}", name) for name, value in raw.items()})
+
+
+def _value(hint: object, value: object, where: str, name: str) -> object:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, one, f"{where}[{i}]", name) for i, one in enumerate(value))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
+        if name in CHOICES and value not in CHOICES[name]:
+            raise SettingsError(f"{where}: {unknown('value', str(value), CHOICES[name])}")
+        return value
+    raise SettingsError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _entry(place: object, step: str, key: str) -> object:
+    if isinstance(place, list):
+        for position, entry in enumerate(place):
+            if step == str(position) or (isinstance(entry, dict) and entry.get("name") == step):
+                return entry
+        known = [entry.get("name", i) if isinstance(entry, dict) else i for i, entry in enumerate(place)]
+        raise SettingsError(f"--set {key}: {unknown('entry', step, known)}")
+    raise SettingsError(f"--set {key}: {step!r} is below a value, not below keys")
+
+
+def _refuse(where: str, raw: Mapping, known: typing.Iterable[str]) -> None:
+    known = list(known)
+    for key in raw:
+        if key not in known:
+            raise SettingsError(f"{where}: {unknown('key', key, known)}")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,176 @@
+"""Divide pictures so that the same person, session or picture never falls on both sides."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_app.errors import InputError, SettingsError
+
+from .folders import Item
+from .recipe import DataRecipe
+
+ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
+
+
+def divide(items: Sequence[Item], recipe: DataRecipe, seed: int, path: Path) -> list[tuple[Item, str, str]]:
+    """(item, "train" | "validation" | "test", group) for every item, whole groups together, classes in proportion.
+
+    Test images that the data names stay test; otherwise `recipe.test` of all is held out.
+    """
+    items = limited(items, recipe.limit)
+    named = named_groups(items, recipe, path)
+    groups = merge(named, same_pictures(items, recipe.near))
+    shares = {"validation": recipe.validation, "test": recipe.test if all(item.part == "" for item in items) else 0.0}
+    splits = assign(groups, [item.label for item in items], shares, seed)
+    for part in ("train", *(name for name, share in shares.items() if share)):
+        missing = {item.label for item in items} - {item.label for item, split in zip(items, splits, strict=True) if split == part}
+        if missing:
+            raise InputError(f"{path}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups")
+    return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
+
+
+def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
+    """The part of every row: shuffled groups fill each part up to its share of every class."""
+    sizes = Counter(labels)
+    members = defaultdict(list)
+    for row, group in enumerate(groups):
+        members[group].append(row)
+    order = sorted(members)
+    np.random.default_rng([seed, 0]).shuffle(order)
+    order.sort(key=lambda group: -len(members[group]) if len(members[group]) > 2 else 0)
+    splits = ["train"] * len(labels)
+    for part, share in shares.items():
+        room = {label: max(round(size * share), 1 if share else 0) for label, size in sizes.items()}
+        for group in order:
+            counts = Counter(labels[row] for row in members[group])
+            if splits[members[group][0]] == "train" and all(room[label] >= count for label, count in counts.items()):
+                for row in members[group]:
+                    splits[row] = part
+                for label, count in counts.items():
+                    room[label] -= count
+    return splits
+
+
+def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Fold (N,) int64 of every row for grouped cross-validation, classes in proportion."""
+    members = defaultdict(list)
+    for row, group in enumerate(groups):
+        members[group].append(row)
+    order = sorted(members)
+    np.random.default_rng([seed, 1]).shuffle(order)
+    load = [Counter() for _ in range(count)]
+    fold = np.zeros(len(labels), np.int64)
+    for group in sorted(order, key=lambda group: -len(members[group])):
+        counts = Counter(labels[row] for row in members[group])
+        chosen = min(range(count), key=lambda k: (sum(load[k][label] * n for label, n in counts.items()), load[k].total()))
+        load[chosen] += counts
+        fold[members[group]] = chosen
+    return fold
+
+
+def named_groups(items: Sequence[Item], recipe: DataRecipe, path: Path) -> list[str]:
+    """Group name of every item by column or name pattern; its own file name where neither says anything."""
+    table = _groups_file(path, recipe.groups_file)
+    try:
+        pattern = re.compile(recipe.group) if recipe.group else None
+    except re.error as error:
+        raise SettingsError(f"data.group: {recipe.group!r} is no regular expression ({error})") from error
+    if pattern is not None and pattern.groups < 1:
+        raise SettingsError(f"data.group: {recipe.group!r} needs one (group) that names the person, session or video")
+    names = []
+    for item in items:
+        hit = pattern.search(item.file) if pattern else None
+        names.append(table.get(item.file) or (hit.group(1) if hit else "") or f"file:{item.file}")
+    return names
+
+
+def same_pictures(items: Sequence[Item], near: int) -> Iterable[tuple[int, int]]:
+    """Pairs of rows with identical files, or dHashes at most `near` bits apart and thumbnails alike."""
+    first: dict[str, int] = {}
+    for row, item in enumerate(items):
+        yield first.setdefault(item.sha256, row), row
+    thumbs = np.stack([item.thumb for item in items])
+    hashes = np.array([dhash(thumb) for thumb in thumbs], np.uint64)
+    for a, b in near_hashes(hashes, near):
+        if np.abs(thumbs[a].astype(np.int16) - thumbs[b]).mean() < ALIKE:
+            yield a, b
+
+
+def dhash(thumb: np.ndarray) -> int:
+    """64-bit difference hash of a grey picture: is each of 8 x 8 cells brighter than its right neighbour (N. Krawetz 2013)."""
+    small = cv2.resize(thumb, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return int.from_bytes(np.packbits(small[:, :-1] > small[:, 1:]).tobytes(), "big")
+
+
+def near_hashes(hashes: np.ndarray, near: int) -> list[tuple[int, int]]:
+    """Pairs of rows of hashes (N,) uint64 at most `near` bits apart.
+
+    Pigeonhole: cut into near + 1 bands, such a pair agrees in at least one of them.
+    """
+    pairs = set()
+    edges = np.linspace(0, 64, near + 2).astype(int)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(band[order]) > 0, True])
+        for start, stop in zip(starts[:-1], starts[1:], strict=True):
+            if stop - start > 1:
+                pairs.update(_close(order[start:stop], hashes, near))
+    return sorted(pairs)
+
+
+def merge(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """Number of the group of every row, joining rows of the same name and rows that form a pair (union-find)."""
+    parent = list(range(len(names)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        parent[root(row)] = root(first.setdefault(name, row))
+    for a, b in pairs:
+        parent[root(b)] = root(a)
+    return [root(row) for row in range(len(names))]
+
+
+def limited(items: Sequence[Item], limit: int) -> list[Item]:
+    """At most `limit` items per class, evenly spread; all when 0."""
+    if not limit:
+        return list(items)
+    rows = defaultdict(list)
+    for row, item in enumerate(items):
+        rows[item.label].append(row)
+    kept = {chosen[i] for chosen in rows.values() for i in np.linspace(0, len(chosen) - 1, min(limit, len(chosen))).astype(int)}
+    return [item for row, item in enumerate(items) if row in kept]
+
+
+def _close(rows: np.ndarray, hashes: np.ndarray, near: int) -> list[tuple[int, int]]:
+    if len(rows) == 2:
+        a, b = (int(row) for row in rows)
+        return [(min(a, b), max(a, b))] if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= near else []
+    found = []
+    for position, a in enumerate(rows[:-1]):
+        differing = np.unpackbits((hashes[rows[position + 1 :]] ^ hashes[a]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        found += [(min(int(a), int(b)), max(int(a), int(b))) for b in rows[position + 1 :][differing <= near]]
+    return found
+
+
+def _groups_file(path: Path, name: str) -> dict[str, str]:
+    if not name:
+        return {}
+    file = (path if path.is_dir() else path.parent) / name
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            return {row["file"]: row["group"] for row in csv.DictReader(opened)}
+    except (OSError, KeyError) as error:
+        raise InputError(f"{file}: expected a CSV with the columns file and group ({error})") from error
