@@ -42,8 +42,8 @@ class Background:
         with self._change:
             self._open = False
             self._change.notify_all()
-        if isinstance(self._source, Background):
-            self._source.stop()
+        if stop_source := getattr(self._source, "stop", None):
+            stop_source()
 
     def drop_waiting(self) -> None:
         """Forget what waits, if this is a newest-wins hand-over: its consumer was busy and it has grown old."""
