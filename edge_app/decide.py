@@ -1,0 +1,133 @@
+"""From probabilities frame by frame to one steady decision per face, or "unsure" where nothing carries one.
+
+All times are media time in seconds, so that 5 and 120 frames per second decide alike. A face seen once, as in a
+photograph, is decided at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .geometry import sizes, turn
+from .manifest import Head
+from .types import Decision, Faces, Frame
+
+UNSURE = "unsure"
+MEMORY_S = 0.5  # time constant of the consensus
+HOLD_S = 0.3  # another state must be proposed for this long before it is said, or for half of a new face's life
+LEAD = 0.1  # by which the probability of another label must exceed that of the one said
+SLACK = 0.05  # by which the confidence of a label once said may fall below the model's threshold
+GOOD_TO_SAY = 0.5  # share of good sightings, in time, that a decision needs ...
+GOOD_TO_KEEP = 0.35  # ... and that keeps it once said
+FORGET_S = 2.0  # a face unseen for longer is forgotten; the tracker gives an identity up earlier
+LONGEST_STEP_S = 0.25  # time that one sighting speaks for, at most
+FIRST_STEP_S = 1 / 30  # and that the first one speaks for
+POOR = 0.01  # weight of a sighting that is too small, turned or blurred, against 1 of a good one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a face must be like to carry a decision."""
+
+    small: float = 24.0  # px, shorter side of the box
+    turned: float = 0.57  # of geometry.turn
+    blurred: float = 20.0  # variance of the Laplacian of the crop
+
+
+class Decider:
+    """A stage that fills `decisions` from the probabilities of one head; without ids every face is decided alone."""
+
+    def __init__(self, head: Head, limits: Limits | None = None):
+        self._head, self._limits = head, limits or Limits()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every face."""
+        self._known: dict[int, _Evidence] = {}
+        self._before: tuple[str, int] = ("", 0)  # source and time of the last frame
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        now = frame.time_ns
+        self._forget(frame.source, now)
+        if not len(faces):
+            return replace(faces, decisions=())
+        ids = [None] * len(faces) if faces.ids is None else faces.ids.tolist()
+        rows = zip(ids, faces.heads[self._head.name], self._flaws(faces), strict=True)
+        return replace(faces, decisions=tuple(self._decide(*row, now) for row in rows))
+
+    def _decide(self, track: int | None, probabilities: np.ndarray, flaw: str, now_ns: int) -> Decision:
+        evidence = self._known.get(track) or _Evidence(now_ns, now_ns)
+        if track is not None:
+            self._known[track] = evidence
+        evidence.add(probabilities, flaw, now_ns)
+        return evidence.decide(self._head, now_ns)
+
+    def _forget(self, source: str, now_ns: int) -> None:
+        if source != self._before[0] or now_ns < self._before[1]:
+            self._known.clear()
+        self._before = (source, now_ns)
+        oldest = now_ns - FORGET_S * 1e9
+        for track in [track for track, evidence in self._known.items() if evidence.seen_ns < oldest]:
+            del self._known[track]
+
+    def _flaws(self, faces: Faces) -> list[str]:
+        """Per face what is wrong with it: "small", "turned", "blurred" or ""."""
+        limits, n = self._limits, len(faces)
+        small = (sizes(faces.boxes).min(axis=1) < limits.small).tolist()
+        turned = [False] * n if faces.points is None else (turn(faces.points) > limits.turned).tolist()
+        blurred = [False] * n if faces.sharpness is None else (faces.sharpness < limits.blurred).tolist()
+        return [
+            "small" if s else "turned" if t else "blurred" if b else ""
+            for s, t, b in zip(small, turned, blurred, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What was seen of one face, fading with MEMORY_S, and what is said of it."""
+
+    began_ns: int
+    seen_ns: int
+    sums: np.ndarray | float = 0.0  # (C,) probabilities times quality times seconds
+    weight: float = 0.0  # quality times seconds
+    seconds: float = 0.0
+    flaw: str = ""  # the last one seen
+    why: str = ""  # the last reason to be unsure
+    said: str = ""  # a label or "unsure"; "" before the first decision
+    proposed: str = ""  # what would be said instead ...
+    since_ns: int = 0  # ... and since when
+
+    def add(self, probabilities: np.ndarray, flaw: str, now_ns: int) -> None:
+        gap = (now_ns - self.seen_ns) / 1e9
+        fade = math.exp(-gap / MEMORY_S)
+        step = min(gap, LONGEST_STEP_S) if self.seconds else FIRST_STEP_S
+        weight = step * (POOR if flaw else 1.0)
+        self.sums = self.sums * fade + probabilities * weight
+        self.weight = self.weight * fade + weight
+        self.seconds = self.seconds * fade + step
+        self.flaw = flaw or self.flaw
+        self.seen_ns = now_ns
+
+    def decide(self, head: Head, now_ns: int) -> Decision:
+        mean = dict(zip(head.labels, (self.sums / self.weight).tolist(), strict=True))
+        steady = self.said in mean
+        top = max(mean, key=mean.__getitem__)
+        if steady and mean[top] - mean[self.said] < LEAD:
+            top = self.said
+        flawed = self.weight < (GOOD_TO_KEEP if steady else GOOD_TO_SAY) * self.seconds
+        doubtful = mean[top] < head.unsure_below - (SLACK if steady else 0)
+        if flawed or doubtful:
+            top, self.why = UNSURE, self.flaw if flawed else "confidence"
+        self._say(top, now_ns)
+        if self.said == UNSURE:
+            return Decision(UNSURE, max(mean.values()), mean, True, self.why)
+        return Decision(self.said, mean[self.said], mean)
+
+    def _say(self, proposal: str, now_ns: int) -> None:
+        if proposal != self.proposed:
+            self.proposed, self.since_ns = proposal, now_ns
+        if now_ns - self.since_ns >= min(HOLD_S * 1e9, (now_ns - self.began_ns) / 2):
+            self.said = proposal
