@@ -1,0 +1,78 @@
+"""Draw a result over its frame: boxes, labels, bar charts, a status line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .canvas import CHART_ROWS, Canvas, Colour, Rect
+from .pixelate import Pixelate
+from .types import Decision, Faces, Result
+from .words import word
+
+# Twelve light colours that differ from each other and from skin, in an order that keeps neighbours apart.
+PALETTE: tuple[Colour, ...] = (
+    (64, 196, 255), (255, 202, 40), (105, 240, 174), (255, 110, 180), (179, 136, 255), (255, 145, 60),
+    (29, 233, 182), (240, 98, 92), (130, 177, 255), (212, 225, 87), (224, 130, 255), (77, 208, 225),
+)  # fmt: skip
+GREY: Colour = (176, 184, 188)
+CHARTS_FROM = 400  # px of the picture's shorter side; below that a chart would cover what it explains
+
+
+class Overlay:
+    """Called with a result, returns its frame as an annotated copy (H, W, 3) uint8 RGB. One per run: it may remember.
+
+    `labels` is the language ("en", "ko"); `blur` pixelates faces; `bars` draws a chart of the probabilities where there
+    is room beside a face; `status` "live" draws fps, latency, drops and device, "clock" the media time, "" nothing.
+    """
+
+    def __init__(self, *, labels: str = "en", blur: bool = False, bars: bool = True, status: str = "live"):
+        self._language, self._bars, self._status = labels, bars, status
+        self._pixelate = Pixelate() if blur else None
+
+    def __call__(self, result: Result) -> np.ndarray:
+        image, faces = result.frame.image.copy(), result.faces
+        if self._pixelate:
+            self._pixelate(image, result)
+        boxes = [Rect(*box) for box in np.rint(faces.boxes).astype(int).tolist()]
+        colours = [colour(faces, row) for row in range(len(faces))]
+        canvas = Canvas(image, boxes)
+        if caption := self._caption(result):
+            canvas.corner(caption)
+        for box, ink in zip(boxes, colours, strict=True):
+            canvas.box(box, ink)
+        for row, (box, ink) in enumerate(zip(boxes, colours, strict=True)):
+            canvas.tag(box, ink, self._label(faces, row), "" if faces.ids is None else f"#{faces.ids[row]}")
+        if self._bars and faces.decisions and min(image.shape[:2]) >= CHARTS_FROM:
+            for box, ink, decision in zip(boxes, colours, faces.decisions, strict=True):
+                canvas.chart(box, ink, self._chart(decision))
+        return image
+
+    def _label(self, faces: Faces, row: int) -> str:
+        if faces.decisions is None:
+            return f"{word('face', self._language)} {faces.scores[row] * 100:.0f}%"
+        decision = faces.decisions[row]
+        if decision.unsure and decision.why not in ("", "confidence"):
+            return f"{word('unsure', self._language)} · {word(decision.why, self._language)}"
+        name = "unsure" if decision.unsure else decision.label
+        return f"{word(name, self._language)} {decision.confidence * 100:.0f}%"
+
+    def _chart(self, decision: Decision) -> dict[str, float]:
+        """The likeliest labels in the model's order, so that rows do not dance, with their probabilities."""
+        likeliest = sorted(decision.probs, key=lambda name: -decision.probs[name])[:CHART_ROWS]
+        return {word(name, self._language): decision.probs[name] for name in decision.probs if name in likeliest}
+
+    def _caption(self, result: Result) -> str:
+        if self._status == "live":
+            state, dropped = result.status, word("dropped", self._language)
+            return f"{state.fps:.1f} fps   {state.age_ms:.0f} ms   {dropped} {state.dropped}   {state.device}".rstrip()
+        if self._status == "clock":
+            minutes, seconds = divmod(result.frame.time_ns // 10_000_000, 6000)
+            return f"{minutes}:{seconds // 100:02d}.{seconds % 100:02d}   {result.status.device}".rstrip()
+        return ""
+
+
+def colour(faces: Faces, row: int) -> Colour:
+    """Of one face: by its track number, so that it stays; by its row while untracked; grey when unsure."""
+    if faces.decisions and faces.decisions[row].unsure:
+        return GREY
+    return PALETTE[int(row if faces.ids is None else faces.ids[row]) % len(PALETTE)]

@@ -1,0 +1,36 @@
+"""What labels and reasons are called in the picture, by language. Names that are not listed are drawn as they are."""
+
+from __future__ import annotations
+
+LANGUAGES = ("en", "ko")
+
+KOREAN = {
+    "angry": "화남",
+    "disgust": "혐오",
+    "fear": "두려움",
+    "happy": "행복",
+    "neutral": "무표정",
+    "sad": "슬픔",
+    "surprise": "놀람",
+    "calm": "차분함",
+    "teasing": "놀림",
+    "non_teasing": "놀림 아님",
+    "contempt": "경멸",
+    "embarrassment": "당황",
+    "confused": "혼란",
+    "shy": "수줍음",
+    "unsure": "불확실",
+    "face": "얼굴",
+    "small": "작음",
+    "blurred": "흐림",
+    "turned": "옆얼굴",
+    "confidence": "낮은 확신",
+    "dropped": "누락",
+}
+ENGLISH = {"non_teasing": "not teasing", "confidence": "low confidence"}
+WORDS = {"en": ENGLISH, "ko": KOREAN}
+
+
+def word(name: str, language: str) -> str:
+    """How `name` (a label, a reason, a caption) is written in `language` ("en" or "ko"); unknown names unchanged."""
+    return WORDS[language].get(name, name)
