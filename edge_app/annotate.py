@@ -1,0 +1,102 @@
+"""`calmcam annotate`: files in, annotated copies, results and a table out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from . import plugins, runs
+from .annotation import Annotation, Options, Outcome
+from .build import Analysis
+from .console import main_labels
+from .errors import InputError
+from .inputs import expand
+from .options import MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
+from .progress import ProgressBar
+from .report import Report
+from .run import Stop
+from .settings import Settings
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE...")
+@settings_options(*MODEL_SETTINGS, "labels", "blur")
+@output_options
+@click.option("--start", type=Seconds(), help="Leave out what comes before, seconds or hh:mm:ss of the video.")
+@click.option("--end", type=Seconds(), help="Leave out what comes after.")
+@click.option("--vid-stride", "stride", type=click.IntRange(1), default=1, show_default=True, help="Every n-th frame.")
+@click.option("--no-audio", "audio", is_flag=True, flag_value=False, default=True, help="Leave the sound out.")
+@click.option("--no-video", "video", is_flag=True, flag_value=False, default=True, help="Write results only.")
+@click.pass_context
+def annotate(
+    ctx: click.Context, inputs: tuple[str, ...], settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any
+) -> None:
+    """Find and read the faces in videos and pictures.
+
+    Each FILE may be a file, a folder (all media below it) or a pattern. Every input gets an annotated copy; all share
+    results.jsonl and results.csv. A bad input does not stop the rest, but the exit code tells of it.
+    """
+    part = _checked(Options(**options))
+    items = expand(inputs)
+    stop = Stop()
+    with Signals(stop) as signals, Analysis(settings) as analysis:
+        folder = _folder(settings, output_dir, exist_ok, items[0].path)
+        job = Annotation(items, folder, settings, part)
+        job.check_outputs()
+        outcomes = _work(job, analysis, stop)
+        _record(folder, analysis, outcomes, {"inputs": inputs, **ctx.params, "settings": settings})
+    _report(outcomes, folder)
+    ctx.exit(signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0))
+
+
+def _checked(part: Options) -> Options:
+    if part.start is not None and part.end is not None and part.end <= part.start:
+        raise InputError(f"--end {part.end:g} s: expected a time after --start {part.start:g} s")
+    return part
+
+
+def _folder(settings: Settings, given: Path | None, exist_ok: bool, first: Path) -> Path:
+    if given:
+        return runs.given_folder(given, exist_ok=exist_ok)
+    return runs.open_folder(Path(settings.runs_dir) / "annotate", first.stem)
+
+
+def _work(job: Annotation, analysis: Analysis, stop: Stop) -> list[Outcome]:
+    labels = analysis.manifest.heads[0].labels
+    results = plugins.load("sinks", "results").Sink(job.folder / "results.jsonl", job.folder / "results.csv", labels=labels)
+    outcomes = []
+    with results, ProgressBar(len(job.inputs)) as bar:
+        for outcome in job.outcomes(analysis, results, stop, bar.counter):
+            outcomes.append(outcome)
+            bar.done(outcome)
+    return outcomes
+
+
+def _record(folder: Path, analysis: Analysis, outcomes: list[Outcome], arguments: dict[str, object]) -> None:
+    total = Report()
+    for outcome in outcomes:
+        total = total.merge(outcome.report)
+    files = [
+        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.report.summary()}
+        for outcome in outcomes
+    ]
+    runs.record(folder, total, {**analysis.record(), "arguments": arguments, "files": files})
+
+
+def _report(outcomes: list[Outcome], folder: Path) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table("input", "frames", "seconds", "faces", "mainly", "output", box=None, pad_edge=False)
+    for outcome in outcomes:
+        report = outcome.report
+        ending = "broke off" if outcome.partly else "failed" if outcome.error else "stopped" if report.stopped else ""
+        where = " ".join(filter(None, (outcome.output and str(outcome.output), ending and f"({ending})")))
+        cells = (outcome.path.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
+        table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
+    console.print(table)
+    console.print(f"results in {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,104 @@
+"""Offline work on many files: each gets an annotated copy, all share one results file, a bad one does not stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import plugins
+from .build import Analysis, open_source, source_kind
+from .errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
+from .inputs import Input, stems
+from .overlay import Overlay
+from .report import Report
+from .run import Draw, Sink, Stop, run
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What part of each input is worked on, and what is made of it."""
+
+    start: float | None = None  # s of media time; frames before are left out
+    end: float | None = None  # s of media time
+    stride: int = 1  # every n-th frame
+    audio: bool = True  # copy it
+    video: bool = True  # write annotated copies at all
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What became of one input."""
+
+    path: Path
+    output: Path | None = None  # the annotated copy
+    error: CalmcamError | None = None
+    report: Report = field(default_factory=Report)
+
+    @property
+    def partly(self) -> bool:
+        """Whether it broke off, but what came before was good."""
+        return isinstance(self.error, TruncatedError) and self.report.frames > 0
+
+
+Counter = Callable[[int, Path, Any], Sink]
+"""Makes a sink that shows progress, of an input's number, its path and its source (whose `frames` says how many)."""
+
+
+class Annotation:
+    """Inputs, and where their outputs go. Nothing is read or written until it is iterated."""
+
+    def __init__(self, inputs: Sequence[Input], folder: Path, settings: Settings, options: Options) -> None:
+        self.inputs, self.folder, self.options = inputs, folder, options
+        self._settings = settings
+        names = stems([item.path for item in inputs])
+        self._outputs = [folder / f"{name}{_suffix(item.path)}" for name, item in zip(names, inputs, strict=True)]
+
+    def check_outputs(self) -> None:
+        """OutputError when an output would replace one of the inputs."""
+        inputs = {item.path.resolve() for item in self.inputs}
+        results = [self.folder / "results.jsonl", self.folder / "results.csv", self.folder / "run.json"]
+        for path in [*self._outputs, *results]:
+            if path.resolve() in inputs:
+                raise OutputError(f"{path}: the output would replace the input; name another folder with -o")
+
+    def outcomes(self, analysis: Analysis, results: Sink, stop: Stop, counter: Counter) -> Iterator[Outcome]:
+        """Work on every input in turn until `stop`; failures of the machine, not of an input, are raised."""
+        for number, (item, output) in enumerate(zip(self.inputs, self._outputs, strict=True)):
+            if stop.requested:
+                return
+            outcome = Outcome(item.path)
+            try:
+                if item.problem:
+                    raise SourceError(item.problem)
+                source = self._source(item.path)
+                sinks = [results, counter(number, item.path, source), *self._copies(item.path, output)]
+                run(source, analysis.stages(), sinks, live=False, draw=self._draw(output), stop=stop, report=outcome.report)
+            except OutputError:
+                raise
+            except InputError as error:
+                outcome.error = error
+            outcome.output = output if self.options.video and output.exists() else None
+            yield outcome
+
+    def _draw(self, output: Path) -> Draw | None:
+        status = "clock" if output.suffix == ".mp4" else ""
+        return Overlay(labels=self._settings.labels, blur=self._settings.blur, status=status) if self.options.video else None
+
+    def _source(self, path: Path) -> Any:
+        part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
+        return open_source(str(path), **(part if source_kind(str(path)) == "video" else {}))
+
+    def _copies(self, path: Path, output: Path) -> list[Sink]:
+        if not self.options.video:
+            return []
+        if output.suffix == ".jpg":
+            return [plugins.load("sinks", "pictures").Sink(output.parent)]
+        audio = {"audio_from": path if self.options.audio else None, "start": self.options.start, "end": self.options.end}
+        return [plugins.load("sinks", "video").Sink(output, **audio)]
+
+
+def _suffix(path: Path) -> str:
+    return ".jpg" if source_kind(str(path)) == "images" else ".mp4"

@@ -1,0 +1,143 @@
+"""The one file that knows all parts: texts and settings to sources, backends and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from . import plugins
+from .decide import Decider
+from .errors import SettingsError
+from .inputs import PICTURES
+from .manifest import Artifact, Manifest, find_model, unknown, verify
+from .settings import Settings
+from .track import Tracker
+from .types import Stage
+
+CPU_VARIANTS = ("int8", "float32", "dynamic")  # by preference
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"P5", b"P6")
+_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # of ISO media files that hold pictures
+
+
+class Backend(Protocol):
+    """What runs an artifact."""
+
+    device: str  # "cpu" or "hailo"
+
+    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs (N, ...) float32 by tensor name for `batch` (N, H, W, C); N may be 0."""
+
+    def close(self) -> None: ...
+
+
+class Analysis(AbstractContextManager):
+    """A detector and a model, loaded once, and the stages made of them; close it, or use it as a context."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
+        self.manifest = expression_model(settings.model)
+        self.variant = choose_variant(self.manifest, settings.variant, settings.device)
+        self.artifact = self.manifest.artifact(self.variant)
+        self.detector = find_model("face_detection").artifact(settings.detector)
+        verify(self.detector)
+        with ExitStack() as stack:
+            self.backend = open_backend(self.artifact, threads=settings.threads)
+            stack.callback(self.backend.close)
+            limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
+            self.detect = plugins.load("tasks", "face_detection").Stage(self.detector.path, **limits)
+            stack.callback(self.detect.close)
+            expression = plugins.load("tasks", "face_expression")
+            self.crop = expression.Crop(self.manifest, self.artifact)
+            self.classify = expression.Classify(self.manifest, self.artifact, self.backend)
+            self._open = stack.pop_all()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release detector and backend."""
+        self._open.close()
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Named stages for one source: tracks and decisions start anew."""
+        head = self.manifest.heads[0]
+        stages = (self.detect, self.crop, self.classify, Tracker(), Decider(head))
+        return list(zip(("detect", "crop", "classify", "track", "decide"), stages, strict=True))
+
+    def record(self) -> dict[str, object]:
+        """What `run.json` says about it."""
+        return {
+            "device": self.backend.device,
+            "model": _record(self.manifest.name, self.variant, self.artifact),
+            "detector": _record("face_detection", "", self.detector),
+        }
+
+
+def expression_model(name: str) -> Manifest:
+    """The manifest of an installed or given model that reads expressions; SettingsError for another task."""
+    manifest = find_model(name)
+    if manifest.task != "face_expression":
+        raise SettingsError(f"{name}: expected a model for face_expression, got one for {manifest.task}; see calmcam models")
+    return manifest
+
+
+def choose_variant(manifest: Manifest, variant: str | None, device: str) -> str:
+    """The variant to run: the one asked for, or the first that suits `device`."""
+    if variant is not None:
+        manifest.artifact(variant)
+        return variant
+    for name in CPU_VARIANTS:
+        if name in manifest.artifacts:
+            return name
+    raise SettingsError(f"{manifest.name}: {unknown('variant', device, manifest.artifacts)}")
+
+
+def open_backend(artifact: Artifact, *, device: str = "cpu", threads: int = 1) -> Backend:
+    """The engine for an artifact, after its hash was checked; ModelError or BackendUnavailable say why not."""
+    verify(artifact)
+    return plugins.load("backends", "litert").Backend(artifact, threads=threads)
+
+
+def source_kind(text: str) -> str:
+    """Which of `edge_app/sources` reads `text`: by its form, and for files by their first bytes."""
+    name = text.partition(":")[0]
+    if text.isdecimal() or text.startswith("/dev/video"):
+        return "camera"
+    if name in ("picamera", "synthetic"):
+        return name
+    if "://" in text:
+        return "stream"
+    path = Path(text)
+    return "images" if path.is_dir() or "*" in path.name or _is_picture(path) else "video"
+
+
+def open_source(text: str, **options: Any) -> Any:
+    """The source that reads `text`; those of `options` that are None are left to its defaults."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return plugins.load("sources", source_kind(text)).Source(text, **given)
+
+
+def camera_options(settings: Settings) -> Mapping[str, Any]:
+    """What is asked of a camera."""
+    return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        head = b""
+    if len(head) < 12:
+        return path.suffix.lower() in PICTURES
+    if head[4:8] == b"ftyp":
+        return head[8:12] in _BRANDS
+    return head.startswith(_MAGIC) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+
+
+def _record(name: str, variant: str, artifact: Artifact) -> dict[str, object]:
+    return {"name": name, "variant": variant, "file": artifact.path.name, "sha256": artifact.sha256}

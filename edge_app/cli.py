@@ -1,0 +1,158 @@
+"""`calmcam`: the command line. Subcommands are imported when they are called, errors become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import CalmcamError, MissingPackage
+
+LEVELS = ("debug", "info", "warning", "error")
+COMMANDS = {  # name: (module:attribute, short help, extra that brings what the module needs)
+    "live": ("edge_app.live:live", "Camera or stream, drawn in a window or headless.", ""),
+    "annotate": ("edge_app.annotate:annotate", "Video and image files to annotated copies and results.", ""),
+    "benchmark": ("edge_app.benchmark:benchmark", "Latency and throughput per stage and end to end.", ""),
+    "evaluate": ("edge_app.evaluate_cli:evaluate", "Report card of a model on a labelled folder.", ""),
+    "models": ("edge_app.models_cli:models", "List, show and verify the installed models.", ""),
+    "doctor": ("edge_app.doctor:doctor", "What is there, what is broken, and what mends it.", ""),
+    "demo": ("edge_app.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
+    "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
+    "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
+    "compile": ("deploy.cli:compile", "Compile a model for a Hailo accelerator.", ""),
+    "parity": ("deploy.cli:parity", "Compare a compiled model with its source.", ""),
+}
+
+
+@dataclass
+class Globals:
+    """What the options of `calmcam` itself say; the same options are understood after the subcommand, too."""
+
+    config: Path | None = None
+    level: str = "warning"
+    verbose: bool = False
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and help; imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise _failure(_missing(name, error), ctx) from error
+        known = {option.name for option in command.params}
+        command.params.extend(option for option in _global_options() if option.name not in known)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; calmcam --help lists them"
+            ctx.fail(f"unknown command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[1]) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; whatever fails becomes one sentence on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except CalmcamError as error:
+            raise _failure(error, ctx) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise _failure(error, ctx) from error
+        except Exception as error:
+            raise _failure(error, ctx) from error
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
+    extra = COMMANDS[name][2]
+    mend = f"pip install 'calmcam[{extra}]'" if extra else "install calmcam again"
+    return MissingPackage(f"calmcam {name} needs the package {error.name!r}, which is not installed; {mend}")
+
+
+def _failure(error: Exception, ctx: click.Context) -> click.ClickException:
+    if ctx.ensure_object(Globals).verbose:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    sentence = " ".join(str(error).split())
+    if not isinstance(error, CalmcamError):
+        sentence = f"unexpected {type(error).__name__}: {sentence or 'no message'} (-v shows where)"
+    failure = click.ClickException(sentence)
+    failure.exit_code = getattr(error, "exit_code", 1)
+    return failure
+
+
+def _global_options() -> list[click.Option]:
+    """`--config`, `--log-level`, `-v`; made anew for each command because click keeps state in them."""
+    help_level = f"One of {', '.join(LEVELS)}."
+    return [
+        click.Option(["--config"], type=click.Path(path_type=Path), metavar="FILE.toml", expose_value=False,
+                     callback=_remember("config"), help="Settings file."),
+        click.Option(["--log-level"], type=click.Choice(LEVELS, case_sensitive=False), metavar="LEVEL",
+                     expose_value=False, callback=_remember("level"), help=help_level),
+        click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_remember("verbose"),
+                     help="Say more, and show where errors come from."),
+    ]  # fmt: skip
+
+
+def _remember(name: str) -> Any:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        known = ctx.find_root().ensure_object(Globals)
+        if value:
+            setattr(known, name, value)
+        level = "info" if known.verbose and known.level == "warning" else known.level
+        logging.getLogger().setLevel(level.upper())
+
+    return callback
+
+
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment, so that a progress bar can make room."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def _log_to_stderr() -> None:
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Stderr) for handler in root.handlers):
+        handler = _Stderr()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+
+
+@click.group(cls=LazyGroup, params=_global_options(), context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="calmcam")
+def cli() -> None:
+    """Reads faces: finds them in camera pictures, videos and images, and says what they express."""
+    os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _log_to_stderr()
+
+
+def main() -> None:
+    """Entry point of the `calmcam` command."""
+    cli(prog_name="calmcam")

@@ -1,0 +1,90 @@
+"""How a live run is told in a terminal: one line that renews itself, or a log line now and then; and a summary."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from .report import Report
+from .run import Stop
+from .types import Result
+
+ON_TERMINAL_S = 0.2
+IN_LOG_S = 10.0
+
+
+class StatusLine(AbstractContextManager):
+    """A sink that says how the run does; with `frames` it stops the run after so many results."""
+
+    name = ""
+
+    def __init__(self, source: Any, stop: Stop, *, frames: int | None = None) -> None:
+        self._source, self._stop, self._left = source, stop, frames
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._every = ON_TERMINAL_S if self._live else IN_LOG_S
+        self._told = 0.0
+
+    def __enter__(self) -> StatusLine:
+        self._told = time.monotonic() - self._every
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def write(self, result: Result) -> None:
+        now = time.monotonic()
+        if now - self._told >= self._every:
+            self._told = now
+            line = Text(status_line(result, getattr(self._source, "state", "")), no_wrap=True, overflow="ellipsis")
+            if self._live:
+                self._live.update(line, refresh=True)
+            else:
+                self._console.print(line, soft_wrap=True)
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._stop()
+
+
+def status_line(result: Result, state: str = "") -> str:
+    """One line on how a run does: source, rate, age, drops, device, and what the faces express."""
+    status, faces = result.status, result.faces
+    said = ", ".join(
+        f"{decision.label} {100 * decision.confidence:.0f} %" if not decision.unsure else "unsure"
+        for decision in faces.decisions or ()
+    )
+    count = f"{len(faces)} face{'' if len(faces) == 1 else 's'}" + (f": {said}" if said else "")
+    parts = (result.frame.source, state, f"{status.fps:.1f} fps", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
+    return " · ".join(part for part in (*parts, status.device, count) if part)
+
+
+def summary(report: Report) -> str:
+    """One line on what a run did."""
+    if not report.frames:
+        return f"no frame in {report.seconds:.1f} s"
+    age = report.percentiles("age")
+    parts = [
+        f"{report.frames} frames in {report.seconds:.1f} s",
+        f"{report.fps:.1f} fps",
+        f"age p50 {age['p50']:.1f} p95 {age['p95']:.1f} ms",
+        f"dropped {report.dropped}",
+        " + ".join(f"{device} {n}" for device, n in report.devices.items()),
+        f"{report.faces} faces" + (f": {main_labels(report.labels)}" if report.labels else ""),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def main_labels(labels: Counter, most: int = 3) -> str:
+    """The commonest labels with their shares."""
+    total = sum(labels.values())
+    return ", ".join(f"{label} {100 * n / total:.0f} %" for label, n in labels.most_common(most))

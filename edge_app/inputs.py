@@ -1,0 +1,76 @@
+"""From what the user typed to media files: files, folders, glob patterns."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PICTURES = frozenset(".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .jp2 .ppm .pgm .pbm .tga .heic .heif .avif".split())
+VIDEOS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mjpg .mjpeg .h264 .h265".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file to work on, or why there is none."""
+
+    path: Path
+    problem: str = ""
+
+
+def expand(texts: Iterable[str]) -> list[Input]:
+    """Every media file that `texts` name, in their order, a folder's in alphabetical order; each file once.
+
+    A file is taken as it is; of a folder and of a pattern only what is named like a picture or a video.
+    """
+    found: dict[Path, Input] = {}
+    for text in texts:
+        for item in _expand_one(text):
+            found.setdefault(item.path, item)
+    return list(found.values())
+
+
+def _expand_one(text: str) -> list[Input]:
+    path = Path(text)
+    if path.is_dir():
+        files = _media(path.rglob("*"))
+        return files or [Input(path, f"{text}: expected a folder with pictures or videos, found none below it")]
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return _listed(path)
+    if path.exists() or path.is_symlink() or not glob.has_magic(text):
+        return [Input(path)]
+    matches = [Path(match) for match in glob.glob(text, recursive=True)]
+    files = _media([match for match in matches if not match.is_dir()])
+    for folder in sorted(match for match in matches if match.is_dir()):
+        files += _media(folder.rglob("*"))
+    return files or [Input(path, f"{text}: no picture or video matches this pattern")]
+
+
+def _listed(path: Path) -> list[Input]:
+    """Of a text file its lines, as paths relative to it; `#` begins a comment line."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeError) as error:
+        return [Input(path, f"{path}: expected a list with one path per line, could not read it ({error})")]
+    files = [Input(path.parent / line) for line in lines if line and not line.startswith("#")]
+    return files or [Input(path, f"{path}: expected a list with one path per line, got an empty one")]
+
+
+def _media(paths: Iterable[Path]) -> list[Input]:
+    named = PICTURES | VIDEOS
+    return [Input(path) for path in sorted(paths) if path.suffix.lower() in named and path.is_file()]
+
+
+def stems(paths: Sequence[Path]) -> list[str]:
+    """One name per path for its outputs: the stem, numbered where it was taken already, letter case aside."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names

@@ -1,0 +1,116 @@
+"""`calmcam live`: a camera, stream or clip, read as it comes; in a window where there is a display, headless elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from . import plugins, runs
+from .build import Analysis, camera_options, open_source, source_kind
+from .console import StatusLine, summary
+from .options import MODEL_SETTINGS, Signals, output_options, settings_options
+from .overlay import Overlay
+from .pace import Paced
+from .report import Report
+from .run import Draw, Sink, Stop, run
+from .settings import Settings
+
+CAMERAS = ("camera", "picamera")
+
+
+@click.command()
+@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps")
+@output_options
+@click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
+@click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
+@click.option("--json", "to_stdout", is_flag=True, help="Write result lines (JSONL) to standard output.")
+@click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
+              help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
+@click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
+@click.pass_context
+def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any) -> None:
+    """Watch a camera, a network stream or a clip.
+
+    The newest frame wins: what is shown never lags, and frames that could not be looked at are counted as dropped.
+    Ctrl-C ends the run in good order.
+    """
+    stop, report = Stop(), Report()
+    source = _source(settings, options["paced"], options["loop"])
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals(stop))
+        analysis = stack.enter_context(Analysis(settings))
+        folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
+        show = options["show"] and _display()
+        sinks = _sinks(analysis, source, folder, show, options, stop)
+        if options["seconds"]:
+            stack.callback(_stop_after(options["seconds"], stop).cancel)
+        try:
+            run(source, analysis.stages(), sinks, live=True, draw=_draw(settings, show or folder), stop=stop, report=report)
+        finally:
+            click.echo(summary(report), err=True)
+            if folder:
+                arguments = {**ctx.params, "settings": settings}
+                runs.record(folder, report, {**analysis.record(), "arguments": arguments})
+    ctx.exit(signals.exit_code)
+
+
+def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
+    kind = source_kind(settings.source)
+    source = open_source(settings.source, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
+    return source if source.live else Paced(source, fps=paced or None, loop=loop)
+
+
+def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:
+    if given:
+        return runs.given_folder(given, exist_ok=exist_ok)
+    return runs.open_folder(Path(settings.runs_dir) / "live", _name(settings.source))
+
+
+def _name(source: str) -> str:
+    """A folder name that tells the source; the host of a URL, which may hold a password."""
+    return urlsplit(source).hostname or "stream" if "://" in source else Path(source).stem
+
+
+def _display() -> bool:
+    """Whether a window can be opened; says why not."""
+    reason = plugins.load("sinks", "window").unavailable()
+    if reason:
+        click.echo(f"{reason}; going on without a window", err=True)
+    return not reason
+
+
+def _draw(settings: Settings, wanted: object) -> Draw | None:
+    return Overlay(labels=settings.labels, blur=settings.blur) if wanted else None
+
+
+def _sinks(
+    analysis: Analysis, source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop
+) -> list[Sink]:
+    labels = analysis.manifest.heads[0].labels
+    sinks: list[Sink] = []
+    if show:
+        sinks.append(plugins.load("sinks", "window").Sink(stop=stop))
+    if folder:
+        sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4"))
+        sinks.append(plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels))
+    if options["to_stdout"]:
+        sinks.append(plugins.load("sinks", "results").Sink(stream=sys.stdout, labels=labels))
+    if "NOTIFY_SOCKET" in os.environ:
+        sinks.append(plugins.load("sinks", "systemd").Sink())
+    return [*sinks, StatusLine(source, stop, frames=options["frames"])]
+
+
+def _stop_after(seconds: float, stop: Stop) -> threading.Timer:
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    return timer

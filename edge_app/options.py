@@ -1,0 +1,116 @@
+"""What several commands share: flags that are settings, the output folder, signals."""
+
+from __future__ import annotations
+
+import functools
+import re
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from .run import Stop
+from .settings import CHOICES, Settings, read_settings
+
+HELP = {
+    "source": "Camera number or device, file, URL, picamera, or synthetic.",
+    "model": "Installed model, or a folder with a manifest.json.",
+    "variant": "Of the model: int8, float32, ...; default: what suits the device.",
+    "device": "What classifies.",
+    "threads": "Threads of each CPU interpreter.",
+    "detector": "BlazeFace range: full for a room, short for a face close by.",
+    "conf": "Detector confidence below which a face is ignored, 0 to 1.",
+    "max_faces": "Most faces per frame.",
+    "min_size": "Shorter side in pixels below which a face is ignored.",
+    "labels": "Language of the drawn labels.",
+    "blur": "Pixelate the faces in what is drawn.",
+    "width": "Picture width asked of the camera, pixels.",
+    "height": "Picture height asked of the camera, pixels.",
+    "fps": "Frames per second asked of the camera.",
+}
+NUMBERS = {"threads": int, "conf": float, "max_faces": int, "min_size": int, "width": int, "height": int, "fps": float}
+MODEL_SETTINGS = ("model", "variant", "device", "threads", "detector", "conf", "max_faces", "min_size")
+
+
+def settings_options(*names: str) -> Callable:
+    """Add a flag per named setting; the command is called with `settings`: flag over file over default."""
+
+    def decorate(command: Callable) -> Callable:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **values: Any) -> Any:
+            flags = {name: values.pop(name) for name in names}
+            known = click.get_current_context().find_root().obj
+            return command(*args, settings=read_settings(getattr(known, "config", None)).merged(flags), **values)
+
+        for name in reversed(names):
+            wrapped = _option(name)(wrapped)
+        return wrapped
+
+    return decorate
+
+
+def output_options(command: Callable) -> Callable:
+    """Add `-o/--output-dir` and `--exist-ok`."""
+    path = click.Path(path_type=Path)
+    command = click.option("--exist-ok", is_flag=True, help="Allow an output folder that holds something already.")(command)
+    return click.option("-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/.")(command)
+
+
+def _option(name: str) -> Callable:
+    default = getattr(Settings(), name)
+    text = HELP[name] + (f"  [{'|'.join(CHOICES[name])}]" if name in CHOICES else "")
+    text += f"  [default: {default}]" if default not in (None, False) else ""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(default, bool):
+        return click.option(f"{flag}/--no-{name}", name, default=None, help=text)
+    return click.option(flag, name, type=NUMBERS.get(name, str), default=None, help=text)
+
+
+class Seconds(click.ParamType):
+    """A time in seconds, `mm:ss` or `hh:mm:ss`, with decimals."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds >= 0; a usage error for anything else."""
+        if isinstance(value, float):
+            return value
+        if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", str(value).strip()):
+            self.fail(f"expected seconds or hh:mm:ss, got {value!r}", param, ctx)
+        seconds = 0.0
+        for part in str(value).split(":"):
+            seconds = seconds * 60 + float(part)
+        return seconds
+
+
+class Signals(AbstractContextManager):
+    """While open, Ctrl-C and SIGTERM ask `stop` for an orderly end; a second one ends at once."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop, self._before = stop, {}
+        self.number = 0
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, the shell's convention; 0 when none came."""
+        return 128 + self.number if self.number else 0
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.number:
+            signal.signal(number, signal.SIG_DFL)
+            raise SystemExit(128 + number)
+        self.number = number
+        self._stop()

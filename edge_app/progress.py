@@ -1,0 +1,70 @@
+"""A progress bar for long offline work: on a terminal a bar with rate and remaining time, elsewhere a line per input."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from .annotation import Outcome
+from .types import Result
+
+
+class Rate(ProgressColumn):
+    """Frames per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} frames/s" if task.speed else "")
+
+
+class ProgressBar(AbstractContextManager):
+    """Shows on stderr how far each of `inputs` inputs is."""
+
+    def __init__(self, inputs: int) -> None:
+        self._inputs, self._finished = inputs, 0
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def counter(self, number: int, path: Path, source: Any) -> Counter:
+        """A sink that moves the bar of input `number`; `source.frames` says how far it has to go, None if unknown."""
+        return Counter(self._progress, f"[{number + 1}/{self._inputs}] {path.name}", source)
+
+    def done(self, outcome: Outcome) -> None:
+        """Say that an input is finished."""
+        self._finished += 1
+        report = outcome.report
+        ending = str(outcome.error) if outcome.error else f"{report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
+        line = f"[{self._finished}/{self._inputs}] {outcome.path.name}: {ending}"
+        self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
+
+
+class Counter(AbstractContextManager):
+    """A sink that counts frames into a bar."""
+
+    name = ""
+
+    def __init__(self, progress: Progress, text: str, source: Any) -> None:
+        self._progress, self._text, self._source = progress, escape(text), source
+
+    def __enter__(self) -> Counter:
+        self._task: TaskID = self._progress.add_task(self._text, total=self._source.frames)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.remove_task(self._task)
+
+    def write(self, _: Result) -> None:
+        self._progress.advance(self._task)

@@ -1,0 +1,84 @@
+"""Where runs land: `runs/<command>/<name>[N]/` with a `run.json` that says what made it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError
+from .report import Report
+
+PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
+
+
+def open_folder(parent: Path, name: str) -> Path:
+    """Make and return `parent/name`, or the first of `name2`, `name3`, ... that is free; OutputError when it cannot be."""
+    name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "run"
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}{number}")
+        if _made(folder):
+            return folder
+        number += 1
+
+
+def given_folder(folder: Path, *, exist_ok: bool) -> Path:
+    """Make `folder`; OutputError when it cannot be made, or holds something already and `exist_ok` is not set."""
+    _made(folder)
+    if not exist_ok and any(folder.iterdir()):
+        raise OutputError(f"{folder}: the output folder is not empty; name another one, or allow it with --exist-ok")
+    return folder
+
+
+def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json") -> None:
+    """Write a JSON file into `folder`, whole or not at all."""
+    path = folder / name
+    part = path.with_name(f"{name}.part")
+    try:
+        part.write_text(json.dumps(record, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder") from error
+
+
+def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
+    """Write `run.json`: the command, when it ended, with which versions, `more`, and what the run did."""
+    ended = datetime.now().astimezone().isoformat(timespec="seconds")
+    head = {"command": sys.argv, "ended": ended, "versions": versions()}
+    write_record(folder, {**head, **more, "report": report.summary()})
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with: packages, Python, machine."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: expected an output folder, got a file; name another one with -o") from error
+        return False
+    except OSError as error:
+        raise OutputError(f"{folder}: the output folder cannot be made ({error.strerror}); name another one with -o") from error
+    return True
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

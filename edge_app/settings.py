@@ -1,0 +1,101 @@
+"""Choices of this installation: one TOML file under flags and over defaults. Facts about a model stand in its manifest."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .errors import SettingsError
+from .manifest import unknown
+
+CHOICES = {"device": ("auto", "hailo", "cpu"), "detector": ("full", "short"), "labels": ("en", "ko")}
+RANGES = {
+    "threads": (1, 64),
+    "conf": (0.0, 1.0),
+    "max_faces": (1, 100),
+    "min_size": (1, 10_000),
+    "width": (16, 8192),
+    "height": (16, 8192),
+    "fps": (0.1, 1000.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is made with. Every field is a key of the file and, with dashes, a flag."""
+
+    source: str = "0"  # of live: camera number, device, file, URL, "picamera", "synthetic"
+    model: str = "emotions"  # an installed model's name, or a folder with a manifest.json
+    variant: str | None = None  # of the model; None takes what suits the device, int8 on a CPU
+    device: str = "auto"  # "auto" is the Hailo when there is one and the model was compiled for it
+    threads: int = 1  # per CPU interpreter
+    detector: str = "full"  # BlazeFace full range, or short range for faces close by
+    conf: float = 0.5  # a face below this detector confidence is ignored, 0..1
+    max_faces: int = 10  # per frame, the most confident first
+    min_size: int = 20  # px; a face whose shorter side is below is ignored
+    labels: str = "en"  # language of the drawn labels
+    blur: bool = False  # pixelate faces in what is drawn
+    width: int | None = None  # px, asked of a camera; None leaves it to the source
+    height: int | None = None  # px
+    fps: float | None = None  # per second, asked of a camera
+    runs_dir: str = "runs"  # where runs land when no output folder is given
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), hints[field.name])
+
+    def merged(self, values: Mapping[str, Any]) -> Settings:
+        """A copy with those of `values` that are not None; SettingsError for an unknown key or a wrong value."""
+        names = [field.name for field in fields(self)]
+        for key in values:
+            if key not in names:
+                raise SettingsError(unknown("key", key, names))
+        return replace(self, **{key: value for key, value in values.items() if value is not None})
+
+
+def default_path() -> Path:
+    """Where the settings file is looked for when none is named; it need not exist."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "calmcam" / "config.toml"
+
+
+def read_settings(path: Path | None = None) -> Settings:
+    """Defaults overlaid with the file at `path`, or at `default_path()` if that exists; SettingsError says what is wrong."""
+    if path is None:
+        path = default_path()
+        if not path.is_file():
+            return Settings()
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a TOML file of settings") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: expected TOML, got something else ({error})") from error
+    try:
+        return Settings().merged(raw)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _check(name: str, value: object, hint: Any) -> None:
+    allowed = get_args(hint) or (hint,)
+    if isinstance(value, bool) and bool not in allowed:
+        raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
+    if not isinstance(value, (*allowed, int) if float in allowed else allowed):
+        raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise SettingsError(unknown(name, str(value), CHOICES[name]))
+    if name in RANGES and value is not None:
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise SettingsError(f"{name}: expected {low} to {high}, got {value}")
+
+
+def _words(allowed: tuple[type, ...]) -> str:
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return " or ".join(names[kind] for kind in allowed if kind in names)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_app.inputs import PICTURES, VIDEOS, expand, stems
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.mp4", "a.JPG", "notes.md", "deep/c d.png", "deep/웃음.mkv"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def names(items):
+    return [item.path.name for item in items]
+
+
+def test_a_folder_gives_all_media_below_it_in_order(folder):
+    assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv"]
+
+
+def test_a_pattern_gives_what_matches_and_is_named_like_media(folder):
+    assert names(expand([f"{folder}/*"])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv"]
+    assert names(expand([f"{folder}/*.mp4"])) == ["b.mp4"]
+    assert names(expand([f"{folder}/**/*.png"])) == ["c d.png"]
+
+
+def test_a_file_is_taken_as_it_is_and_once(folder):
+    path = str(folder / "notes.md")
+    assert names(expand([path, path, str(folder / "b.mp4")])) == ["notes.md", "b.mp4"]
+
+
+def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
+    path = tmp_path / "clip[1]*.mp4"
+    path.write_bytes(b"x")
+    assert expand([str(path)])[0].path == path
+
+
+def test_a_list_names_files_relative_to_itself(folder):
+    (folder / "list.txt").write_text("# mine\nb.mp4\n\ndeep/c d.png\n")
+    assert [item.path for item in expand([str(folder / "list.txt")])] == [folder / "b.mp4", folder / "deep/c d.png"]
+
+
+def test_what_holds_nothing_is_said_and_does_not_stop_the_rest(folder, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    items = expand([str(empty), f"{empty}/*.mp4", str(folder / "b.mp4"), "/nowhere/x.mp4"])
+    assert [bool(item.problem) for item in items] == [True, True, False, False]
+    assert "found none below it" in items[0].problem and "matches this pattern" in items[1].problem
+
+
+def test_outputs_get_names_of_their_own():
+    paths = [Path("a/v.mp4"), Path("b/v.mpg"), Path("V.jpg"), Path("v_2.mp4"), Path("w.mp4")]
+    made = stems(paths)
+    assert made[:2] == ["v", "v_2"] and made[4] == "w"
+    assert len({name.lower() for name in made}) == len(paths)
+
+
+def test_every_picture_that_can_be_read_is_looked_for():
+    from edge_app.sources.images import SUFFIXES
+
+    assert SUFFIXES <= PICTURES
+    assert not PICTURES & VIDEOS

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_app import runs
+from edge_app.errors import OutputError
+from edge_app.report import Report
+from edge_app.settings import Settings
+
+
+def test_every_run_gets_a_folder_of_its_own(tmp_path):
+    made = [runs.open_folder(tmp_path / "annotate", "my clip 100%") for _ in range(3)]
+    assert [folder.name for folder in made] == ["my_clip_100_", "my_clip_100_2", "my_clip_100_3"]
+    assert all(folder.is_dir() for folder in made)
+
+
+def test_hangul_stays_in_a_name_and_dots_do_not_lead_out(tmp_path):
+    assert runs.open_folder(tmp_path, "웃음").name == "웃음"
+    assert runs.open_folder(tmp_path, "../..").parent == tmp_path
+
+
+def test_a_given_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("dear")
+    with pytest.raises(OutputError, match="--exist-ok"):
+        runs.given_folder(tmp_path, exist_ok=False)
+    assert runs.given_folder(tmp_path, exist_ok=True) == tmp_path
+    assert runs.given_folder(tmp_path / "new" / "deep", exist_ok=False).is_dir()
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path):
+    file = tmp_path / "out"
+    file.write_text("dear")
+    for call in (lambda: runs.given_folder(file, exist_ok=True), lambda: runs.open_folder(file, "run")):
+        with pytest.raises(OutputError, match="name another one"):
+            call()
+    assert file.read_text() == "dear"
+
+
+def test_a_record_says_what_made_the_run(tmp_path):
+    report = Report(frames=3)
+    runs.record(tmp_path, report, {"arguments": {"settings": Settings(), "path": Path("a b")}})
+    read = json.loads((tmp_path / "run.json").read_text())
+    assert read["arguments"]["settings"]["model"] == "emotions" and read["arguments"]["path"] == "a b"
+    assert read["report"]["frames"] == 3 and read["versions"]["numpy"] and read["command"] and read["ended"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        runs.record(tmp_path, Report(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edge_app.errors import SettingsError
+from edge_app.settings import Settings, default_path, read_settings
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    default_path().parent.mkdir()
+    return default_path()
+
+
+def test_flag_goes_over_file_and_file_over_default(file):
+    file.write_text('threads = 2\nlabels = "ko"\n')
+    settings = read_settings().merged({"labels": "en", "conf": None})
+    assert (settings.threads, settings.labels, settings.conf) == (2, "en", Settings().conf)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert read_settings() == Settings()
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().threads = 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("thread = 2", "unknown key 'thread'; did you mean 'threads'?"),
+        ("threads = true", "threads: expected a whole number, got True"),
+        ("threads = 1.5", "threads: expected a whole number, got 1.5"),
+        ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),
+        ("model = 3", "model: expected a text, got 3"),
+        ("blur = 1", "blur: expected true or false, got 1"),
+        ('device = "hialo"', "unknown device 'hialo'; did you mean 'hailo'?"),
+        ('labels = "kr"', "unknown labels 'kr'; did you mean 'ko'?"),
+        ("[live]\nthreads = 2", "unknown key 'live'"),
+        ("threads = ", "expected TOML"),
+        ("conf = nan", "conf: expected 0.0 to 1.0, got nan"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(file, text, sentence):
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert sentence in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_whole_number_serves_as_a_number(file):
+    file.write_text("fps = 30\nconf = 1")
+    assert read_settings().fps == 30
+
+
+def test_a_file_that_was_named_must_exist(tmp_path):
+    with pytest.raises(SettingsError, match="No such file"):
+        read_settings(tmp_path / "none.toml")
+
+
+def test_an_unreadable_encoding_is_refused(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b'model = "\xff"')
+    with pytest.raises(SettingsError, match="expected TOML"):
+        read_settings(path)
