@@ -43,14 +43,13 @@ class Rect(NamedTuple):
 
     def moved_inside(self, width: int, height: int) -> Rect:
         """The same size, moved into the picture as far as it fits."""
-        left = max(0, min(self.x1, width - (self.x2 - self.x1)))
         top = max(0, min(self.y1, height - (self.y2 - self.y1)))
-        return Rect(left, top, left + self.x2 - self.x1, top + self.y2 - self.y1)
+        return self._replace(y1=top, y2=top + self.y2 - self.y1).moved_sideways(width)
 
-    def grown(self, share: float) -> Rect:
-        """Larger by `share` of its width and height on every side."""
-        dx, dy = round((self.x2 - self.x1) * share), round((self.y2 - self.y1) * share)
-        return Rect(self.x1 - dx, self.y1 - dy, self.x2 + dx, self.y2 + dy)
+    def moved_sideways(self, width: int) -> Rect:
+        """The same size and height in the picture, between its left and right edge as far as it fits."""
+        left = max(0, min(self.x1, width - (self.x2 - self.x1)))
+        return self._replace(x1=left, x2=left + self.x2 - self.x1)
 
 
 class Canvas:
@@ -80,7 +79,7 @@ class Canvas:
         lifted = Rect(above.x1, above.y1 - tall, above.x2, above.y1)
         sunk = Rect(below.x1, below.y2, below.x2, below.y2 + tall)
         inner = Rect(box.x1, box.y1, box.x1 + wide, box.y1 + tall)
-        spots = [spot.moved_inside(self._width, spot.y2) for spot in (above, below, lifted, sunk, inner)]
+        spots = [spot.moved_sideways(self._width) for spot in (above, below, lifted, sunk, inner)]
         self._paste(bitmap, self._place(spots, box) or inner)
 
     def chart(self, box: Rect, colour: Colour, values: Mapping[str, float]) -> None:
@@ -106,7 +105,7 @@ class Canvas:
             for y in (box.y1, box.y2 - tall):
                 yield Rect(x, y, x + wide, y + tall)
         for y in (box.y2 + gap, box.y2 + gap + label, box.y1 - gap - tall, box.y1 - gap - label - tall):
-            yield Rect(box.x1, y, box.x1 + wide, y + tall).moved_inside(self._width, y + tall)
+            yield Rect(box.x1, y, box.x1 + wide, y + tall).moved_sideways(self._width)
 
     def corner(self, caption: str) -> None:
         """One line in the lower left corner."""
