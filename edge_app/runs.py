@@ -20,11 +20,15 @@ PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-l
 
 
 def open_folder(parent: Path, name: str) -> Path:
-    """Make and return `parent/name`, or the first of `name2`, `name3`, ... that is free; OutputError when it cannot be."""
+    """Make and return `parent/name`, or the first of `name2`, `name3`, ... that is free; OutputError when it cannot be.
+
+    A name that ends in a digit is numbered with a dash between.
+    """
     name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "run"
+    dash = "-" if name[-1].isdigit() else ""
     number = 1
     while True:
-        folder = parent / (name if number == 1 else f"{name}{number}")
+        folder = parent / (name if number == 1 else f"{name}{dash}{number}")
         if _made(folder):
             return folder
         number += 1

@@ -13,8 +13,12 @@ from edge_app.settings import Settings
 
 def test_every_run_gets_a_folder_of_its_own(tmp_path):
     made = [runs.open_folder(tmp_path / "annotate", "my clip 100%") for _ in range(3)]
-    assert [folder.name for folder in made] == ["my_clip_100_", "my_clip_100_2", "my_clip_100_3"]
+    assert [folder.name for folder in made] == ["my_clip_100", "my_clip_100-2", "my_clip_100-3"]
     assert all(folder.is_dir() for folder in made)
+
+
+def test_the_number_stands_behind_a_name_that_ends_in_a_letter(tmp_path):
+    assert [runs.open_folder(tmp_path, "cam").name for _ in range(2)] == ["cam", "cam2"]
 
 
 def test_hangul_stays_in_a_name_and_dots_do_not_lead_out(tmp_path):

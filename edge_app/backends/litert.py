@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,23 @@ class Backend:
         if missing:
             raise ModelError(f"{self._path}: manifest names outputs {missing}, the file has {sorted(outputs)}")
         return inputs[0], {name: outputs[name] for name in artifact.outputs.values()}
+
+
+def bare(artifact: Artifact, *, threads: int) -> Callable[[int], None]:
+    """An interpreter with nothing around it, the benchmark's floor: runs that many rows of zeros."""
+    interpreter = Interpreter(str(artifact.path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    row = np.zeros(given["shape"], given["dtype"])
+
+    def invoke(rows: int) -> None:
+        for _ in range(rows):
+            interpreter.set_tensor(given["index"], row)
+            interpreter.invoke()
+            for output in outputs:
+                interpreter.get_tensor(output["index"])
+
+    return invoke
 
 
 def dequantised(values: np.ndarray, detail: dict) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +82,20 @@ class Stage:
         order = np.lexsort((faces.boxes[:, 1], faces.boxes[:, 0], -faces.scores))  # ties from left to right
         rows = order[sides[order] >= self._min_size][: self._max_faces]
         return replace(faces, boxes=faces.boxes[rows], scores=faces.scores[rows], points=faces.points[rows])
+
+
+@contextlib.contextmanager
+def bare(path: Path, *, conf: float) -> Iterator[Callable[[np.ndarray], int]]:
+    """MediaPipe's detector with nothing around it, the benchmark's floor: picture (H, W, 3) uint8 RGB to face count."""
+    options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
+    with quiet("MediaPipe"):
+        detector = FaceDetector.create_from_options(options)
+        detector.detect(Image(ImageFormat.SRGB, _NEVER_RUN))
+    try:
+        yield lambda image: len(detector.detect(Image(ImageFormat.SRGB, image)).detections)
+    finally:
+        with quiet("MediaPipe"):
+            detector.close()
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
