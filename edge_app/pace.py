@@ -12,6 +12,7 @@ from typing import Protocol, Self
 from .types import Frame
 
 _SECOND = 1_000_000_000
+_ROUNDING = 1_000  # ns by which a time stamp may fall short of a whole second
 
 
 class Source(AbstractContextManager, Protocol):
@@ -70,7 +71,7 @@ class Paced:
             if first_ns is None:
                 first_ns, started = frame.time_ns, time.monotonic_ns()
             moment = frame.time_ns - first_ns
-            if self._seconds is not None and moment >= self._seconds * _SECOND:
+            if self._seconds is not None and moment + _ROUNDING > self._seconds * _SECOND:
                 break
             if not self._wait_until(started + moment):
                 break

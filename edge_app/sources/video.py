@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _SECOND = 1_000_000_000
 _TOLERATED_GAP = 0.5  # s that may be missing at the end: headers round, and the last frame's duration is often unknown
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
+_GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 
 
 class Source:
@@ -97,6 +98,8 @@ class Source:
         self._stream.codec_context.thread_count = self._threads
         self._reformatter = VideoReformatter()
         self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self._frame_ns = round(_SECOND / self._rate)
+        self._jump = 0  # ns that later time stamps are moved by
         self._origin = _origin_ns(container)
         self._cut: av.FFmpegError | None = None
         self.damaged = 0
@@ -110,22 +113,34 @@ class Source:
         self.frames = self._expected_frames()
 
     def _first_picture(self, container: av.container.InputContainer) -> av.VideoFrame:
-        if self._start:
-            for back in (*_SEEK_BACK, self._start):
-                self._seek(container, self._start - back)
-                picture = next(self._pictures, None)
-                if picture and (picture.pts is None or self._media_ns(picture) <= self._start * _SECOND):
-                    break
-            while picture and self._media_ns(picture) < self._start * _SECOND and not self._stopped.is_set():
-                picture = next(self._pictures, None)
-        else:
-            self._pictures = self._decode_all(container)
-            picture = next(self._pictures, None)
-        if picture is None and self._start:
-            raise SourceError(f"{self.path}: expected a start before its end, got {self._start:g} s")
+        self._pictures = self._decode_all(container)
+        picture = next(self._pictures, None)
         if picture is None:
             codec = self._stream.codec_context.name
             raise SourceError(f"{self.path}: none of its pictures ({codec}) can be decoded; the file is damaged")
+        if self._start:
+            if picture.pts is not None and container.format.name not in _GUESSED_AFTER_SEEK:
+                picture = self._seek_before_start(container)
+            picture = self._drop_before_start(picture)
+        if picture is None:
+            raise SourceError(f"{self.path}: expected a start before its end, got {self._start:g} s")
+        return picture
+
+    def _seek_before_start(self, container: av.container.InputContainer) -> av.VideoFrame | None:
+        for back in (*_SEEK_BACK, self._start):
+            self._seek(container, self._start - back)
+            picture = next(self._pictures, None)
+            if picture and self._media_ns(picture) <= self._start * _SECOND:
+                break
+        return picture
+
+    def _drop_before_start(self, picture: av.VideoFrame | None) -> av.VideoFrame | None:
+        while picture and not self._stopped.is_set():
+            moment = self._rising(self._media_ns(picture))
+            if moment >= self._start * _SECOND:
+                break
+            self._last_ns = moment
+            picture = next(self._pictures, None)
         return picture
 
     def _seek(self, container: av.container.InputContainer, second: float) -> None:
@@ -167,14 +182,19 @@ class Source:
 
     def _media_ns(self, picture: av.VideoFrame) -> int:
         if picture.pts is None:  # raw streams have no clock: the rate is all there is
-            return self._last_ns + round(_SECOND / self._rate) if self._last_ns >= 0 else 0
+            return self._last_ns + self._frame_ns - self._jump if self._last_ns >= 0 else 0
         return round(picture.pts * (picture.time_base or self._stream.time_base) * _SECOND) - self._origin
 
     def _rising(self, moment: int) -> int:
-        """Time stamps that stand still or fall are mended, because no output container takes them."""
-        if self._last_ns < 0 or moment > self._last_ns:
+        """Time stamps that stand still or fall back (joined recordings) are mended: no output container takes them."""
+        moment += self._jump
+        behind = self._last_ns - moment
+        if self._last_ns < 0 or behind < 0:
             return moment
-        return self._last_ns + round(_SECOND / self._rate / 2)
+        if behind < 2 * self._frame_ns:
+            return self._last_ns + self._frame_ns // 2
+        self._jump += behind + self._frame_ns
+        return self._last_ns + self._frame_ns
 
     def _convert(self, picture: av.VideoFrame) -> np.ndarray:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
@@ -215,6 +235,13 @@ class Source:
         if missing is None and self._cut or missing is not None and missing > _TOLERATED_GAP:
             length = f" of {seconds:.1f} s" if seconds else ""
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")
+
+
+def bare(path: Path) -> Iterator[np.ndarray]:
+    """Decoding with nothing around it, the benchmark's floor: pictures (H, W, 3) uint8 RGB as they are stored."""
+    with av.open(str(path)) as container:
+        for picture in container.decode(container.streams.video[0]):
+            yield picture.to_ndarray(format="rgb24")
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -1,0 +1,320 @@
+"""Video files of every shape: the clock is kept, cuts are exact, bad files are refused with a sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from edge_app.background import Background
+from edge_app.errors import SourceError, TruncatedError
+from edge_app.sources.video import Source
+from edge_app.types import Frame
+
+COUNT, RATE = 60, 30
+SECOND = 10**9
+
+
+def numbered(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A picture whose left upper quarter is red and whose grey elsewhere tells its number."""
+    image = np.full((height, width, 3), 40 + 3 * number, np.uint8)
+    image[: height // 2, : width // 2] = (220, 20, 20)
+    return image
+
+
+def number_of(image: np.ndarray) -> int:
+    return round((float(image[-8:, -8:].mean()) - 40) / 3)
+
+
+def write(
+    path: Path,
+    *,
+    codec: str = "libx264",
+    stamps: Sequence[int] | None = None,
+    turn: int | None = None,
+    pix_fmt: str = "yuv420p",
+    sound: bool = False,
+    options: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+    offset: int = 0,
+) -> Path:
+    """COUNT numbered frames; `stamps` are in milliseconds, `offset` delays the pictures against the sound."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = container.add_stream(codec, rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, pix_fmt
+        video.codec_context.gop_size = 12
+        if codec == "libx264":
+            video.options = {"preset": "veryfast", "crf": "16"}
+        if stamps:
+            video.codec_context.time_base = Fraction(1, 1000)
+        if turn is not None:
+            video.set_display_rotation(turn)
+        if aspect:
+            video.codec_context.sample_aspect_ratio = aspect
+        if sound:
+            add_sound(container, "mp2" if path.suffix == ".mpg" else "aac")
+        for number in range(COUNT):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts = stamps[number] if stamps else number + offset
+            frame.time_base = Fraction(1, 1000) if stamps else Fraction(1, RATE)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+def add_sound(container: av.container.OutputContainer, codec: str) -> None:
+    sound = container.add_stream(codec, rate=48000)
+    for start in range(0, 96000, 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        container.mux(sound.encode(frame))
+    container.mux(sound.encode())
+
+
+def frames(path: Path, **options: float) -> list[Frame]:
+    with Source(path, **options) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg2video")],
+)
+@pytest.mark.parametrize("start", [0.0, 0.45, 1.5])
+def test_every_frame_and_exact_cuts_in_any_container(tmp_path: Path, name: str, codec: str, start: float) -> None:
+    path = write(tmp_path / name, codec=codec)
+    with Source(path) as source:
+        assert (source.name, source.size, source.fps) == (name, (64, 48), RATE)
+        whole = list(source)
+        assert source.frames is not None and abs(source.frames - COUNT) <= 8  # a program stream's length is a guess
+    assert [frame.index for frame in whole] == list(range(COUNT))
+    np.testing.assert_allclose([number_of(frame.image) for frame in whole], range(COUNT), atol=1)
+    np.testing.assert_allclose([frame.time_ns / SECOND for frame in whole], np.arange(COUNT) / RATE, atol=1e-3)
+    part = frames(path, start=start, end=1.8, stride=3)
+    kept = [frame for frame in whole if start <= frame.time_ns / SECOND < 1.8][::3]
+    assert [(f.index, f.time_ns) for f in part] == [(f.index, f.time_ns) for f in kept]
+    for one, other in zip(part, kept, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize(("turn", "corner"), [(None, (0, 0)), (0, (0, 0)), (90, (-1, 0)), (180, (-1, -1)), (270, (0, -1))])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_rotation_is_honoured(tmp_path: Path, turn: int | None, corner: tuple[int, int], suffix: str) -> None:
+    """A display matrix turns the picture anticlockwise: at 90 degrees what was left above comes to left below."""
+    path = write(tmp_path / f"a.{suffix}", turn=turn)
+    with Source(path) as source:
+        frame = next(iter(source))
+        expected = (48, 64) if turn in (90, 270) else (64, 48)
+        assert source.size == expected == frame.image.shape[1::-1]
+    red = frame.image[..., 0].astype(int) - frame.image[..., 2]
+    assert red[corner] > 150
+    assert (red > 100).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_mirrored_display_matrix(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", turn=0)
+    raw = path.read_bytes()
+    unity = b"".join(v.to_bytes(4, "big") for v in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
+    mirror = b"".join(
+        v.to_bytes(4, "big", signed=True) for v in (-0x10000, 0, 0, 0, 0x10000, 0, 64 * 0x10000, 0, 0x40000000)
+    )
+    track = raw.index(unity, raw.index(b"tkhd"))
+    path.write_bytes(raw[:track] + mirror + raw[track + len(mirror) :])
+    assert frames(path)[0].image[0, -1, 0] > 150
+
+
+def test_variable_frame_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
+    stamps = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
+    path = write(tmp_path / "a.mkv", stamps=stamps)
+    assert [frame.time_ns // 10**6 for frame in frames(path)] == stamps
+
+
+def test_time_counts_from_the_container_when_sound_begins_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", sound=True, offset=15)
+    first = frames(path)[0]
+    assert first.time_ns / SECOND == pytest.approx(0.5, abs=0.03)
+    assert first.index == 0
+
+
+def test_ten_bits(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv420p10le")
+    np.testing.assert_allclose([number_of(frame.image) for frame in frames(path)], range(COUNT), atol=1)
+
+
+def test_square_pixels(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", aspect=Fraction(3, 2))
+    with Source(path) as source:
+        assert source.size == (96, 48)
+        assert next(iter(source)).image.shape == (48, 96, 3)
+
+
+def test_raw_stream_without_a_clock_takes_its_rate(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.m4v", codec="mpeg4")
+    moments = [frame.time_ns for frame in frames(path)]
+    assert len(moments) == COUNT
+    assert np.all(np.diff(moments) > 0)
+    assert [(frame.index, frame.time_ns) for frame in frames(path, start=1.0)][:2] == [(30, moments[30]), (31, moments[31])]
+
+
+def test_frame_size_may_change_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    one, two = tmp_path / "one.ts", tmp_path / "two.ts"
+    for part, size in ((one, (64, 48)), (two, (96, 80))):
+        with av.open(str(part), "w") as container:
+            video = container.add_stream("mpeg2video", rate=RATE)
+            video.width, video.height, video.pix_fmt = *size, "yuv420p"
+            for number in range(20):
+                frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24")
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    got = frames(path)
+    heights = [frame.image.shape[0] for frame in got]
+    assert heights.count(80) == 20
+    assert heights.count(48) >= 19  # the decoder drops the last frame that it holds back
+    steps = np.diff([frame.time_ns for frame in got]) / SECOND
+    np.testing.assert_allclose(steps, 1 / RATE, atol=2e-3)  # also where the second recording's clock starts again
+
+
+def test_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        add_sound(container, "aac")
+    with pytest.raises(SourceError, match="only sound"), Source(path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a b.mp4", "it's \"so\".mp4", "100%.mp4", "%03d.mp4", "웃음.mp4", "a:b.mp4", "-a.mp4"])
+def test_unusual_names(tmp_path: Path, name: str, clip: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(clip.read_bytes())
+    assert len(frames(path)) == COUNT
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MP4 with its index in front."""
+    return write(tmp_path_factory.mktemp("clip") / "clip.mp4", options={"movflags": "faststart"})
+
+
+@pytest.fixture(scope="module")
+def matroska(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("clip") / "clip.mkv", sound=True)
+
+
+@pytest.mark.parametrize("kind", ["clip", "matroska"])
+def test_cut_in_the_middle_gives_what_can_be_read_and_says_so(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    whole: Path = request.getfixturevalue(kind)
+    path = tmp_path / whole.name
+    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.7)])
+    got: list[Frame] = []
+    with pytest.raises(TruncatedError, match=r"read up to \d\.\d s of 2\.\d s") as caught, Source(path) as source:
+        got.extend(source)
+    assert 15 < len(got) < COUNT - 5
+    assert f"up to {(got[-1].time_ns / SECOND) + 1 / RATE:.1f} s" in str(caught.value)
+
+
+def test_a_whole_file_is_not_called_cut(clip: Path, matroska: Path) -> None:
+    assert len(frames(clip)) == len(frames(matroska)) == COUNT
+
+
+def test_damaged_packets_are_left_out_and_counted(tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.is_keyframe][2]
+        raw[packet.pos : packet.pos + 8] = b"\xff" * 8
+    path = tmp_path / "a.mp4"
+    path.write_bytes(raw)
+    with Source(path) as source:
+        got = list(source)
+    assert len(got) >= COUNT - 13
+    assert source.damaged >= 1
+    assert "damaged packets" in caplog.text
+
+
+def make_bad(kind: str, folder: Path, clip: Path) -> Path:
+    path = folder / "a.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "zero bytes":
+        path.touch()
+    elif kind == "text":
+        path.write_text("no video at all\n" * 50)
+    elif kind == "before index":
+        late = write(folder / "late.mp4")
+        path.write_bytes(late.read_bytes()[: late.stat().st_size // 2])
+    elif kind == "all damaged":
+        raw = bytearray(clip.read_bytes())
+        start = raw.index(b"mdat") + 4
+        raw[start:] = b"\xff" * (len(raw) - start)
+        path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "no such file"),
+        ("folder", "got a folder"),
+        ("zero bytes", "zero bytes"),
+        ("text", "expected a video"),
+        ("before index", "cut off before its index"),
+        ("all damaged", "can be decoded"),
+    ],
+)
+def test_bad_input_is_refused_when_opened(tmp_path: Path, clip: Path, kind: str, says: str) -> None:
+    path = make_bad(kind, tmp_path, clip)
+    with pytest.raises(SourceError, match=says) as caught, Source(path):
+        pass
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_permission(tmp_path: Path, clip: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip.read_bytes())
+    path.chmod(0)
+    code = (
+        "import os, sys, pathlib\n"
+        "from edge_app.sources.video import Source\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "import edge_app.sources.video as video\n"
+        "try: video._check(pathlib.Path('a.mp4'))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    tmp_path.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("SourceError a.mp4: cannot be read"), done.stderr
+
+
+@pytest.mark.parametrize("options", [{"start": 3.0}, {"start": 1.0, "end": 1.0}, {"stride": 0}, {"start": -1.0}])
+def test_senseless_cuts_are_refused(clip: Path, options: dict[str, float]) -> None:
+    with pytest.raises(SourceError, match="expected"), Source(clip, **options):
+        pass
+
+
+def test_it_can_be_opened_again(clip: Path) -> None:
+    source = Source(clip)
+    counts = []
+    for _ in range(2):
+        with source:
+            counts.append(len(list(source)))
+    assert counts == [COUNT, COUNT]
+
+
+def test_leaving_while_another_thread_reads_ends_that_thread(clip: Path) -> None:
+    before = threading.active_count()
+    with Source(clip) as source, Background(source) as background:
+        assert next(iter(background)).index == 0
+    assert threading.active_count() == before
