@@ -56,7 +56,7 @@ class Source:
         self._paths = _paths(self._spec)
         self.frames = len(self._paths)
         if self.frames == 1:  # a lone bad picture is an opening error
-            self._first = _read(self._paths[0])
+            self._first = read(self._paths[0])
             self.size = self._first[0].shape[1], self._first[0].shape[0]
         return self
 
@@ -72,7 +72,7 @@ class Source:
             if self._stopped.is_set():
                 return
             try:
-                image, cost = self._first if self.frames == 1 else _read(path)
+                image, cost = self._first if self.frames == 1 else read(path)
             except SourceError as error:
                 self.failed.append((path, str(error)))
                 log.warning("%s", error)
@@ -118,7 +118,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _read(path: Path) -> tuple[np.ndarray, float]:
+def read(path: Path) -> tuple[np.ndarray, float]:
     """One picture (H, W, 3) uint8 RGB and the milliseconds it took; SourceError says what is wrong with it."""
     begun = time.perf_counter()
     _check(path)

@@ -1,0 +1,167 @@
+"""`calmcam evaluate MODEL... --data DIR`: the report card of what will run, on a labelled folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import build, plugins, runs
+from .card import Tally
+from .card_tables import show
+from .errors import OutputError
+from .evaluate import Ensemble, Member, Row, choose_head, rows
+from .labelled import Exclusions, Sample, labelled, read_exclusions
+from .manifest import find_model, verify
+from .options import Signals, output_options, settings_options
+from .run import Stop
+from .settings import Settings
+from .types import Stage
+
+COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of <class>/ folders.")
+@settings_options("variant", "device", "threads", "detector", "conf", "min_size")
+@click.option("--head", help="Which head of the model; default: the first.")
+@click.option("--detect", is_flag=True, help="The whole path too: picture on a plain canvas, face found, cropped, classified.")
+@click.option("--exclude", type=click.Path(path_type=Path), metavar="FILE", help="Lines to leave out: file, path end, sha256, class/.")
+@output_options
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context, models: tuple[str, ...], data: Path, settings: Settings, as_json: bool, **flags: Any
+) -> None:
+    """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
+
+    Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/.
+    """
+    exclude = read_exclusions(flags["exclude"]) if flags["exclude"] else Exclusions()
+    stop = Stop()
+    with Signals(stop) as signals, ExitStack() as stack:
+        ensemble = open_models(models, settings, flags["head"], stack)
+        samples, excluded = labelled(data, ensemble.labels, exclude)
+        find = _detector(settings, stack) if flags["detect"] else None
+        folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
+        tally = _work(samples, ensemble, find, folder, stop)
+    if stop.requested:
+        ctx.exit(signals.exit_code)
+    card = {"folder": str(folder), "data": str(data), "excluded": excluded, **_subject(ensemble), **tally.card()}
+    _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
+    if as_json:
+        click.echo(json.dumps(card, ensure_ascii=False))
+    else:
+        show(card)
+
+
+def open_models(names: Iterable[str], settings: Settings, head: str | None, stack: ExitStack) -> Ensemble:
+    """The named models, opened for one head; the caller's `stack` closes them."""
+    members = []
+    for name in names:
+        manifest = find_model(name)
+        chosen = choose_head(manifest, head)
+        variant = build.choose_variant(manifest, settings.variant, settings.device)
+        artifact = manifest.artifact(variant)
+        backend = build.open_backend(artifact, device=settings.device, threads=settings.threads)
+        stack.callback(backend.close)
+        members.append(Member(manifest, variant, artifact, chosen, backend))
+    return Ensemble(members)
+
+
+def _detector(settings: Settings, stack: ExitStack) -> Stage:
+    artifact = find_model("face_detection").artifact(settings.detector)
+    verify(artifact)
+    stage = plugins.load("tasks", "face_detection").Stage(artifact.path, conf=settings.conf, min_size=settings.min_size)
+    stack.callback(stage.close)
+    return stage
+
+
+def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok: bool) -> Path:
+    if given:
+        return runs.given_folder(given, exist_ok=exist_ok)
+    name = "+".join(dict.fromkeys(member.manifest.name for member in ensemble.members))
+    return runs.open_folder(Path(settings.runs_dir) / "evaluate", name)
+
+
+def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, stop: Stop) -> Tally:
+    tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
+    images = plugins.load("sources", "images")
+    with _predictions(folder, ensemble.labels, stop) as write, _progress(len(samples)) as advance:
+        for row in rows(samples, ensemble, lambda path: images.read(path)[0], find):
+            tally.add(row)
+            write(row)
+            advance()
+            if stop.requested:
+                break
+    return tally
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("pictures", total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def _predictions(folder: Path, labels: tuple[str, ...], stop: Stop) -> Iterator[Callable[[Row], None]]:
+    """Write `predictions.csv`, one line per picture; nothing is left of it when the work fails or is stopped."""
+    path = folder / "predictions.csv"
+    part = path.with_name("predictions.csv.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
+            yield lambda row: lines.writerow(_line(row, labels))
+        if not stop.requested:
+            part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder with -o") from error
+    finally:
+        part.unlink(missing_ok=True)
+        if not path.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _line(row: Row, labels: tuple[str, ...]) -> list[object]:
+    """One line of `predictions.csv`; the probabilities are those of the picture taken as a crop."""
+    cells: list[object] = [row.sample.name, labels[row.sample.truth]]
+    for probs in (row.ready, row.found):
+        cells += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
+    return [*cells, row.problem, *(() if row.ready is None else (f"{p:.5f}" for p in row.ready))]
+
+
+def _subject(ensemble: Ensemble) -> dict[str, Any]:
+    members = [
+        {"name": m.manifest.name, "variant": m.variant, "file": m.artifact.path.name, "sha256": m.artifact.sha256,
+         "device": m.backend.device} for m in ensemble.members
+    ]  # fmt: skip
+    return {"models": members, "head": ensemble.members[0].head.name}
+
+
+def _write(folder: Path, card: dict[str, Any], call: dict[str, Any]) -> None:
+    """`report.json`, the pictures of the whole path if it was walked, otherwise of the ready crops, and `run.json`."""
+    from . import plots
+
+    judged = card["detect"] or card["ready"]
+    title = " + ".join(f"{model['name']} {model['variant']}" for model in card["models"])
+    matrix, bars = judged["confusion"], judged["calibration"]
+    plots.confusion(folder / "confusion.png", matrix["matrix"], matrix["truths"], matrix["answers"], title)
+    plots.reliability(folder / "reliability.png", bars["confidence"], bars["accuracy"], bars["count"], bars["ece"], title)
+    runs.write_record(folder, card, "report.json")
+    ended = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = {"command": sys.argv, "ended": ended, "versions": runs.versions(), "models": card["models"], **call}
+    runs.write_record(folder, record)

@@ -1,0 +1,119 @@
+"""A labelled folder, `<class>/...` with pictures: what is in it, under which class, without what is to be left out."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SettingsError, SourceError
+from .inputs import PICTURES
+from .labels import index_of, nearest
+from .manifest import sha256
+
+PARTS = ("train", "training", "test", "testing", "val", "valid", "validation", "publictest", "privatetest")
+HEX = set("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture and what it shows."""
+
+    path: Path
+    name: str  # path below the folder, with "/"
+    truth: int  # index among the labels
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """What to leave out: file names, ends of paths, sha256 digests, and class folders (lines that end with "/")."""
+
+    ends: frozenset[str] = frozenset()
+    digests: frozenset[str] = frozenset()
+    folders: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.ends) + len(self.digests) + len(self.folders)
+
+    def has(self, path: Path) -> bool:
+        """Whether the file at `path` is named, by the end of its path or by its content."""
+        parts = _plain(path.as_posix()).split("/")
+        if any("/".join(parts[start:]) in self.ends for start in range(len(parts))):
+            return True
+        return bool(self.digests) and sha256(path) in self.digests
+
+
+def read_exclusions(path: Path) -> Exclusions:
+    """One name per line, "#" starts a comment; SettingsError when the file cannot be read as text."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected one file name per line") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: expected UTF-8 text with one file name per line, got other bytes") from error
+    lines = {_plain(line.split("#")[0].strip().replace("\\", "/").removeprefix("./")) for line in text.splitlines()} - {""}
+    digests = {line for line in lines if len(line) == 64 and set(line.lower()) <= HEX}
+    folders = {line for line in lines if line.endswith("/")}
+    return Exclusions(
+        frozenset(lines - digests - folders), frozenset(map(str.lower, digests)), frozenset(f.strip("/") for f in folders)
+    )
+
+
+def labelled(folder: Path, labels: Sequence[str], exclude: Exclusions = Exclusions()) -> tuple[list[Sample], int]:
+    """The samples of `folder`, sorted by name, and how many pictures were left out.
+
+    Class folders are matched with `labels` through the aliases. SourceError for a folder that is missing or empty, or
+    a class that the model does not have.
+    """
+    samples: list[Sample] = []
+    left_out = 0
+    for name, truth in _classes(folder, labels, exclude):
+        for path in _pictures(folder / name):
+            if exclude and exclude.has(path):
+                left_out += 1
+            else:
+                samples.append(Sample(path, path.relative_to(folder).as_posix(), truth))
+    if not samples:
+        rest = f" besides the {left_out} that are excluded" if left_out else ""
+        raise SourceError(f"{folder}: no picture in its class folders{rest}; expected {folder}/{labels[0]}/*.jpg and so on")
+    return samples, left_out
+
+
+def _classes(folder: Path, labels: Sequence[str], exclude: Exclusions) -> list[tuple[str, int]]:
+    try:
+        names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read ({error.strerror}); expected a folder with one folder per class") from error
+    names = [name for name in names if _plain(name) not in exclude.folders]
+    if not names:
+        raise SourceError(f"{folder}: no class folders; expected one folder per class: {', '.join(labels)}")
+    found = [(name, index_of(name, labels)) for name in names]
+    strange = [name for name, truth in found if truth is None]
+    if strange:
+        raise SourceError(_strange(folder, strange, names, labels))
+    return [(name, truth) for name, truth in found if truth is not None]
+
+
+def _strange(folder: Path, strange: list[str], names: list[str], labels: Sequence[str]) -> str:
+    if set(map(str.lower, names)) <= set(PARTS):
+        return f"{folder}: holds the parts {', '.join(names)}, expected class folders; give one of them, {folder}/{names[0]}"
+    near = nearest(strange[0], labels)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return (
+        f"{folder}: the model has no class {strange[0]!r}{hint} (its classes: {', '.join(labels)}); rename the folder, or "
+        f"leave it out with a line '{strange[0]}/' in an --exclude file"
+    )
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PICTURES and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
