@@ -8,6 +8,8 @@ import numpy as np
 from .geometry import centres, roll, sizes
 from .manifest import Crop, Input
 
+LARGEST = 4  # longer sides of the picture; a square beyond that is cut to it, and still all but border
+
 
 def crop_faces(image: np.ndarray, boxes: np.ndarray, points: np.ndarray | None, crop: Crop, spec: Input) -> np.ndarray:
     """Cut every face out of `image` (H, W, 3) uint8 RGB: (N, spec.height, spec.width, spec.channels) uint8.
@@ -23,7 +25,12 @@ def crop_faces(image: np.ndarray, boxes: np.ndarray, points: np.ndarray | None, 
 
 
 def crop_squares(boxes: np.ndarray, crop: Crop) -> np.ndarray:
-    """Squares (N, 3) float32, centre x, centre y and side in pixels, that `crop` makes of boxes (N, 4)."""
+    """Squares (N, 3) float32, centre x, centre y and side in pixels, that `crop` makes of boxes (N, 4).
+
+    ValueError for a box that is not finite.
+    """
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"boxes: expected finite pixels, got {boxes.tolist()}")
     longest = sizes(boxes).max(axis=1) if len(boxes) else np.empty(0, np.float32)
     middle = centres(boxes)
     middle[:, 1] += crop.shift * longest
@@ -33,15 +40,17 @@ def crop_squares(boxes: np.ndarray, crop: Crop) -> np.ndarray:
 def fit(image: np.ndarray, spec: Input) -> np.ndarray:
     """Scale a whole picture (H, W, 3) or (H, W) uint8 to (spec.height, spec.width, spec.channels) uint8.
 
-    Shrinking averages areas, so that a large face does not alias; enlarging is bilinear.
+    Shrinking averages areas, so that a large face does not alias; enlarging is bilinear. Grey models get their grey
+    before the scaling, which is then a third of the work.
     """
+    if spec.colour == "gray" and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = image.shape[:2]
     if (height, width) != (spec.height, spec.width):
         shrinks = height * width > spec.height * spec.width
-        image = cv2.resize(image, (spec.width, spec.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if spec.colour == "gray" and image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    elif spec.colour == "rgb" and image.ndim == 2:
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (spec.width, spec.height), interpolation=how)
+    if spec.colour == "rgb" and image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return image.reshape(spec.height, spec.width, spec.channels)
 
@@ -57,21 +66,24 @@ def to_input(crops: np.ndarray, spec: Input) -> np.ndarray:
 def sharpness(crop: np.ndarray) -> float:
     """Variance of the Laplacian of a crop (h, w, c) uint8: the usual focus measure (Pech-Pacheco et al. 2000)."""
     grey = crop[..., 0] if crop.shape[2] == 1 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_16S, ksize=3).var())
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S, ksize=3))
+    return float(deviation[0, 0]) ** 2
 
 
 def _cut(image: np.ndarray, square: np.ndarray, angle: float) -> np.ndarray:
     x, y, side = (float(value) for value in square)
-    size = max(1, round(side))
+    height, width = image.shape[:2]
+    size = max(1, round(min(side, LARGEST * max(height, width))))
     if angle:
         turn = cv2.getRotationMatrix2D((x, y), np.degrees(angle), 1.0)
         turn[:, 2] += (size - 1) / 2 - np.array([x, y])
         return cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    left, top = round(x - side / 2), round(y - side / 2)
-    height, width = image.shape[:2]
-    inside = image[max(top, 0) : min(top + size, height), max(left, 0) : min(left + size, width)]
+    # A square beyond the border sees only repeated border pixels, wherever it lies: keep one row and column inside.
+    left = min(max(round(x - size / 2), 1 - size), width - 1)
+    top = min(max(round(y - size / 2), 1 - size), height - 1)
+    right, bottom = left + size, top + size
+    inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
     if inside.shape[:2] == (size, size):
         return inside
-    rows = np.clip(np.arange(top, top + size), 0, height - 1)
-    columns = np.clip(np.arange(left, left + size), 0, width - 1)
-    return image[rows[:, None], columns]
+    beyond = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    return cv2.copyMakeBorder(inside, *beyond, cv2.BORDER_REPLICATE)

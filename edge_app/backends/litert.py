@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import tflite
 from ..errors import BackendError, ModelError
 from ..manifest import Artifact
 
@@ -23,15 +24,22 @@ class Backend:
     device = "cpu"
 
     def __init__(self, artifact: Artifact, *, threads: int = 1):
+        """Load the artifact's file; ModelError when LiteRT cannot, or when its tensors are not the manifest's."""
         self._path = artifact.path
-        with _errors(self._path, ModelError):
-            self._interpreter = Interpreter(str(self._path), num_threads=threads)
+        tflite.check(self._path)
+        with tflite.quiet("LiteRT"), _errors(self._path, ModelError):
+            self._interpreter: Interpreter | None = Interpreter(str(self._path), num_threads=threads)
             signature = self._signature()
             self._interpreter.allocate_tensors()
         self._input, self._outputs = self._match(artifact, signature)
 
     def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs (N, ...) float32 by tensor name for rows `batch` (N, H, W, C) of the artifact's dtype; N may be 0."""
+        """Outputs (N, ...) float32 by tensor name for rows `batch` (N, H, W, C) of the artifact's dtype; N may be 0.
+
+        BackendError when the rows do not fit, when LiteRT fails, and after `close`.
+        """
+        if self._interpreter is None:
+            raise BackendError(f"{self._path.name}: the backend was closed and cannot infer any more; make a new one")
         index, shape, dtype = self._input["index"], tuple(self._input["shape"][1:]), self._input["dtype"]
         if batch.shape[1:] != shape or batch.dtype != dtype:
             raise BackendError(f"{self._path.name}: expected rows {shape} {np.dtype(dtype)}, got {batch.shape[1:]} {batch.dtype}")
