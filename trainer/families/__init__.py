@@ -1,0 +1,44 @@
+"""Network families: the file name is the name. Each has `build(input_shape, heads, **options) -> keras.Model`.
+
+`input_shape` is (H, W, C), `heads` maps a head's name to its number of outputs. The model takes one input `image`,
+float32 raw pixels 0..255, and gives a dict of logits by head.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+
+import keras
+
+from edge_app.errors import SettingsError
+from edge_app.manifest import unknown
+
+
+def known() -> list[str]:
+    """Names of the families."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def build(family: str, input_shape: tuple[int, int, int], heads: dict[str, int], options: Mapping) -> keras.Model:
+    """The network of a family; SettingsError for an unknown family or option."""
+    if family not in known():
+        raise SettingsError(unknown("family", family, known()))
+    maker = importlib.import_module(f"{__name__}.{family}").build
+    takes = [name for name, item in inspect.signature(maker).parameters.items() if item.kind is item.KEYWORD_ONLY]
+    for option in options:
+        if option not in takes:
+            raise SettingsError(f"family {family}: {unknown('option', option, takes)}")
+    return maker(input_shape, heads, **options)
+
+
+def pooled_heads(x: keras.KerasTensor, heads: dict[str, int], dropout: float, dense: int = 0) -> dict[str, keras.KerasTensor]:
+    """Global average, an optional shared dense block, and one float32 logits layer per head."""
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    if dense:
+        x = keras.layers.Dense(dense, activation="relu", name="shared")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return {name: keras.layers.Dense(width, dtype="float32", name=name)(x) for name, width in heads.items()}

@@ -1,0 +1,99 @@
+"""Batches for `fit`: which images an epoch shows, in which order, and how each is moved.
+
+Everything follows from (seed, epoch, position), so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from .augment import augment, mixup
+from .data import Part
+from .recipe import Balance, Recipe, Stage
+
+
+class Batches(keras.utils.PyDataset):
+    """The train part, augmented: (images (N, H, W, C) float32, {head: targets}, {head: weights})."""
+
+    def __init__(self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0) -> None:
+        """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages."""
+        super().__init__(workers=1)
+        self._part, self._recipe, self._stage = part, recipe, stage
+        self._targets = {head.name: targets(part, head.name, head.kind, stage.label_smoothing) for head in recipe.heads}
+        self._counts = show(part, recipe)
+        self._size = round(self._counts.sum())
+        self.seconds = 0.0  # spent on making batches since the epoch began
+        self.begin(epoch)
+
+    def begin(self, epoch: int) -> None:
+        """Draw the order of that epoch."""
+        self._epoch = epoch
+        random = np.random.default_rng([self._recipe.seed, epoch])
+        whole = np.floor(self._counts).astype(np.int64)
+        drawn = np.repeat(np.arange(len(self._counts)), whole)
+        rest, missing = self._counts - whole, self._size - len(drawn)
+        if missing > 0 and rest.sum() > 0:
+            extra = random.choice(len(rest), min(missing, np.count_nonzero(rest)), replace=False, p=rest / rest.sum())
+            drawn = np.concatenate([drawn, extra])
+        self._order = random.permutation(drawn)
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return max(1, self._size // self._recipe.batch)
+
+    def __getitem__(self, index: int) -> tuple:
+        started = time.perf_counter()
+        recipe, size = self._recipe, self._recipe.batch
+        rows = self._order[index * size : (index + 1) * size]
+        images = np.empty((len(rows), *self._part.images.shape[1:]), np.float32)
+        for position, row in enumerate(rows):
+            random = np.random.default_rng([recipe.seed, self._epoch, index * size + position])
+            images[position] = augment(self._part.images[row], recipe.augment, random)
+        wanted = {name: values[rows] for name, values in self._targets.items()}
+        weights = {name: values[rows] for name, values in self._part.weights.items()}
+        if recipe.augment.mixup:
+            random = np.random.default_rng([recipe.seed, self._epoch, index, 1])
+            images, wanted = mixup(images, wanted, recipe.augment.mixup, random)
+        self.seconds += time.perf_counter() - started
+        return images, wanted, weights
+
+
+def targets(part: Part, head: str, kind: str, smoothing: float) -> np.ndarray:
+    """What the loss compares with: (N, C) float32, or (N, 1) of the second label for a sigmoid head.
+
+    Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) where an image has no votes, which are soft already.
+    """
+    values = part.targets[head]
+    hard = part.votes[head].sum(axis=1, keepdims=True) == 0
+    values = np.where(hard, values * (1 - smoothing) + smoothing / values.shape[1], values).astype(np.float32)
+    return values[:, 1:] if kind == "sigmoid" else values
+
+
+def show(part: Part, recipe: Recipe) -> np.ndarray:
+    """How often an epoch shows each image, (N,) float64, by the classes of the first head that labels it."""
+    counts = np.ones(len(part))
+    seen = np.zeros(len(part), bool)
+    for head in recipe.heads:
+        labels = np.where(seen, -1, part.labels[head.name])
+        seen |= labels >= 0
+        counts *= _factors(labels, len(head.labels), recipe.balance)
+    return counts
+
+
+def _factors(labels: np.ndarray, classes: int, balance: Balance) -> np.ndarray:
+    sizes = np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
+    if balance.per_class:
+        by_class = balance.per_class / np.maximum(sizes, 1)
+    else:
+        by_class = (sizes.max(initial=1) / np.maximum(sizes, 1)) ** balance.power
+        by_class *= sizes.sum() / max((by_class * sizes).sum(), 1)
+    return np.where(labels >= 0, by_class[labels], 1.0)
+
+
+def validation_targets(part: Part, recipe: Recipe) -> Mapping[str, np.ndarray]:
+    """Unsmoothed targets of every head, to measure the loss on."""
+    return {head.name: targets(part, head.name, head.kind, 0.0) for head in recipe.heads}

@@ -1,0 +1,155 @@
+"""A training run from request to finished folder: data, split, training, and what was done in `run.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_app.errors import InputError, OutputError, SettingsError
+
+from .data import Member, Part, load_run, members, parts, write_split
+from .recipe import Recipe, read_recipe, write_recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    recipe: str | None
+    data: Path | Mapping[str, Path] | None
+    changes: tuple[str, ...] = ()
+    output: Path | None = None
+    resume: Path | None = None
+    check: bool = False
+    folds: int | None = None
+    compare_cnn: bool = False
+
+
+def start(request: Request) -> str:
+    """Do it; returns what to tell the user."""
+    if request.resume:
+        return _resume(request.resume, request.data)
+    if request.recipe is None:
+        raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
+    recipe = read_recipe(request.recipe, request.changes)
+    if request.data is None:
+        raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
+    return run(recipe, request.data, folder(request.output, recipe.name))
+
+
+def run(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> str:
+    """One fresh run into the folder `out`."""
+    found, scans = members(recipe, data)
+    warn_few(recipe, found)
+    write_recipe(recipe, out / "recipe.yaml")
+    write_split(out / "split.csv", recipe, found)
+    described = {
+        "command": shlex.join(["calmcam", *sys.argv[1:]]),
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "data": {name: str(path) for name, path in data.items()} if isinstance(data, Mapping) else str(data),
+        "data_sha256": digests(found),
+        "unreadable": {file: why for scan in scans for file, why in scan.bad.items()},
+    }
+    write_json(out / "run.json", described | {"finished": False})
+    loaded = parts(recipe, found, data, ("train", "validation"))
+    del found, scans
+    return _train(recipe, loaded, out, described)
+
+
+def _resume(out: Path, data: Path | Mapping[str, Path] | None) -> str:
+    recipe = read_recipe(str(out / "recipe.yaml")) if (out / "recipe.yaml").is_file() else None
+    if recipe is None or not (out / "run.json").is_file():
+        raise InputError(f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with")
+    described = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    if described.pop("finished"):
+        raise InputError(f"{out}: this run is finished; start another one")
+    if data is None:
+        stored = described["data"]
+        data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+    loaded = load_run(out, data)
+    return _train(recipe, loaded, out, described, resume=(out / "checkpoint.npz").is_file())
+
+
+def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dict, resume: bool = False) -> str:
+    from .machine import device, versions
+    from .progress import progress
+    from .train import fit
+
+    sizes = {name: len(part) for name, part in loaded.items()}
+    log.info("%s: %s", out, ", ".join(f"{count} {name}" for name, count in sizes.items()))
+    started = time.perf_counter()
+    with progress() as tell:
+        state = fit(recipe, loaded, out, resume, tell)
+    best = state.history[state.best_epoch - 1]
+    described |= {
+        "finished": True,
+        "resumed": described.get("resumed", 0) + resume,
+        "versions": versions(),
+        "device": device(),
+        "seconds": described.get("seconds", 0) + round(time.perf_counter() - started, 1),
+        "train_seconds": round(sum(row["seconds"] for row in state.history), 1),
+        "images": sizes,
+        "selected": {"epoch": state.best_epoch, "stage": state.best_stage, "by": recipe.select},
+        "validation": {name: value for name, value in best.items() if name.startswith("val_")},
+    }
+    write_json(out / "run.json", described)
+    scores = ", ".join(f"{name[4:]} {value:.4f}" for name, value in described["validation"].items())
+    return f"{out}: epoch {state.best_epoch} of stage {state.best_stage} chosen by {recipe.select} on validation: {scores}"
+
+
+def folder(output: Path | None, name: str) -> Path:
+    """The run's own new folder; OutputError when it cannot be made or holds a run already."""
+    base, number = Path("runs/train"), 1
+    out = output or base / name
+    while output is None and out.exists():
+        number += 1
+        out = base / f"{name}{number}"
+    if (out / "run.json").exists():
+        raise OutputError(f"{out}: holds a run already; go on with --resume {out} or choose another folder with -o")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".part").touch()
+        (out / ".part").unlink()
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another folder with -o") from error
+    return out
+
+
+def warn_few(recipe: Recipe, found: Sequence[Member], least: int = 50) -> None:
+    """Warn of classes with fewer than `least` training images."""
+    for head in recipe.heads:
+        for label in head.labels if head.data != "*" else ():
+            count = sum(m.item.label == label and m.item.source == head.data and m.split == "train" for m in found)
+            if count < least:
+                log.warning(
+                    "%s: only %d training images of %r; below %d expect scores that swing by 10 points and more between splits",
+                    head.name, count, label, least,
+                )  # fmt: skip
+
+
+def digests(found: Sequence[Member]) -> dict[str, str]:
+    """One sha256 per part over its sorted file hashes."""
+    by_part: dict[str, list[str]] = {}
+    for member in found:
+        by_part.setdefault(member.split, []).append(member.item.sha256)
+    return {name: hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest() for name, hashes in by_part.items()}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain values, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error

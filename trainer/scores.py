@@ -1,0 +1,47 @@
+"""Validation measures: what chooses the weights and what a run says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from edge_app.heads import softmax
+from edge_app.metrics import confusion, macro_f1, per_class
+
+from .data import Part
+from .recipe import HeadRecipe, Recipe
+
+
+def predict(model: keras.Model, images: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
+    """Logits (N, C) float32 by head of images (N, H, W, C) uint8."""
+    rows = [model.predict_on_batch(images[i : i + batch].astype(np.float32)) for i in range(0, len(images), batch)]
+    return {name: np.concatenate([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
+
+
+def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`val_<head>_<measure>` of every head that labels something, and `val_score`, by which the recipe chooses."""
+    row: dict[str, float] = {}
+    for head in recipe.heads:
+        rows = part.labels[head.name] >= 0
+        if rows.any():
+            measured = measures(head, part.labels[head.name][rows], part.targets[head.name][rows], logits[head.name][rows])
+            row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
+    chosen = [value for name, value in row.items() if name.endswith(f"_{recipe.select}")]
+    row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
+    return row
+
+
+def measures(head: HeadRecipe, truth: np.ndarray, wanted: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,), wanted and probabilities (N, C)."""
+    if head.kind == "sigmoid":
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    probs = softmax(logits)
+    matrix = confusion(truth, probs.argmax(axis=1), len(head.labels))
+    return {
+        "accuracy": float(np.trace(matrix) / max(1, matrix.sum())),
+        "macro_f1": float(macro_f1(matrix)),
+        "f1": float(per_class(matrix).f1[-1]),
+        "loss": float(-(wanted * np.log(np.clip(probs, 1e-7, 1))).sum(axis=1).mean()),
+    }

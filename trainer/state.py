@@ -1,0 +1,77 @@
+"""Everything that a training run must remember to go on after a kill: one file, replaced whole after each epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from edge_app.errors import InputError
+
+from .recipe import Recipe
+
+NUMBERS = ("stage", "stage_epoch", "stage_over", "epoch", "steps", "best", "best_epoch", "best_stage", "waited", "history")
+
+
+@dataclass(eq=False)
+class State:
+    """Where a run stands."""
+
+    run: Path
+    recipe: Recipe
+    stage: int = 0  # position in recipe.stages
+    stage_epoch: int = 0  # epochs done in this stage
+    stage_over: bool = False  # ended early
+    epoch: int = 0  # epochs done over all stages
+    steps: int = 0  # batches done over all stages
+    best: float = -1e9  # best validation score over all stages; never reset
+    best_epoch: int = 0
+    best_stage: str = ""
+    waited: int = 0  # epochs since then, within the stage
+    history: list[dict] = field(default_factory=list)
+    average: list = field(default_factory=list)  # float32 keras variables, one per weight; empty when ema is off
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint file."""
+        return self.run / "checkpoint.npz"
+
+    def start_average(self, model: keras.Model) -> None:
+        """Begin the moving average at the model's weights."""
+        if self.recipe.ema and not self.average:
+            self.average = [keras.Variable(weight, dtype="float32", trainable=False) for weight in model.get_weights()]
+
+    def save(self, model: keras.Model) -> None:
+        """Write model, optimiser, average and counters; the file is whole at every moment."""
+        arrays = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        arrays |= {f"optimizer{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
+        arrays |= {f"average{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.average)}
+        counters = json.dumps({name: getattr(self, name) for name in NUMBERS})
+        part = self.path.with_name("checkpoint.part.npz")
+        np.savez(part, counters=np.frombuffer(counters.encode(), np.uint8), **arrays)
+        part.replace(self.path)
+
+    def read_counters(self) -> None:
+        """Take the counters of the checkpoint."""
+        with _open(self.path) as saved:
+            for name, value in json.loads(bytes(saved["counters"])).items():
+                setattr(self, name, value)
+
+    def load(self, model: keras.Model) -> None:
+        """Put the checkpoint's values into a model that was built and compiled for the same stage."""
+        model.optimizer.build(model.trainable_variables)
+        with _open(self.path) as saved:
+            groups = (("model", model.variables), ("optimizer", model.optimizer.variables), ("average", self.average))
+            for name, variables in groups:
+                for i, variable in enumerate(variables):
+                    variable.assign(saved[f"{name}{i}"])
+
+
+def _open(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no checkpoint to go on from ({error}); start the run again without --resume") from error

@@ -1,0 +1,166 @@
+"""One training path for all recipes: stages of `fit` over a model with several heads.
+
+The same code runs on every Keras backend. The test part is never read here.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+
+from edge_app.errors import CalmcamError, OutputError
+
+from . import callbacks, families
+from .data import Part
+from .feed import Batches
+from .machine import precision
+from .recipe import Recipe, Stage
+from .state import State
+from .weights import start_weights
+
+log = logging.getLogger(__name__)
+MEMORY = ("ResourceExhausted", "OutOfMemory", "out of memory", "OOM when", "bad_alloc")  # how the backends say it
+
+
+def fit(
+    recipe: Recipe, parts: Mapping[str, Part], run: Path, resume: bool = False, tell: Callable[[float, str], None] | None = None
+) -> State:
+    """Train every stage that is left, keeping `best.keras` in the folder `run`; returns where the run stands.
+
+    `tell` hears the done share of the epoch and a few words. CalmcamError when the loss is lost or memory ends,
+    OutputError when the disk is full.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    state = State(run, recipe)
+    model = network(recipe, precision(recipe.precision))
+    if resume:
+        state.read_counters()
+    else:
+        start_weights(model, recipe)
+        log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
+    state.start_average(model)
+    with explained(recipe, run):
+        for position in range(state.stage, len(recipe.stages)):
+            _run_stage(model, state, position, parts, resume, tell)
+            resume = False
+    return state
+
+
+def network(recipe: Recipe, policy: str = "float32") -> keras.Model:
+    """The recipe's network with fresh weights."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        outputs = {head.name: 1 if head.kind == "sigmoid" else len(head.labels) for head in recipe.heads}
+        spec = recipe.input.spec
+        return families.build(recipe.family, (spec.height, spec.width, spec.channels), outputs, recipe.options)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def save_plain(model: keras.Model, recipe: Recipe, path: Path) -> None:
+    """Save the weights as a float32 model, whole or not at all, whatever precision it was trained in."""
+    plain = network(recipe)
+    plain.set_weights(model.get_weights())
+    part = path.with_name(f"{path.stem}.part.keras")
+    plain.save(part)
+    part.replace(path)
+
+
+def compile_stage(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) -> None:
+    """Freeze, choose the optimiser and weigh the heads as the stage says; `steps` batches make an epoch."""
+    freeze(model, stage.freeze)
+    losses = {
+        head.name: keras.losses.BinaryCrossentropy(from_logits=True)
+        if head.kind == "sigmoid"
+        else keras.losses.CategoricalCrossentropy(from_logits=True)
+        for head in recipe.heads
+    }
+    weights = {head.name: float(stage.loss_weights.get(head.name, 1.0)) for head in recipe.heads}
+    model.compile(optimizer(stage, steps, recipe.clip), losses, weights)
+
+
+def optimizer(stage: Stage, steps: int, clip: float) -> keras.optimizers.Optimizer:
+    """The stage's optimiser; weight decay is decoupled and spares biases and normalisation."""
+    rate: object = stage.learning_rate
+    warmup = round(stage.warmup * steps)
+    if stage.schedule == "cosine":
+        start = rate / 100 if warmup else rate
+        rate = keras.optimizers.schedules.CosineDecay(
+            start, max(1, stage.epochs * steps - warmup), warmup_target=rate if warmup else None, warmup_steps=warmup
+        )
+    common = {"weight_decay": stage.weight_decay or None, "global_clipnorm": clip or None}
+    if stage.optimizer == "sgd":
+        chosen = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **common)
+    else:
+        chosen = keras.optimizers.AdamW(rate, **(common | {"weight_decay": stage.weight_decay}))
+    if stage.weight_decay:
+        chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return chosen
+
+
+def freeze(model: keras.Model, share: float) -> None:
+    """Let the first `share` of the backbone's layers, those before the layer `pool`, stand still."""
+    names = [layer.name for layer in model.layers]
+    backbone = model.layers[: names.index("pool")]
+    for position, layer in enumerate(model.layers):
+        layer.trainable = position >= round(share * len(backbone))
+
+
+@contextmanager
+def explained(recipe: Recipe, run: Path) -> Iterator[None]:
+    """A full disk and exhausted memory become sentences that name the knob."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{run}: the disk is full; free some space and go on with --resume {run}") from error
+        raise OutputError(f"{run}: cannot be written ({error.strerror or error}); choose another folder with -o") from error
+    except CalmcamError:
+        raise
+    except Exception as error:  # each backend has its own class for exhausted memory; whatever else it is goes on
+        raise _memory(error, recipe) or error from error
+
+
+def _memory(error: BaseException, recipe: Recipe) -> CalmcamError | None:
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(word in text for word in MEMORY):
+        knobs = f"--set batch={max(1, recipe.batch // 2)} or a smaller --set input.size={recipe.input.size * 3 // 4}"
+        return CalmcamError(f"out of memory with batches of {recipe.batch} at {recipe.input.size} px; try {knobs}")
+    return None
+
+
+def _run_stage(
+    model: keras.Model, state: State, position: int, parts: Mapping[str, Part], resume: bool, tell: Callable | None
+) -> None:
+    recipe, stage, run = state.recipe, state.recipe.stages[position], state.run
+    if not resume:
+        state.stage, state.stage_epoch, state.stage_over, state.waited = position, 0, False, 0
+        if position and (run / "best.keras").is_file():
+            model.set_weights(keras.models.load_model(run / "best.keras", compile=False).get_weights())
+    if state.stage_over or state.stage_epoch >= stage.epochs:
+        return
+    batches = Batches(parts["train"], recipe, stage, state.epoch)
+    compile_stage(model, recipe, stage, len(batches))
+    if resume:
+        state.load(model)
+    judge = callbacks.Judge(
+        state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, recipe, run / "best.keras")
+    )
+    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
+    around += [callbacks.Patience(state, stage), *tensorboard(run), callbacks.Checkpoint(state)]
+    if tell is not None:
+        around.append(callbacks.Progress(state, tell))
+    model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0)
+
+
+def tensorboard(run: Path) -> list[keras.callbacks.Callback]:
+    """The TensorBoard callback where TensorFlow, which writes its files, is the backend."""
+    if keras.backend.backend() != "tensorflow":
+        return []
+    return [keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False)]
