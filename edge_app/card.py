@@ -97,7 +97,8 @@ def _per_class(matrix: np.ndarray, labels: Sequence[str]) -> dict[str, Mapping[s
     each = metrics.per_class(matrix)
     columns = zip(labels, each.precision, each.recall, each.f1, each.support, strict=False)  # the last is NOT_FOUND
     return {
-        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)} for label, p, r, f, n in columns
+        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for label, p, r, f, n in columns
     }
 
 
@@ -111,4 +112,8 @@ def _decided(truth: np.ndarray, probs: np.ndarray, unsure_below: float) -> dict[
     """How many faces are decided, judged by confidence alone: pictures have no time, size or turn to go by."""
     sure = probs.max(axis=1, initial=0.0) >= unsure_below
     right = probs.argmax(axis=1)[sure] == truth[sure]
-    return {"unsure_below": unsure_below, "share": float(sure.mean()) if len(sure) else 0.0, "accuracy": _proportion(right)}
+    return {
+        "unsure_below": unsure_below,
+        "share": float(sure.mean()) if len(sure) else 0.0,
+        "accuracy": _proportion(right),
+    }

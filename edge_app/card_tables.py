@@ -19,7 +19,9 @@ def show(card: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     models = " + ".join(f"{model['name']} {model['variant']} ({model['device']})" for model in card["models"])
     left_out = f", {card['excluded']} excluded" if card["excluded"] else ""
-    console.print(f"{models}, head {card['head']}, {card['pictures']:,} pictures of {card['data']}{left_out}", soft_wrap=True)
+    console.print(
+        f"{models}, head {card['head']}, {card['pictures']:,} pictures of {card['data']}{left_out}", soft_wrap=True
+    )
     console.print(_scores(card))
     console.print(_classes(card["detect"] or card["ready"]))
     for line in _remarks(card):
@@ -55,7 +57,10 @@ _LINES = {  # row: (its text, the figure whose change is worth telling)
     "macro-F1": (_f1, lambda way: way["macro_f1"]["value"]),
     "calibration error": (lambda way: f"{way['calibration']['ece']:.3f}", lambda way: way["calibration"]["ece"]),
     "decided": (_decided, lambda way: way["decided"]["share"]),
-    "accuracy when decided": (lambda way: _percent(way["decided"]["accuracy"]), lambda way: way["decided"]["accuracy"]["value"]),
+    "accuracy when decided": (
+        lambda way: _percent(way["decided"]["accuracy"]),
+        lambda way: way["decided"]["accuracy"]["value"],
+    ),
     "faces not found": (lambda way: f"{way['not_found']} ({way['not_found_share']:.1%})", None),
 }
 

@@ -15,15 +15,16 @@ from .background import Background
 from .errors import CalmcamError, SettingsError, SourceError
 from .geometry import iou
 from .heads import probabilities
-from .labels import canonical
 from .labelled import Sample
+from .labels import canonical
 from .manifest import Artifact, Head, Manifest, unknown
 from .preprocess import crop_faces, fit, to_input
 from .types import NO_FACES, Faces, Frame, Stage
 
 CANVAS = (720, 1280)  # px, height and width of the plain picture that a face picture is put on
-# Black is what the detector pads its own input with. On 501 pictures of FER2013's train part, whose crops end at the
-# chin, the full range detector misses 4 % on black, 14 to 18 % on grey and 24 to 34 % on white; 350 to 450 px are alike.
+# Black is what the detector pads its own input with. On 501 pictures of FER2013's train part, whose crops end at
+# the chin, the full range detector misses 4 % on black, 14 to 18 % on grey and 24 to 34 % on white; 350 to 450 px
+# are alike.
 CANVAS_LIGHT = 0  # 0..255
 FACE_SIDE = 400  # px, longer side of the face picture on the canvas
 
@@ -93,7 +94,9 @@ class Ensemble:
 def choose_head(manifest: Manifest, name: str | None) -> Head:
     """The head of that name, the first one for None; SettingsError with the nearest known one otherwise."""
     if not manifest.heads:
-        raise SettingsError(f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})")
+        raise SettingsError(
+            f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
+        )
     for head in manifest.heads:
         if name in (None, head.name):
             return head
@@ -119,7 +122,7 @@ class _Work:
 
 
 def rows(samples: Iterable[Sample], ensemble: Ensemble, read: Read, find: Stage | None = None) -> Iterator[Row]:
-    """One row per picture, in order, reading ahead in a thread; with `find`, a face detector, the whole path as well."""
+    """One row per picture, in order, reading ahead in a thread; with `find`, a face detector, the whole path too."""
 
     def load(sample: Sample) -> _Work:
         return _load(sample, ensemble, read, find)
@@ -130,7 +133,7 @@ def rows(samples: Iterable[Sample], ensemble: Ensemble, read: Read, find: Stage 
 
 
 def on_canvas(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (H, W, 3) uint8 scaled (cubic) to the middle of a black canvas: the canvas, and where it lies, (1, 4)."""
+    """A picture (H, W, 3) uint8 scaled (cubic) to the middle of a black canvas: the canvas, its place there (1, 4)."""
     height, width = image.shape[:2]
     scale = FACE_SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -173,7 +176,9 @@ def _classified(work: _Work, ensemble: Ensemble) -> Row:
     for probs in (ready, found):
         if probs is not None and not np.isfinite(probs).all():
             names = ", ".join(member.artifact.path.name for member in ensemble.members)
-            raise CalmcamError(f"{names}: gave NaN for {row.sample.path}; expected probabilities; export the model again")
+            raise CalmcamError(
+                f"{names}: gave NaN for {row.sample.path}; expected probabilities; export the model again"
+            )
     return Row(row.sample, ready, found, spans_ms=row.spans_ms)
 
 

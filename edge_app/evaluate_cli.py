@@ -32,11 +32,20 @@ COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of <class>/ folders.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of <class>/ folders."
+)
 @settings_options("variant", "device", "threads", "detector", "conf", "min_size")
 @click.option("--head", help="Which head of the model; default: the first.")
-@click.option("--detect", is_flag=True, help="The whole path too: picture on a plain canvas, face found, cropped, classified.")
-@click.option("--exclude", type=click.Path(path_type=Path), metavar="FILE", help="Lines to leave out: file, path end, sha256, class/.")
+@click.option(
+    "--detect", is_flag=True, help="The whole path too: picture on a plain canvas, face found, cropped, classified."
+)
+@click.option(
+    "--exclude",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Lines to leave out: file, path end, sha256, class/.",
+)
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
 @click.pass_context
@@ -129,7 +138,9 @@ def _predictions(folder: Path, labels: tuple[str, ...], stop: Stop) -> Iterator[
         if not stop.requested:
             part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder with -o") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or name another folder with -o"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
         if not path.exists() and not any(folder.iterdir()):
@@ -160,7 +171,9 @@ def _write(folder: Path, card: dict[str, Any], call: dict[str, Any]) -> None:
     title = " + ".join(f"{model['name']} {model['variant']}" for model in card["models"])
     matrix, bars = judged["confusion"], judged["calibration"]
     plots.confusion(folder / "confusion.png", matrix["matrix"], matrix["truths"], matrix["answers"], title)
-    plots.reliability(folder / "reliability.png", bars["confidence"], bars["accuracy"], bars["count"], bars["ece"], title)
+    plots.reliability(
+        folder / "reliability.png", bars["confidence"], bars["accuracy"], bars["count"], bars["ece"], title
+    )
     runs.write_record(folder, card, "report.json")
     ended = datetime.now().astimezone().isoformat(timespec="seconds")
     record = {"command": sys.argv, "ended": ended, "versions": runs.versions(), "models": card["models"], **call}

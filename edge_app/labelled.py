@@ -53,11 +53,15 @@ def read_exclusions(path: Path) -> Exclusions:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected one file name per line") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: expected UTF-8 text with one file name per line, got other bytes") from error
-    lines = {_plain(line.split("#")[0].strip().replace("\\", "/").removeprefix("./")) for line in text.splitlines()} - {""}
+    lines = {_plain(line.split("#")[0].strip().replace("\\", "/").removeprefix("./")) for line in text.splitlines()} - {
+        ""
+    }
     digests = {line for line in lines if len(line) == 64 and set(line.lower()) <= HEX}
     folders = {line for line in lines if line.endswith("/")}
     return Exclusions(
-        frozenset(lines - digests - folders), frozenset(map(str.lower, digests)), frozenset(f.strip("/") for f in folders)
+        frozenset(lines - digests - folders),
+        frozenset(map(str.lower, digests)),
+        frozenset(f.strip("/") for f in folders),
     )
 
 
@@ -77,7 +81,9 @@ def labelled(folder: Path, labels: Sequence[str], exclude: Exclusions = Exclusio
                 samples.append(Sample(path, path.relative_to(folder).as_posix(), truth))
     if not samples:
         rest = f" besides the {left_out} that are excluded" if left_out else ""
-        raise SourceError(f"{folder}: no picture in its class folders{rest}; expected {folder}/{labels[0]}/*.jpg and so on")
+        raise SourceError(
+            f"{folder}: no picture in its class folders{rest}; expected {folder}/{labels[0]}/*.jpg and so on"
+        )
     return samples, left_out
 
 
@@ -85,7 +91,9 @@ def _classes(folder: Path, labels: Sequence[str], exclude: Exclusions) -> list[t
     try:
         names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
-        raise SourceError(f"{folder}: cannot be read ({error.strerror}); expected a folder with one folder per class") from error
+        raise SourceError(
+            f"{folder}: cannot be read ({error.strerror}); expected a folder with one folder per class"
+        ) from error
     names = [name for name in names if _plain(name) not in exclude.folders]
     if not names:
         raise SourceError(f"{folder}: no class folders; expected one folder per class: {', '.join(labels)}")
@@ -98,12 +106,12 @@ def _classes(folder: Path, labels: Sequence[str], exclude: Exclusions) -> list[t
 
 def _strange(folder: Path, strange: list[str], names: list[str], labels: Sequence[str]) -> str:
     if set(map(str.lower, names)) <= set(PARTS):
-        return f"{folder}: holds the parts {', '.join(names)}, expected class folders; give one of them, {folder}/{names[0]}"
+        return f"{folder}: holds the parts {', '.join(names)}, expected class folders; name {folder}/{names[0]}"
     near = nearest(strange[0], labels)
     hint = f"; did you mean {near!r}?" if near else ""
     return (
-        f"{folder}: the model has no class {strange[0]!r}{hint} (its classes: {', '.join(labels)}); rename the folder, or "
-        f"leave it out with a line '{strange[0]}/' in an --exclude file"
+        f"{folder}: the model has no class {strange[0]!r}{hint} (its classes: {', '.join(labels)}); rename the folder, "
+        f"or leave it out with a line '{strange[0]}/' in an --exclude file"
     )
 
 

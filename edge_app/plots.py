@@ -31,8 +31,10 @@ def confusion(path: Path, matrix: np.ndarray, truths: Sequence[str], answers: Se
     _save(figure, path)
 
 
-def reliability(path: Path, confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray, ece: float, title: str) -> None:
-    """PNG of a reliability diagram (Guo et al. 2017): accuracy per bin (B,) of confidence, and how many answers fell in."""
+def reliability(
+    path: Path, confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray, ece: float, title: str
+) -> None:
+    """PNG of a reliability diagram (Guo et al. 2017): accuracy per bin (B,) of confidence, and counts."""
     bins = len(count)
     edges = np.arange(bins) / bins
     figure = Figure(figsize=(5, 5.5), layout="constrained")

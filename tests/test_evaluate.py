@@ -19,7 +19,9 @@ from edge_app.labelled import Exclusions, labelled, read_exclusions
 from edge_app.manifest import Head, find_model, sha256
 from edge_app.types import NO_FACES, Frame
 
-FACE = cv2.cvtColor(cv2.imread(str(Path(__file__).parent / "cases" / "astronaut.jpg")), cv2.COLOR_BGR2RGB)[60:240, 140:320]
+FACE = cv2.cvtColor(cv2.imread(str(Path(__file__).parent / "cases" / "astronaut.jpg")), cv2.COLOR_BGR2RGB)[
+    60:240, 140:320
+]
 
 
 @pytest.fixture
