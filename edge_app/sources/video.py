@@ -24,6 +24,8 @@ _SECOND = 1_000_000_000
 _TOLERATED_GAP = 0.5  # s that may be missing at the end: headers round, and the last frame's duration is often unknown
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
+# By quarter turns, anticlockwise.
+_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 class Source:
@@ -87,7 +89,9 @@ class Source:
                 image = self._convert(picture) if wanted else None
             cost += (time.perf_counter() - begun) * 1e3
             if image is not None:
-                yield Frame(image, self._first_index + number, self._last_ns, self.name, decode_ms=cost)
+                lasts = self._last_end - self._last_ns
+                index = self._first_index + number
+                yield Frame(image, index, self._last_ns, self.name, decode_ms=cost, duration_ns=lasts)
                 cost = 0.0
             number += 1
         if not self._stopped.is_set():
@@ -301,13 +305,10 @@ def _container_seconds(container: av.container.InputContainer | None) -> float |
 
 
 def _upright(image: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
-    """Apply the display matrix (ISO 14496-12, 6.2.2): x' = a x + c y, y' = b x + d y, in quarter turns and flips."""
-    side_data = picture.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return image
-    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5]
-    if abs(b) > abs(a):
-        image, a, d = cv2.transpose(image), c, b
-    if a < 0 or d < 0:
-        image = cv2.flip(image, -1 if a < 0 and d < 0 else 1 if a < 0 else 0)
-    return image
+    """Turn a picture as its display matrix says (ISO 14496-12, 6.2.2), in quarter turns.
+
+    PyAV tells the angle only, so a mirroring matrix is taken for a half turn. `picture.side_data`, which holds the
+    whole matrix, must not be touched: PyAV 18.1 frees it twice and the process dies at a later garbage collection.
+    """
+    turn = _TURNS[round(picture.rotation / 90) % 4]
+    return image if turn is None else cv2.rotate(image, turn)

@@ -1,0 +1,275 @@
+"""Annotated video: H.264 in MP4 with the source's time stamps, and its sound."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.codec.context import Flags
+
+from ..errors import CalmcamError, OutputError, SourceError
+from ..types import Result
+
+log = logging.getLogger(__name__)
+
+TICKS = 360_000  # per second: whole for 24, 25, 30, 50, 60 fps, for each of them / 1.001, for 1 kHz and 90 kHz clocks
+BT601 = 6  # ISO 23091-2: what OpenCV's conversion to YUV is
+HELD_BY_MP4 = frozenset("aac ac3 alac eac3 flac mp2 mp3 opus".split())
+SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
+_SECOND = 1_000_000_000
+_PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
+_TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
+
+
+class Sink:
+    """Writes `result.picture` (or the bare frame) at `frame.time_ns` into `path`, an MP4 that is complete or not there.
+
+    Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
+    first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. The sound of
+    `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the pictures
+    if they end early. x264 at `crf` and `preset`: veryfast is three times smaller than superfast for 1.5 times the work.
+    """
+
+    name = "encode"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        audio_from: str | Path | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float | None = None,
+        crf: int = 23,
+        preset: str = "veryfast",
+        threads: int = 1,
+    ) -> None:
+        self._path, self._part = Path(path), Path(f"{path}.part")
+        self._audio_from = Path(audio_from) if audio_from else None
+        self._start_ns = round((start or 0) * _SECOND)
+        self._end_ns = None if end is None else round(end * _SECOND)
+        self._rate = Fraction(fps or 30).limit_denominator(1001)  # for x264's level and key frames only
+        self._options, self._threads = {"crf": str(crf), "preset": preset}, threads
+
+    def __enter__(self) -> Sink:
+        self._failed = False
+        self._pending: av.VideoFrame | None = None
+        self._container: av.container.OutputContainer | None = None
+        self._sound: _Sound | None = None
+        if self._audio_from and self._audio_from.resolve() == self._path.resolve():
+            raise OutputError(f"{self._path}: the output would replace the input; name another file")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.open("wb").close()
+        except OSError as error:
+            raise _cannot(self._path, error) from error
+        return self
+
+    def write(self, result: Result) -> None:
+        """Encode one picture; OutputError when the disk is full or the place is gone."""
+        image = result.frame.image if result.picture is None else result.picture
+        try:
+            if self._container is None:
+                self._open(image.shape[1], image.shape[0])
+            self._push(image, result.frame.time_ns - self._start_ns, result.frame.duration_ns)
+        except OSError as error:  # PyAV's errors are OSErrors too
+            self._failed = True
+            raise _cannot(self._path, error) from error
+        except CalmcamError:
+            self._failed = True
+            raise
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if self._pending and not self._failed:
+                self._finish(broken_off=exc_type is not None)
+                self._close()
+                os.replace(self._part, self._path)
+        except OSError as error:
+            raise _cannot(self._path, error) from error
+        finally:
+            self._abandon()
+
+    def _open(self, width: int, height: int) -> None:
+        self._size = width + width % 2, height + height % 2
+        self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        context = self._stream.codec_context
+        context.time_base = self._stream.time_base = Fraction(1, TICKS)
+        context.thread_count, context.colorspace, context.color_range = self._threads, BT601, 1
+        context.flags |= Flags.frame_duration
+        if self._audio_from:
+            self._sound = _Sound(self._audio_from, self._start_ns, self._end_ns)
+            self._sound.join(self._container)
+
+    def _push(self, image: np.ndarray, time_ns: int, duration_ns: int) -> None:
+        planes = cv2.cvtColor(fitted(image, *self._size), cv2.COLOR_RGB2YUV_I420)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts, frame.time_base = round(time_ns * TICKS / _SECOND), Fraction(1, TICKS)
+        frame.duration = round(duration_ns * TICKS / _SECOND)
+        frame.colorspace, frame.color_range = BT601, 1
+        if self._pending:
+            frame.pts = max(frame.pts, self._pending.pts + 1)  # a player needs rising stamps
+            gap = frame.pts - self._pending.pts
+            self._pending.duration = gap
+            frame.duration = frame.duration or gap
+            self._encode(self._pending)
+        self._pending = frame
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        self._container.mux(self._stream.encode(frame))
+        if self._sound and frame:
+            self._sound.write_until(self._start_ns + frame.pts * _SECOND // TICKS + _PIECE)
+
+    def _finish(self, *, broken_off: bool) -> None:
+        last = self._pending
+        last.duration = last.duration or round(TICKS / self._rate)
+        self._encode(last)
+        self._encode(None)
+        if self._sound:
+            reached = self._start_ns + (last.pts + last.duration) * _SECOND // TICKS
+            whole = not broken_off and self._sound.pictures_end_ns - reached < _TOLERATED_GAP
+            self._sound.write_until(None if whole else reached)
+            self._sound.flush()
+
+    def _close(self) -> None:
+        container, self._container = self._container, None
+        container.close()
+
+    def _abandon(self) -> None:
+        """Let go of everything; what was not completed is removed."""
+        if self._sound:
+            self._sound.close()
+        with suppress(OSError):
+            if self._container:
+                self._close()
+        self._part.unlink(missing_ok=True)
+        self._pending = self._sound = None
+
+
+class _Sound:
+    """The first audio stream of a file, between `start_ns` and `end_ns`, on its way into another container."""
+
+    def __init__(self, path: Path, start_ns: int, end_ns: int | None) -> None:
+        self._path, self._start_ns, self._end_ns = path, start_ns, end_ns
+        try:
+            self._container = av.open(f"file:{path}", metadata_errors="replace")
+        except OSError as error:
+            raise SourceError(f"{path}: its sound cannot be read ({error.strerror}); try --no-audio") from error
+        self._stream = self._container.streams.best("audio")
+        if self._stream is not None and self._stream.codec_context is None:
+            log.warning("%s: its sound is of an unknown kind and is left out", path)
+            self._stream = None
+        streams = [*self._container.streams.video, *self._container.streams.audio]
+        self._origin_ns = min((_ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
+        self._packets: Iterator[av.Packet] = iter(())
+        self._next: av.Packet | None = None
+
+    @property
+    def pictures_end_ns(self) -> int:
+        """When the pictures end, or are cut off; media time."""
+        ends = [
+            _ns(stream.start_time, stream.time_base) + _ns(stream.duration, stream.time_base) - self._origin_ns
+            for stream in self._container.streams.video[:1]
+            if stream.duration
+        ]
+        ends = ends or [(self._container.duration or 0) * 1000]
+        return min(ends if self._end_ns is None else [*ends, self._end_ns])
+
+    def join(self, output: av.container.OutputContainer) -> None:
+        """Open a stream in `output`, before anything is written there."""
+        if self._stream is None:
+            return
+        self._output = output
+        self._copied = self._stream.codec_context.codec.canonical_name in HELD_BY_MP4
+        if self._copied:
+            self._target = output.add_stream_from_template(self._stream)
+        else:
+            rate = self._stream.codec_context.sample_rate
+            self._target = output.add_stream("aac", rate=rate if rate in SOUND_RATES else 48000)
+            self._target.layout = "mono" if self._stream.codec_context.channels == 1 else "stereo"
+        if self._start_ns:
+            moment = (self._start_ns + self._origin_ns) / (self._stream.time_base * _SECOND)
+            with suppress(av.FFmpegError):  # what cannot be sought in is read from its beginning
+                self._container.seek(int(moment), stream=self._stream)
+        self._packets = self._between()
+        self._next = next(self._packets, None)
+
+    def write_until(self, moment_ns: int | None) -> None:
+        """Write what begins before `moment_ns` (media time; None for all that is left)."""
+        while self._next and (moment_ns is None or self._moment(self._next) < moment_ns):
+            self._write(self._next)
+            self._next = next(self._packets, None)
+
+    def flush(self) -> None:
+        """Write what an encoder still holds."""
+        if self._stream is not None and not self._copied:
+            self._output.mux(self._target.encode(None))
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _between(self) -> Iterator[av.Packet]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                log.warning("%s: its sound breaks off (%s)", self._path, error.strerror)
+                packet = None
+            if packet is None or self._end_ns is not None and packet.size and self._moment(packet) >= self._end_ns:
+                return
+            if packet.size and packet.pts is not None and (not self._start_ns or self._moment(packet) >= self._start_ns):
+                yield packet
+
+    def _moment(self, packet: av.Packet) -> int:
+        return _ns(packet.pts, self._stream.time_base) - self._origin_ns
+
+    def _write(self, packet: av.Packet) -> None:
+        shift = round((self._origin_ns + self._start_ns) / (self._stream.time_base * _SECOND))
+        if self._copied:
+            packet.pts -= shift
+            packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+            packet.stream = self._target
+            self._output.mux(packet)
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            log.debug("%s: a damaged piece of sound: %s", self._path, error)
+            return
+        for frame in frames:
+            frame.pts = None if frame.pts is None else frame.pts - shift
+            self._output.mux(self._target.encode(frame))
+
+
+def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`image` (H, W, 3) brought to (height, width, 3): padded by its own edge for one pixel, else letterboxed in black."""
+    tall, wide = image.shape[:2]
+    if (wide, tall) == (width, height):
+        return image
+    if 0 <= width - wide <= 1 and 0 <= height - tall <= 1:
+        return cv2.copyMakeBorder(image, 0, height - tall, 0, width - wide, cv2.BORDER_REPLICATE)
+    scale = min(width / wide, height / tall)
+    size = max(1, round(wide * scale)), max(1, round(tall * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    edges = top, height - size[1] - top, left, width - size[0] - left
+    return cv2.copyMakeBorder(small, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+
+
+def _ns(stamp: int | None, base: Fraction) -> int:
+    return round((stamp or 0) * base * _SECOND)
+
+
+def _cannot(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror}); make room or name another folder with -o")
