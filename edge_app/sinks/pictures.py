@@ -1,0 +1,65 @@
+"""Annotated single pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+
+from ..errors import OutputError
+from ..types import Result
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # of copies; others cannot hold a picture of 8-bit RGB as well
+JPEG_QUALITY = 95
+
+
+class Sink:
+    """Writes the first picture to `path`, further ones beside it with their index in the name; each at once and whole.
+
+    The suffix of `path` (.jpg, .jpeg, .png, .webp) names the format.
+    """
+
+    name = "encode"
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._suffix = self._path.suffix.lower()
+        if self._suffix not in SUFFIXES:
+            raise OutputError(f"{path}: expected a name that ends with {' '.join(sorted(SUFFIXES))}, got {self._suffix!r}")
+
+    def __enter__(self) -> Sink:
+        self._count = 0
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot(self._path, error.strerror) from error
+        return self
+
+    def write(self, result: Result) -> None:
+        """Encode and write one picture; OutputError when that is not possible."""
+        image = result.frame.image if result.picture is None else result.picture
+        path = self._path
+        if self._count:
+            path = path.with_stem(f"{path.stem}_{result.frame.index:04d}")
+        self._write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._count += 1
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def _write(self, path: Path, image: cv2.typing.MatLike) -> None:
+        part = Path(f"{path}.part")
+        try:
+            _, data = cv2.imencode(self._suffix, image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+            part.write_bytes(data)
+            os.replace(part, path)
+        except cv2.error as error:  # too large for the format
+            raise self._cannot(path, error.err) from error
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise self._cannot(path, error.strerror) from error
+
+    @staticmethod
+    def _cannot(path: Path, why: str | None) -> OutputError:
+        return OutputError(f"{path}: cannot be written ({why}); make room or name another folder with -o")

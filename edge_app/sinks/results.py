@@ -1,0 +1,207 @@
+"""Results as JSON lines and as a flat table, one file each for any number of inputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import numpy as np
+
+from ..errors import OutputError
+from ..types import Faces, Result
+
+FACE_COLUMNS = ("track_id", "x1", "y1", "x2", "y2", "confidence", "expression", "expression_confidence", "unsure", "why")
+_FLUSH_SECONDS = 1.0  # what a power cut may cost
+
+
+class Sink:
+    """One JSON line per frame, also without faces, into `jsonl` and `stream`; one row per face and frame into `csv`.
+
+    `labels` are the probability columns of the table, in this order. Times are rounded to the microsecond, boxes to a
+    hundredth of a pixel, probabilities to four digits, spans to the microsecond. May be entered again while it is
+    open, so that many runs share it: the last exit completes the files, and a file without a line is not kept.
+    A stream whose reader has gone away is an OutputError.
+    """
+
+    name = "results"
+
+    def __init__(
+        self,
+        jsonl: str | Path | None = None,
+        csv: str | Path | None = None,
+        stream: TextIO | None = None,
+        *,
+        labels: Sequence[str] = (),
+    ) -> None:
+        self._jsonl, self._csv = _File(jsonl), _File(csv)
+        self._stream, self._labels = stream, tuple(labels)
+        self._depth = 0
+
+    def __enter__(self) -> Sink:
+        if not self._depth:
+            with ExitStack() as opened:
+                for file in (self._jsonl, self._csv):
+                    opened.callback(file.close)
+                    file.open()
+                opened.pop_all()
+            self._flushed = time.monotonic()
+        self._depth += 1
+        return self
+
+    def write(self, result: Result) -> None:
+        """Append one frame; OutputError when the disk is full or the reader of the stream is gone."""
+        line = record(result)
+        text = _encodable(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._jsonl.write(text)
+        if self._csv.path:
+            self._csv.write(_encodable(self._rows(line)))
+        self._tell(text)
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._jsonl.flush()
+            self._csv.flush()
+
+    def __exit__(self, *exc: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        with ExitStack() as both:
+            both.callback(self._csv.close)
+            both.callback(self._jsonl.close)
+
+    def _rows(self, line: dict[str, Any]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self._csv.empty:
+            writer.writerow(("frame", "t", "source", *FACE_COLUMNS, *self._labels))
+        start = line["frame"], line["t"], line["source"]
+        blank = ("",) * (len(FACE_COLUMNS) + len(self._labels))
+        writer.writerows((*start, *cells) for cells in [self._cells(face) for face in line["faces"]] or [blank])
+        return text.getvalue()
+
+    def _cells(self, face: dict[str, Any]) -> tuple[object, ...]:
+        expression = face.get("expression", {"name": "", "confidence": "", "probs": {}})
+        unsure = str(face["unsure"]).lower() if "unsure" in face else ""
+        about = expression["name"], expression["confidence"], unsure, face.get("why", "")
+        columns = (expression["probs"].get(label, "") for label in self._labels)
+        return face.get("track_id", ""), *face["box"].values(), face["confidence"], *about, *columns
+
+    def _tell(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(f"results stream: nobody reads it any more ({error.strerror})") from error
+
+
+class _File:
+    """A text file that has its name only when it is complete; nothing at all without a path."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = Path(path) if path else None
+        self.empty, self._failed = True, False
+        self._file: IO[str] | None = None
+
+    def open(self) -> None:
+        if self.path is None:
+            return
+        self.empty, self._failed = True, False
+        with _Told(self):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("w", encoding="utf-8", newline="")
+
+    def write(self, text: str) -> None:
+        if self._file:
+            with _Told(self):
+                self._file.write(text)
+            self.empty = False
+
+    def flush(self) -> None:
+        if self._file:
+            with _Told(self):
+                self._file.flush()
+
+    def close(self) -> None:
+        """Complete the file; or remove it, when nothing was written or writing failed."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            with _Told(self):
+                file.close()
+                if not self.empty and not self._failed:
+                    os.replace(self._part, self.path)
+        finally:
+            with suppress(OSError):
+                file.close()
+            self._part.unlink(missing_ok=True)
+
+    @property
+    def _part(self) -> Path:
+        return Path(f"{self.path}.part")
+
+    def fail(self, error: OSError) -> OutputError:
+        self._failed = True
+        return OutputError(f"{self.path}: cannot be written ({error.strerror}); make room or name another folder with -o")
+
+
+class _Told:
+    """Turns what the operating system says about a file into our error."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise self._file.fail(error) from error
+
+
+def record(result: Result) -> dict[str, Any]:
+    """One frame as plain values, as they stand in a line of results.jsonl."""
+    frame, faces = result.frame, result.faces
+    return {
+        "frame": frame.index,
+        "t": round(frame.time_ns / 1e9, 6),
+        "source": frame.source,
+        "faces": [_face(faces, row) for row in range(len(faces))],
+        "speed": {name: round(ms, 3) for name, ms in result.spans_ms.items()},
+        "device": faces.device or result.status.device,
+    }
+
+
+def _face(faces: Faces, row: int) -> dict[str, Any]:
+    face: dict[str, Any] = {} if faces.ids is None else {"track_id": int(faces.ids[row])}
+    face["box"] = dict(zip(("x1", "y1", "x2", "y2"), _rounded(faces.boxes[row], 2), strict=True))
+    face["confidence"] = round(float(faces.scores[row]), 4)
+    if faces.decisions is None:
+        return face
+    decision = faces.decisions[row]
+    probs = {name: round(float(p), 4) for name, p in decision.probs.items()}
+    face["expression"] = {"name": decision.label, "confidence": round(float(decision.confidence), 4), "probs": probs}
+    face["unsure"] = decision.unsure
+    if decision.unsure:
+        face["why"] = decision.why
+    if len(faces.heads) > 1:
+        face["heads"] = {name: _rounded(values[row], 4) for name, values in faces.heads.items()}
+    return face
+
+
+def _encodable(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8: they are escaped as JSON does it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _rounded(values: np.ndarray, digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]
