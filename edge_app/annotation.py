@@ -94,11 +94,14 @@ class Annotation:
     def _copies(self, path: Path, output: Path) -> list[Sink]:
         if not self.options.video:
             return []
-        if output.suffix == ".jpg":
-            return [plugins.load("sinks", "pictures").Sink(output.parent)]
+        if output.suffix != ".mp4":
+            return [plugins.load("sinks", "pictures").Sink(output)]
         audio = {"audio_from": path if self.options.audio else None, "start": self.options.start, "end": self.options.end}
         return [plugins.load("sinks", "video").Sink(output, **audio)]
 
 
 def _suffix(path: Path) -> str:
-    return ".jpg" if source_kind(str(path)) == "images" else ".mp4"
+    if source_kind(str(path)) != "images":
+        return ".mp4"
+    suffix = path.suffix.lower()
+    return suffix if suffix in (".jpg", ".jpeg", ".png", ".webp") else ".png"
