@@ -17,6 +17,9 @@ from .run import Draw, Sink, Stop, run
 from .settings import Settings
 
 
+COPIED = (".jpg", ".jpeg", ".png", ".webp")
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What part of each input is worked on, and what is made of it."""
@@ -101,7 +104,7 @@ class Annotation:
 
 
 def _suffix(path: Path) -> str:
+    """Of the annotated copy: videos become MP4, pictures keep their format where a copy can have it."""
     if source_kind(str(path)) != "images":
         return ".mp4"
-    suffix = path.suffix.lower()
-    return suffix if suffix in (".jpg", ".jpeg", ".png", ".webp") else ".png"
+    return path.suffix.lower() if path.suffix.lower() in COPIED else ".jpg"

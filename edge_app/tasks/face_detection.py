@@ -88,13 +88,13 @@ class Stage:
 def bare(path: Path, *, conf: float) -> Iterator[Callable[[np.ndarray], int]]:
     """MediaPipe's detector with nothing around it, the benchmark's floor: picture (H, W, 3) uint8 RGB to face count."""
     options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
-    with quiet("MediaPipe"):
+    with tflite.quiet("MediaPipe"):
         detector = FaceDetector.create_from_options(options)
         detector.detect(Image(ImageFormat.SRGB, _NEVER_RUN))
     try:
         yield lambda image: len(detector.detect(Image(ImageFormat.SRGB, image)).detections)
     finally:
-        with quiet("MediaPipe"):
+        with tflite.quiet("MediaPipe"):
             detector.close()
 
 
