@@ -1,0 +1,229 @@
+"""What the benchmark measures: the one loop as it runs, each stage alone, the floor beneath it, start-up and memory."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from . import plugins
+from .build import Analysis, open_source, source_kind
+from .errors import CalmcamError
+from .overlay import Overlay
+from .pace import Paced
+from .report import Report
+from .run import Draw, Sink, run
+from .types import NO_FACES, Faces, Frame, Result, Status
+
+KEPT = 60  # drawn pictures that are encoded again alone: 166 MB at 1280x720
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which frames are measured."""
+
+    source: str
+    frames: int
+    warm_up: int
+    faces: int = 1  # of the synthetic source
+    size: tuple[int, int] = (1280, 720)  # px, of the synthetic source
+
+    def portion(self, frames: int) -> Portion:
+        """So many frames of the source, from its beginning."""
+        width, height = self.size
+        options = {"faces": self.faces, "width": width, "height": height}
+        return Portion(open_source(self.source, **(options if source_kind(self.source) == "synthetic" else {})), frames)
+
+
+class Portion(AbstractContextManager):
+    """The first `frames` frames of a source, which begins again when it has fewer; time goes on growing."""
+
+    live = False
+
+    def __init__(self, source: Any, frames: int) -> None:
+        self._source, self.frames = source, frames
+
+    def __enter__(self) -> Portion:
+        self._source.__enter__()
+        self.name, self.fps, self.size = self._source.name, self._source.fps, self._source.size
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._source.__exit__(*exc)
+
+    def stop(self) -> None:
+        """End the iteration; safe from another thread."""
+        self._source.stop()
+
+    def __iter__(self) -> Iterator[Frame]:
+        begin_ns = last_ns = count = 0
+        while True:
+            before = count
+            for frame in self._source:
+                last_ns = begin_ns + frame.time_ns
+                yield replace(frame, index=count, time_ns=last_ns)
+                count += 1
+                if count == self.frames:
+                    return
+            if count == before:
+                return
+            begin_ns = last_ns + round(1e9 / (self.fps or 25))
+            self._source.__exit__(None, None, None)
+            self._source.__enter__()
+
+
+def as_it_runs(
+    plan: Plan, analysis: Analysis, sinks: Sequence[Sink] = (), *, draw: Draw | None = None, paced: float | None = None
+) -> tuple[Report, float]:
+    """The report of a run over the plan's frames, and the CPU milliseconds of the whole process per frame.
+
+    With `paced` the frames come at that rate and the newest wins, as live; otherwise as fast as they are taken.
+    """
+    portion = plan.portion(plan.frames)
+    source = Paced(portion, fps=paced) if paced else portion
+    begun = time.process_time()
+    report = run(source, analysis.stages(), sinks, live=bool(paced), draw=draw)
+    return report, (time.process_time() - begun) * 1e3 / max(report.frames, 1)
+
+
+def warm_up(plan: Plan, analysis: Analysis) -> None:
+    """Run the plan's first frames and forget them."""
+    run(plan.portion(plan.warm_up), analysis.stages(), (), live=False)
+
+
+def annotate(plan: Plan, analysis: Analysis) -> tuple[Report, float]:
+    """As `as_it_runs`, drawing and encoding H.264 into a file that is thrown away."""
+    with TemporaryDirectory() as folder:
+        sink = plugins.load("sinks", "video").Sink(Path(folder) / "annotated.mp4")
+        return as_it_runs(plan, analysis, [sink], draw=Overlay(status="clock"))
+
+
+class Alone:
+    """Stages one after the other in one thread, and beside them, frame by frame, the floor."""
+
+    def __init__(self) -> None:
+        self.report = Report()  # spans of each stage when nothing else runs
+        self.results: list[Result] = []  # the last ones, drawn
+        self.analysis_ms: list[float] = []  # CPU per frame, all stages
+        self.floor_ms: list[float] = []  # CPU per frame, bare detector and bare interpreter
+        self.faces, self.floor_faces = 0, 0
+
+    def measure(self, plan: Plan, analysis: Analysis, settings: Any) -> None:
+        """Go through the plan's frames; ours and the floor take turns in going first."""
+        bare_interpreter = plugins.load("backends", "litert").bare(analysis.artifact, threads=settings.threads)
+        bare_detector = plugins.load("tasks", "face_detection").bare(analysis.detector.path, conf=settings.conf)
+        stages, overlay = analysis.stages(), Overlay(status="clock")
+        with plan.portion(plan.warm_up + plan.frames) as frames, bare_detector as detect:
+            for frame in frames:
+                halves = [lambda f=frame: self._ours(stages, f), lambda f=frame: self._floor(detect, bare_interpreter, f)]
+                for half in halves if frame.index % 2 else reversed(halves):
+                    half()
+                self._draw(overlay, frame)
+                if frame.index == plan.warm_up - 1:
+                    self._forget()
+
+    def _ours(self, stages: Sequence[tuple[str, Any]], frame: Frame) -> None:
+        spans, faces = {"decode": frame.decode_ms}, NO_FACES
+        begun = time.process_time()
+        for name, stage in stages:
+            began = time.perf_counter()
+            faces = stage(frame, faces)
+            spans[name] = (time.perf_counter() - began) * 1e3
+        self.analysis_ms.append((time.process_time() - begun) * 1e3)
+        self.faces += len(faces)
+        self._last: tuple[Faces, dict[str, float]] = (faces, spans)
+
+    def _floor(self, detect: Any, invoke: Any, frame: Frame) -> None:
+        begun = time.process_time()
+        found = detect(frame.image)
+        invoke(found)
+        self.floor_ms.append((time.process_time() - begun) * 1e3)
+        self.floor_faces += found
+
+    def _draw(self, overlay: Draw, frame: Frame) -> None:
+        faces, spans = self._last
+        result = Result(frame, faces, spans, Status(0.0, 0.0, 0, faces.device))
+        began = time.perf_counter()
+        picture = overlay(result)
+        spans["draw"] = (time.perf_counter() - began) * 1e3
+        self.results = [*self.results[1 - KEPT :], replace(result, picture=picture)]
+        self.report.add(spans)
+
+    def _forget(self) -> None:
+        self.report, self.faces, self.floor_faces = Report(), 0, 0
+        self.analysis_ms.clear()
+        self.floor_ms.clear()
+
+    def encode(self, frames: int) -> float:
+        """Wall milliseconds per frame of encoding alone: the kept pictures there and back until `frames` are done."""
+        there_and_back = [*self.results, *self.results[-2:0:-1]]
+        with TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            with plugins.load("sinks", "video").Sink(Path(folder) / "annotated.mp4") as sink:
+                for index in range(frames):
+                    result = there_and_back[index % len(there_and_back)]
+                    moment = replace(result.frame, index=index, time_ns=index * 33_333_333)
+                    sink.write(replace(result, frame=moment))
+            return (time.perf_counter() - begun) * 1e3 / frames
+
+
+def bare_decoding(path: str, frames: int) -> float:
+    """CPU milliseconds per frame of decoding a video with nothing around it."""
+    done, begun = 0, time.process_time()
+    for done, _ in enumerate(plugins.load("sources", "video").bare(Path(path)), 1):
+        if done == frames:
+            break
+    return (time.process_time() - begun) * 1e3 / max(done, 1)
+
+
+def decoding(plan: Plan) -> float:
+    """CPU milliseconds per frame of the plan's source alone, opened once."""
+    with plan.portion(plan.frames) as source:
+        begun = time.process_time()
+        done = sum(1 for _ in source)
+        return (time.process_time() - begun) * 1e3 / max(done, 1)
+
+
+def first_result(arguments: Sequence[str], repeats: int = 3) -> dict[str, float]:
+    """Median seconds from the start of a `calmcam live` process to its first result, and its memory then, in MB."""
+    seconds, memory = [], []
+    command = [sys.executable, "-m", "edge_app", "live", "--source", "synthetic", "--no-show", "--json", "--frames", "30"]
+    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*command, *arguments], text=True, env=environment, **pipes) as process:
+            line = process.stdout.readline()
+            seconds.append(time.perf_counter() - begun)
+            memory.append(resident_mb(process.pid, peak=True))
+            _, said = process.communicate()
+        if process.returncode or not line.startswith("{"):
+            raise CalmcamError(f"{' '.join(command[1:])}: exit code {process.returncode}: {said.strip()[-300:]}")
+    return {"seconds": statistics.median(seconds), "memory_mb": max(memory)}
+
+
+def resident_mb(pid: int | str = "self", *, peak: bool = False) -> float:
+    """Resident memory of a process in MB (proc(5), VmRSS or VmHWM); NaN where there is none to read."""
+    key = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), float("nan"))
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 and mean."""
+    p50, p95, p99 = np.percentile(samples, (50, 95, 99)).tolist()
+    return {"p50": p50, "p95": p95, "p99": p99, "mean": float(np.mean(samples))}
