@@ -119,18 +119,6 @@ def test_rotation_is_honoured(tmp_path: Path, turn: int | None, corner: tuple[in
     assert (red > 100).mean() == pytest.approx(0.25, abs=0.05)
 
 
-def test_mirrored_display_matrix(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", turn=0)
-    raw = path.read_bytes()
-    unity = b"".join(v.to_bytes(4, "big") for v in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
-    mirror = b"".join(
-        v.to_bytes(4, "big", signed=True) for v in (-0x10000, 0, 0, 0, 0x10000, 0, 64 * 0x10000, 0, 0x40000000)
-    )
-    track = raw.index(unity, raw.index(b"tkhd"))
-    path.write_bytes(raw[:track] + mirror + raw[track + len(mirror) :])
-    assert frames(path)[0].image[0, -1, 0] > 150
-
-
 def test_variable_frame_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
     stamps = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
     path = write(tmp_path / "a.mkv", stamps=stamps)
