@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_model import LABELS, write_model
+
+from edge_app import Analyzer
+from edge_app.errors import SettingsError, SourceError
+from edge_app.preprocess import crop_faces
+
+ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def analyzer(tmp_path_factory):
+    with Analyzer(model=str(write_model(tmp_path_factory.mktemp("model"))), device="cpu") as analyzer:
+        yield analyzer
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return cv2.cvtColor(cv2.imread(str(ASTRONAUT)), cv2.COLOR_BGR2RGB)
+
+
+def test_a_picture_gives_its_face_and_what_it_expresses(analyzer, portrait):
+    result = analyzer(portrait)
+    assert len(result.faces) == 1 and result.faces.device == "cpu"
+    (decision,) = result.faces.decisions
+    assert decision.label in (*LABELS, "unsure") and set(decision.probs) == set(LABELS)
+    assert sum(decision.probs.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_stand_alone(analyzer, portrait):
+    first, second = analyzer(portrait), analyzer(portrait)
+    assert first.faces.ids.tolist() == second.faces.ids.tolist() == [1]
+    assert first.faces.decisions[0].probs == second.faces.decisions[0].probs
+
+
+def test_a_picture_without_faces_gives_none(analyzer):
+    assert len(analyzer(np.full((48, 64, 3), 128, np.uint8)).faces) == 0
+
+
+def test_a_view_that_is_not_contiguous_is_taken(analyzer, portrait):
+    assert len(analyzer(portrait[:, ::-1]).faces) == 1
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(analyzer, bad):
+    with pytest.raises(ValueError, match="uint8"):
+        analyzer(bad)
+
+
+def test_crops_are_classified_as_in_a_picture(analyzer, portrait):
+    faces = analyzer(portrait).faces
+    analysis = analyzer._analysis
+    crops = crop_faces(portrait, faces.boxes, faces.points, analysis.manifest.crop, analysis.artifact.input)
+    (decision,) = analyzer.classify(crops)
+    assert decision.probs == pytest.approx(dict(zip(LABELS, faces.heads["mood"][0].tolist(), strict=True)), abs=1e-6)
+
+
+def test_crops_of_any_size_and_none(analyzer):
+    crops = [np.zeros((48, 48, 3), np.uint8), np.zeros((200, 100), np.uint8)]
+    assert len(analyzer.classify(crops)) == 2
+    assert analyzer.classify([]) == []
+
+
+def test_a_doubtful_crop_is_unsure(tmp_path):
+    from edge_app.manifest import Head
+
+    heads = (Head("mood", "softmax", LABELS, 1000.0, 0.9), Head("tease", "sigmoid", ("non_teasing", "teasing")))
+    with Analyzer(model=str(write_model(tmp_path, heads=heads)), device="cpu") as analyzer:
+        (decision,) = analyzer.classify([np.zeros((32, 32, 3), np.uint8)])
+    assert decision.unsure and decision.label == "unsure" and decision.why == "confidence"
+
+
+def test_a_stream_gives_every_frame_of_a_file_and_keeps_identities(analyzer, tmp_path, portrait):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), portrait[..., ::-1])
+    results = list(analyzer.stream(str(tmp_path)))
+    assert [result.frame.index for result in results] == [0, 1, 2]
+    assert all(len(result.faces.decisions) == 1 for result in results)
+
+
+def test_leaving_a_stream_ends_it(analyzer):
+    before = threading.active_count()
+    for result in analyzer.stream("synthetic"):
+        assert result.faces.ids is not None
+        if result.frame.index == 3:
+            break
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_in_a_stream_is_raised(analyzer, tmp_path):
+    before = threading.active_count()
+    with pytest.raises(SourceError, match="no such file"):
+        list(analyzer.stream(str(tmp_path / "missing.mp4")))
+    assert threading.active_count() == before
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(SettingsError, match="did you mean 'model'"):
+        Analyzer(modle="emotions")
