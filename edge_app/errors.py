@@ -14,6 +14,19 @@
     └── MissingPackage           an optional package is not installed
 """
 
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+_WRITE_HINTS = {
+    errno.ENOSPC: "make room or name another place with -o",
+    errno.EDQUOT: "make room or name another place with -o",
+    errno.EACCES: "check its permissions or name another place with -o",
+    errno.EPERM: "check its permissions or name another place with -o",
+    errno.EPIPE: "its reader has gone away",
+}
+
 
 class CalmcamError(Exception):
     """Root of every error that users are meant to read."""
@@ -49,6 +62,12 @@ class SettingsError(InputError):
 
 class OutputError(InputError):
     """An output cannot be written."""
+
+    @classmethod
+    def of(cls, path: str | Path, error: OSError) -> OutputError:
+        """What the operating system says about `path`, with what to do about it."""
+        do = _WRITE_HINTS.get(error.errno or 0, "name another place with -o")
+        return cls(f"{path}: cannot be written ({error.strerror or error}); {do}")
 
 
 class BackendError(CalmcamError):

@@ -33,7 +33,7 @@ class Sink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._cannot(self._path, error.strerror) from error
+            raise OutputError.of(self._path, error) from error
         return self
 
     def write(self, result: Result) -> None:
@@ -55,11 +55,7 @@ class Sink:
             part.write_bytes(data)
             os.replace(part, path)
         except cv2.error as error:  # too large for the format
-            raise self._cannot(path, error.err) from error
+            raise OutputError(f"{path}: cannot be written ({error.err}); try a format for larger pictures") from error
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise self._cannot(path, error.strerror) from error
-
-    @staticmethod
-    def _cannot(path: Path, why: str | None) -> OutputError:
-        return OutputError(f"{path}: cannot be written ({why}); make room or name another folder with -o")
+            raise OutputError.of(path, error) from error

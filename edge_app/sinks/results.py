@@ -100,7 +100,7 @@ class Sink:
             self._stream.write(text)
             self._stream.flush()
         except OSError as error:
-            raise OutputError(f"results stream: nobody reads it any more ({error.strerror})") from error
+            raise OutputError.of("results stream", error) from error
 
 
 class _File:
@@ -151,7 +151,7 @@ class _File:
 
     def fail(self, error: OSError) -> OutputError:
         self._failed = True
-        return OutputError(f"{self.path}: cannot be written ({error.strerror}); make room or name another folder with -o")
+        return OutputError.of(self.path, error)
 
 
 class _Told:

@@ -69,7 +69,7 @@ class Sink:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._part.open("wb").close()
         except OSError as error:
-            raise _cannot(self._path, error) from error
+            raise OutputError.of(self._path, error) from error
         return self
 
     def write(self, result: Result) -> None:
@@ -81,7 +81,7 @@ class Sink:
             self._push(image, result.frame.time_ns - self._start_ns, result.frame.duration_ns)
         except OSError as error:  # PyAV's errors are OSErrors too
             self._failed = True
-            raise _cannot(self._path, error) from error
+            raise OutputError.of(self._path, error) from error
         except CalmcamError:
             self._failed = True
             raise
@@ -93,7 +93,7 @@ class Sink:
                 self._close()
                 os.replace(self._part, self._path)
         except OSError as error:
-            raise _cannot(self._path, error) from error
+            raise OutputError.of(self._path, error) from error
         finally:
             self._abandon()
 
@@ -269,7 +269,3 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def _ns(stamp: int | None, base: Fraction) -> int:
     return round((stamp or 0) * base * _SECOND)
-
-
-def _cannot(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror}); make room or name another folder with -o")
