@@ -1,0 +1,43 @@
+"""`calmcam doctor`: what is there, what is broken, and the line that mends it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from . import doctor_hailo, doctor_host, doctor_pi
+from .checks import BROKEN, OK, WARNING, Check, Machine
+
+COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
+
+
+def examine(machine: Machine) -> list[Check]:
+    """Every check of this computer."""
+    return [check for part in (doctor_host, doctor_pi, doctor_hailo) for check in part.checks(machine)]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """What is there, what is broken, and the line that mends it; exit code 1 when something is broken."""
+    found = examine(Machine())
+    broken = sum(check.state == BROKEN for check in found)
+    if as_json:
+        click.echo(json.dumps({"broken": broken, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
+    else:
+        show(found)
+    ctx.exit(1 if broken else 0)
+
+
+def show(found: list[Check]) -> None:
+    """One line per check, and the sum."""
+    wide = max(len(check.name) for check in found)
+    for check in found:
+        state = click.style(f"{check.state:<8}", fg=COLOURS[check.state], bold=check.state == BROKEN)
+        mend = f"; mend: {check.mend}" if check.mend else ""
+        click.echo(f"{state} {check.name:<{wide}}  {check.text}{mend}")
+    counts = [(sum(check.state == state for check in found), state) for state in (OK, WARNING, BROKEN)]
+    click.echo(", ".join(f"{count} {state}" for count, state in counts if count))

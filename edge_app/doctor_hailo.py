@@ -1,0 +1,170 @@
+"""The Hailo from outside: chip, link, driver, node, library, firmware, compiled models; nothing is opened in-process.
+
+Facts: HailoRT 4.23.0 as published; `hailortcli fw-control identify` says nothing and exits 0 when there is no device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .checks import BROKEN, OK, STATUS_ABSENT, STATUS_HANGS, WARNING, Check, Machine
+from .errors import CalmcamError
+from .hailo_checks import fits, version_problem
+from .manifest import Manifest, installed, read_manifest
+
+VENDOR = "0x1e60"  # of Hailo on PCI
+INSTALL = "sudo apt install hailo-all, then reboot"
+ONE_VERSION = "sudo apt full-upgrade, then reboot"
+SEE_SYSTEM = "python3 -m venv --system-site-packages .venv, and install calmcam there"
+QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
+PROBE = """
+import importlib.metadata, importlib.util, json
+if importlib.util.find_spec("hailo_platform") is None:
+    print(json.dumps(None))
+else:
+    import numpy, hailo_platform
+    names = importlib.metadata.packages_distributions().get("hailo_platform") or ["hailort"]
+    dist = importlib.metadata.distribution(names[0])
+    print(json.dumps({"version": dist.version, "requires": dist.requires, "numpy": numpy.__version__}))
+"""
+
+
+def checks(machine: Machine) -> list[Check]:
+    """One line when there is no trace of a Hailo, otherwise all that can be said without using it."""
+    chips = _chips(machine)
+    nodes = machine.find("/dev/hailo*")
+    driver = driver_version(machine)
+    library, python_check = package(machine)
+    if not (chips or nodes or driver or library or python_check.state == BROKEN):
+        return [Check("hailo", OK, "none, the CPU classifies")]
+    architecture, firmware_check = firmware(machine, driver)
+    return [
+        _chip(machine, chips, bool(nodes)),
+        _driver(machine, driver, library),
+        _node(nodes),
+        python_check,
+        firmware_check,
+        compiled(architecture),
+    ]
+
+
+def driver_version(machine: Machine) -> str:
+    """Version of the loaded kernel module, "" when none is loaded."""
+    return machine.read("/sys/module/hailo_pci/version")
+
+
+def package(machine: Machine) -> tuple[str, Check]:
+    """Version of the Python package and library, "" when they cannot be used, and what to say of them."""
+    answer = machine.ask([sys.executable, "-c", PROBE], QUIET)
+    if answer.status == STATUS_HANGS:
+        return "", Check("hailo_platform", BROKEN, f"its import hangs ({answer.last_line})", ONE_VERSION)
+    if answer.status:
+        why = answer.last_line or f"its import ended with status {answer.status}"
+        return "", Check("hailo_platform", BROKEN, f"cannot be imported: {why}", ONE_VERSION)
+    found: Mapping | None = json.loads(answer.out.strip().splitlines()[-1])
+    if found is None:
+        if machine.find("/usr/lib/python3/dist-packages/hailo_platform/__init__.py"):
+            return "", Check(
+                "hailo_platform", BROKEN, "installed for the system, this Python does not see it", SEE_SYSTEM
+            )
+        return "", Check("hailo_platform", WARNING, "not installed, the CPU classifies", INSTALL)
+    problem = version_problem(found["version"], found["numpy"], found["requires"])
+    if problem:
+        text, _, mend = problem.rpartition("; ")
+        return found["version"], Check("hailo_platform", BROKEN, text, mend)
+    return found["version"], Check("hailo_platform", OK, f"{found['version']} with NumPy {found['numpy']}")
+
+
+def firmware(machine: Machine, driver: str) -> tuple[str, Check]:
+    """Architecture ("HAILO8", "HAILO8L"; "" when unknown), and what the firmware says of itself."""
+    answer = machine.ask(["hailortcli", "fw-control", "identify"], QUIET)
+    if answer.status == STATUS_ABSENT:
+        return "", Check("firmware", WARNING, "unknown: there is no hailortcli", INSTALL)
+    version = re.search(r"Firmware Version:\s*(\d+\.\d+\.\d+)", answer.out)
+    chip = re.search(r"Device Architecture:\s*(\w+)", answer.out)
+    if answer.status or not (version and chip):
+        said = answer.last_line or "no device answers"
+        mend = "check seating and power, sudo systemctl stop what holds it, reboot; then hailortcli fw-control identify"
+        return "", Check("firmware", BROKEN, f"{said} (hailortcli status {answer.status})", mend)
+    text = f"{version[1]} on {chip[1]}"
+    if driver and not _same(driver, version[1]):
+        return chip[1], Check("firmware", BROKEN, f"{text}, but the driver is {driver}", ONE_VERSION)
+    return chip[1], Check("firmware", OK, text)
+
+
+def compiled(architecture: str) -> Check:
+    """Whether an installed model was compiled for the chip."""
+    wanted = fits(architecture) or fits("HAILO8")
+    having = {m.name: [v for v in wanted if v in m.artifacts] for m in _expression_models()}
+    found = [f"{name} ({', '.join(variants)})" for name, variants in having.items() if variants]
+    if found:
+        return Check("compiled models", OK, ", ".join(found))
+    mend = f"calmcam compile {next(iter(having), 'emotions')} --arch {wanted[0]}, on an x86-64 computer"
+    return Check("compiled models", WARNING, "none for this chip, the CPU classifies", mend)
+
+
+def _chips(machine: Machine) -> list[Path]:
+    entries = [path.parent for path in machine.find("/sys/bus/pci/devices/*/vendor")]
+    return [entry for entry in entries if machine.read(f"{_inside(machine, entry)}/vendor") == VENDOR]
+
+
+def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
+    """The chip on the bus and how fast it is attached."""
+    if not chips:
+        if node:
+            return Check("hailo", OK, "a device node, not on a PCI bus that can be seen")
+        return Check(
+            "hailo", BROKEN, "no chip on the PCI bus", "check seating and power; on a Pi 5 dtparam=pciex1, reboot"
+        )
+    place = _inside(machine, chips[0])
+    speed, width = (machine.read(f"{place}/current_link_{what}") for what in ("speed", "width"))
+    text = f"{chips[0].name}, PCIe {speed or 'speed unknown'} x{width or '?'}"
+    on_pi = machine.read("/proc/device-tree/model").startswith("Raspberry Pi")
+    if on_pi and speed.startswith(("2.5", "5")):
+        mend = "put dtparam=pciex1_gen=3 into /boot/firmware/config.txt, then reboot"
+        return Check("hailo", WARNING, f"{text}: below Gen 3 (8 GT/s)", mend)
+    return Check("hailo", OK, text)
+
+
+def _driver(machine: Machine, driver: str, library: str) -> Check:
+    there = "" if driver else machine.ask(["modinfo", "-F", "version", "hailo_pci"]).out.strip()
+    if there:
+        return Check("hailo driver", BROKEN, f"{there} is installed, not loaded", "sudo modprobe hailo_pci")
+    if not driver:
+        return Check("hailo driver", BROKEN, "the module hailo_pci is not loaded", INSTALL)
+    if library and not _same(driver, library):
+        return Check("hailo driver", BROKEN, f"{driver}, but the library is {library}", ONE_VERSION)
+    return Check("hailo driver", OK, driver)
+
+
+def _node(nodes: list[Path]) -> Check:
+    if not nodes:
+        return Check("hailo node", BROKEN, "no /dev/hailo0", "sudo modprobe hailo_pci; then sudo dmesg | grep hailo")
+    if not os.access(nodes[0], os.R_OK | os.W_OK):
+        mend = f"sudo usermod -aG {nodes[0].group()} $USER, then log in again"
+        return Check("hailo node", BROKEN, f"{nodes[0]}: no permission to read and write", mend)
+    return Check("hailo node", OK, str(nodes[0]))
+
+
+def _expression_models() -> list[Manifest]:
+    found = []
+    for folder in installed().values():
+        try:
+            found.append(read_manifest(folder / "manifest.json"))
+        except CalmcamError:  # told by the line of that model
+            continue
+    return [manifest for manifest in found if manifest.task == "face_expression"]
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two versions agree in major, minor and revision, which HailoRT demands."""
+    return re.findall(r"\d+", a)[:3] == re.findall(r"\d+", b)[:3]
+
+
+def _inside(machine: Machine, path: Path) -> str:
+    return f"/{path.relative_to(machine.root).as_posix()}"

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from small_model import write_model
+
+from edge_app import checks, doctor, doctor_hailo, doctor_host, doctor_pi
+from edge_app.checks import BROKEN, OK, WARNING, Answer, Check, Machine
+from edge_app.cli import cli
+from edge_app.manifest import Artifact, read_manifest, sha256, write_manifest
+
+CASES = sorted((Path(__file__).parent / "cases" / "doctor").glob("*.json"))
+DISTS = {name: "1.0" for name in (*doctor_host.NEEDED, "ai-edge-litert")}
+
+
+@pytest.fixture(autouse=True)
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    return tmp_path / "share" / "calmcam" / "models"
+
+
+def written_down(root: Path, files: dict[str, str], answers: dict[str, dict]) -> Machine:
+    """A machine of files and answers; a command is looked up by how it begins, Python by "python"."""
+    for name, text in files.items():
+        path = root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def ask(command: Sequence[str], environment: object = None) -> Answer:
+        line = " ".join("python" if word == sys.executable else word for word in command)
+        for start, answer in answers.items():
+            if line.startswith(start):
+                return Answer(**{"status": 0, **answer})
+        return Answer(checks.STATUS_ABSENT)
+
+    return Machine(root, ask)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_what_a_pi_and_a_hailo_tell(path, tmp_path):
+    case = json.loads(path.read_text())
+    machine = written_down(tmp_path / "root", case["files"], case["answers"])
+    found = {check.name: check for check in [*doctor_pi.checks(machine), *doctor_hailo.checks(machine)]}
+    for name, (state, part) in case["expect"].items():
+        assert found[name].state == state, found[name]
+        assert part in f"{found[name].text}; {found[name].mend}"
+    for check in found.values():
+        assert bool(check.mend) == (check.state != OK), check
+
+
+def test_a_compiled_model_is_seen_by_the_chip_it_was_compiled_for(own_models):
+    folder = write_model(own_models / "small")
+    manifest = read_manifest(folder / "manifest.json")
+    made = manifest.artifacts["int8"]
+    hef = folder / "small.hef"
+    hef.write_bytes(b"\x01HEF not really")
+    entry = Artifact(hef, sha256(hef), hef.stat().st_size, made.input, made.outputs)
+    write_manifest(type(manifest)(**{**_fields(manifest), "artifacts": {"int8": made, "hailo8": entry}}))
+    assert doctor_hailo.compiled("HAILO8").state == OK
+    assert "small (hailo8)" in doctor_hailo.compiled("HAILO8").text
+    assert doctor_hailo.compiled("HAILO8L").state == WARNING
+
+
+def _fields(manifest: object) -> dict:
+    return {name: getattr(manifest, name) for name in manifest.__slots__}
+
+
+# the host
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "state"),
+    [((3, 11, 7), "x86_64", OK), ((3, 13, 0), "aarch64", OK), ((3, 10, 1), "x86_64", BROKEN),
+     ((3, 14, 0), "x86_64", WARNING), ((3, 11, 2), "armv7l", BROKEN)],
+)  # fmt: skip
+def test_python(version, machine, state):
+    assert doctor_host.python(version, machine).state == state
+
+
+def test_wheels_name_what_is_missing_and_take_either_engine():
+    assert doctor_host.wheels(DISTS).state == OK
+    old = {**DISTS, "tflite-runtime": "2.14"}
+    del old["ai-edge-litert"]
+    assert doctor_host.wheels(old).state == OK
+    del old["tflite-runtime"], old["av"]
+    assert doctor_host.wheels(old).mend == "python -m pip install av ai-edge-litert"
+
+
+def test_a_second_opencv_is_broken():
+    assert doctor_host.opencv(DISTS).state == OK
+    check = doctor_host.opencv({**DISTS, "opencv-python-headless": "4.11"})
+    assert check.state == BROKEN and "pip uninstall -y opencv-contrib-python opencv-python-headless" in check.mend
+
+
+def test_missing_system_libraries_are_named_with_their_packages(tmp_path):
+    files = {"/usr/lib/aarch64-linux-gnu/libxcb.so.1": "", "/usr/lib/aarch64-linux-gnu/libGL.so.1": "",
+             "/lib64/libglib-2.0.so.0": "", "/usr/lib/libEGL.so.1": ""}  # fmt: skip
+    check = doctor_host.libraries(written_down(tmp_path, files, {}))
+    assert (check.state, check.mend) == (BROKEN, "sudo apt-get install -y libgles2")
+    (tmp_path / "lib64" / "libGLESv2.so.2").touch()
+    assert doctor_host.libraries(Machine(tmp_path)).state == OK
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "part"),
+    [
+        ({"out": "[]\n"}, {"imports": OK, "codecs": OK}, "libx264"),
+        ({"out": 'noise\n["libx264"]\n'}, {"imports": OK, "codecs": BROKEN}, "PyAV lacks libx264"),
+        (
+            {"status": 1, "err": "x\nImportError: libGL.so.1: cannot open shared object file\n"},
+            {"imports": BROKEN},
+            "libgl1",
+        ),
+        ({"status": -11}, {"imports": BROKEN}, "status -11"),
+    ],
+)
+def test_imports_are_tried_elsewhere(tmp_path, answer, names, part):
+    found = doctor_host.imports(written_down(tmp_path, {}, {"python": answer}))
+    assert {check.name: check.state for check in found} == names
+    assert any(part in f"{check.text} {check.mend}" for check in found)
+
+
+def test_cameras(tmp_path):
+    assert doctor_host.cameras(Machine(tmp_path)).state == WARNING
+    files = {"/sys/class/video4linux/video0/name": "HD Webcam\n", "/dev/video0": ""}
+    check = doctor_host.cameras(written_down(tmp_path, files, {}))
+    assert check.state == OK and "/dev/video0 HD Webcam (cannot be asked" in check.text
+
+
+def test_display():
+    assert doctor_host.display({"DISPLAY": ":1"}) == Check("display", OK, "DISPLAY=:1")
+    assert doctor_host.display({}).state == WARNING
+
+
+@pytest.mark.parametrize(("kilobytes", "state"), [(4_000_000, OK), (200_000, WARNING)])
+def test_memory(tmp_path, kilobytes, state):
+    text = f"MemTotal: 8000000 kB\nMemAvailable:    {kilobytes} kB\n"
+    assert doctor_host.memory(written_down(tmp_path, {"/proc/meminfo": text}, {})).state == state
+
+
+def test_a_changed_model_file_is_broken_and_the_others_go_on(own_models):
+    write_model(own_models / "good")
+    bad = write_model(own_models / "bad") / "small_int8.tflite"
+    content = bytearray(bad.read_bytes())
+    content[-1] ^= 1
+    bad.write_bytes(content)
+    states = {check.name: check for check in doctor_host.models()}
+    assert states["model good"].state == OK and states["model face_detection"].state == OK
+    assert states["model bad"].state == BROKEN and "expected sha256" in states["model bad"].text
+
+
+# processes and the command
+
+
+def test_a_hanging_child_is_left_behind(monkeypatch):
+    monkeypatch.setattr(checks, "PATIENCE", 0.3)
+    answer = checks.ask([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    assert answer.status == checks.STATUS_HANGS and "no answer" in answer.err
+
+
+def test_ask_gives_status_and_text():
+    answer = checks.ask(
+        [sys.executable, "-c", "import os, sys; print(os.environ['A']); sys.exit('bad\\nworse')"], {"A": "b"}
+    )
+    assert (answer.status, answer.out, answer.last_line) == (1, "b\n", "worse")
+    assert checks.ask(["no-such-program-here"]).status == checks.STATUS_ABSENT
+
+
+@pytest.mark.parametrize(("state", "code"), [(WARNING, 0), (BROKEN, 1)])
+def test_exit_code_and_one_line_each(monkeypatch, state, code):
+    found = [Check("python", OK, "3.11"), Check("cameras", state, "none", "plug one in")]
+    monkeypatch.setattr(doctor, "examine", lambda machine: found)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == code
+    assert result.output.splitlines()[1] == f"{state:<8} cameras  none; mend: plug one in"
+    assert len(result.output.splitlines()) == 3
+
+
+def test_this_computer_in_json():
+    result = CliRunner().invoke(cli, ["doctor", "--json"])
+    report = json.loads(result.stdout)
+    states = {check["name"]: check["state"] for check in report["checks"]}
+    assert {"python", "wheels", "opencv", "libraries", "imports", "codecs", "disk", "memory", "board"} <= set(states)
+    assert states["imports"] == OK and result.exit_code == (1 if report["broken"] else 0)
