@@ -33,9 +33,13 @@ class Background:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-        self._thread.join(timeout=2.0)
-        if self._thread.is_alive():
+        if not self.join(2.0):
             log.error("%s did not stop within 2 s", self._thread.name)
+
+    def join(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the thread to end; True when it has."""
+        self._thread.join(timeout=seconds)
+        return not self._thread.is_alive()
 
     def stop(self) -> None:
         """End this stage and those before it, what waits is still handed out; does not wait; safe in a signal handler."""

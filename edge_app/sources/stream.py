@@ -1,0 +1,211 @@
+"""Network streams (rtsp, http, udp, tcp) through PyAV: the newest frame wins, a lost connection is made again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.reformatter import VideoReformatter
+
+from ..background import Background
+from ..errors import SourceError
+from ..types import Frame
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0  # s between attempts, doubled each time
+_LONGEST_RATE = 240  # frames per second; above it the header's rate is a clock's, not a camera's
+# Options that a protocol does not know are left aside by libav. UDP keeps 188 KiB per 1000 packets of fifo_size.
+_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "fflags": "nobuffer",
+    "analyzeduration": "1000000",
+    "max_delay": "500000",
+    "fifo_size": "50000",
+    "overrun_nonfatal": "1",
+}
+
+
+class _Arrival(NamedTuple):
+    picture: av.VideoFrame
+    index: int
+    moment_ns: int  # monotonic, when its last packet had come
+    decode_ms: float
+
+
+class Source:
+    """Frames of a stream as they come; those that nobody takes in time are dropped and only leave a gap in the index.
+
+    Opening it fails with SourceError after `tries` attempts; later the connection is made again for ever, with
+    growing pauses, whenever no data came for `timeout` seconds. `state` is "closed", "connecting", "connected",
+    "reconnecting" or "ended"; a stream of known length (a file behind an address) plays at its own pace and ends.
+    User, password and query of the address appear in no message.
+    """
+
+    live = True
+    frames: int | None = None
+
+    def __init__(self, url: str, *, timeout: float = 5.0, tries: int = 3, threads: int = 1) -> None:
+        self.name = _public_name(url)
+        self.fps: float | None = None
+        self.size: tuple[int, int] | None = None
+        self.state = "closed"
+        self._url, self._timeout, self._tries, self._threads = url, timeout, tries, threads
+        self._change = threading.Condition()
+        self._open = False
+        self._reader = Background(())
+
+    def __enter__(self) -> Source:
+        self._open, self.state = True, "connecting"
+        self._count, self._started = 0, time.monotonic_ns()
+        self._reader = Background(self._arrivals(), latest=True)
+        self._connect_first()
+        self._reader.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        if not self._reader.join(1.0):
+            log.debug("%s: the reader waits for data and ends at its time-out", self.name)
+        self.state = "closed"
+
+    def stop(self) -> None:
+        """End the iteration; safe from another thread and in a signal handler."""
+        with self._change:
+            self._open = False
+            self._change.notify_all()
+        self._reader.stop()
+
+    def __iter__(self) -> Iterator[Frame]:
+        reformatter = VideoReformatter()
+        for arrival in self._reader:
+            if not self._open:
+                break
+            begun = time.perf_counter()
+            image: np.ndarray = reformatter.reformat(arrival.picture, format="rgb24", threads=1).to_ndarray()
+            cost = arrival.decode_ms + (time.perf_counter() - begun) * 1e3
+            moment = arrival.moment_ns - self._started
+            yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)
+
+    def _connect_first(self) -> None:
+        delay = _FIRST_DELAY
+        for attempt in range(1, self._tries + 1):
+            try:
+                self._connect()
+                return
+            except av.FFmpegError as error:
+                reason = self._reason(error)
+            if attempt < self._tries:
+                log.warning("%s: %s, trying again", self.name, reason)
+                self._pause(delay)
+                delay *= 2
+        raise SourceError(
+            f"{self.name}: expected a stream, got none in {self._tries} tries ({reason}); check address and sender"
+        )
+
+    def _connect(self) -> None:
+        """Open the stream and wait for its first picture; av.FFmpegError when that fails."""
+        self._container = av.open(self._url, options=_OPTIONS, timeout=self._timeout)
+        try:
+            if not self._container.streams.video:
+                raise SourceError(f"{self.name}: expected a video stream, got one without pictures")
+            self._stream = self._container.streams.video[0]
+            self._stream.codec_context.thread_count = self._threads
+            self._stream.codec_context.flags |= Flags.low_delay
+            self._pictures = self._decode()
+            self._first = next(self._pictures, None)
+            if self._first is None:
+                raise av.EOFError(0, "it ended before its first picture")
+        except BaseException:
+            self._container.close()
+            raise
+        self.state = "connected"
+        self._connected = self._alive = time.monotonic_ns()
+        self.size = self._first.picture.width, self._first.picture.height
+        rate = self._stream.guessed_rate
+        self.fps = float(rate) if rate and rate <= _LONGEST_RATE else None
+
+    def _decode(self) -> Iterator[_Arrival]:
+        for packet in self._container.demux(self._stream):
+            moment, begun = time.monotonic_ns(), time.perf_counter()
+            try:
+                pictures = packet.decode()
+            except av.FFmpegError as error:  # usual until the first key frame
+                log.debug("%s: damaged packet: %s", self.name, self._reason(error))
+                continue
+            cost = (time.perf_counter() - begun) * 1e3
+            for picture in pictures:
+                if not picture.is_corrupt:
+                    yield _Arrival(picture, self._count, moment, cost)
+                self._count += 1
+
+    def _arrivals(self) -> Iterator[_Arrival]:
+        """Pictures of this connection and of all that follow it; runs in the reader's thread."""
+        while self._open:
+            yield from self._receive()
+            if self.state == "ended":
+                break
+            self._connect_again()
+
+    def _receive(self) -> Iterator[_Arrival]:
+        self._lost = "the stream ended"
+        finite = self._container.duration is not None
+        try:
+            yield self._first
+            for arrival in self._pictures:
+                if not self._open:
+                    break
+                self._alive = arrival.moment_ns
+                yield self._at_its_time(arrival) if finite else arrival
+            self.state = "ended" if finite else self.state
+        except av.FFmpegError as error:
+            self._lost = self._reason(error)
+        finally:
+            self._container.close()
+
+    def _at_its_time(self, arrival: _Arrival) -> _Arrival:
+        """Hold back what a server sends faster than it is to be shown."""
+        first, picture = self._first.picture, arrival.picture
+        if picture.time is not None and first.time is not None:
+            due = self._connected + int((picture.time - first.time) * 1e9)
+            self._pause((due - time.monotonic_ns()) / 1e9)
+        return arrival._replace(moment_ns=time.monotonic_ns())
+
+    def _connect_again(self) -> None:
+        self.state, since, delay = "reconnecting", self._alive, _FIRST_DELAY
+        log.warning("%s: %s, reconnecting", self.name, self._lost)
+        while self._pause(delay):
+            try:
+                self._connect()
+            except (av.FFmpegError, SourceError) as error:
+                log.debug("%s: still not there: %s", self.name, self._reason(error))
+                delay = min(2 * delay, _LONGEST_DELAY)
+            else:
+                log.info("%s: back after %.1f s", self.name, (time.monotonic_ns() - since) / 1e9)
+                return
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, but not longer than the source is open; False when it is closed."""
+        with self._change:
+            self._change.wait_for(lambda: not self._open, timeout=max(0.0, seconds))
+            return self._open
+
+    def _reason(self, error: Exception) -> str:
+        """What went wrong, without the address that libav's messages repeat."""
+        if isinstance(error, av.error.ExitError):
+            return f"no data for {self._timeout:g} s"
+        return str(error) if isinstance(error, SourceError) else getattr(error, "strerror", type(error).__name__)
+
+
+def _public_name(url: str) -> str:
+    """Host, port and path of an address: no user, no password, no query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{host}{parts.path}" or parts.scheme

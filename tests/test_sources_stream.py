@@ -1,0 +1,184 @@
+"""Network streams over loopback: newest wins, a server that dies and comes back, files behind an address."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_app.background import Background
+from edge_app.errors import SourceError
+from edge_app.sources.stream import Source
+
+HOST = "127.0.0.1"
+
+
+def jpeg(number: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 48), (number % 50 * 5, 100, 100)).save(data, "JPEG")
+    return data.getvalue()
+
+
+class Camera:
+    """An HTTP camera: motion JPEG at /video and /open?token=..., a file at /clip.mp4, silence when `stalled`."""
+
+    def __init__(self, port: int = 0, clip: bytes = b"", rate: float = 30) -> None:
+        self.stop, self.stalled, self.sent = threading.Event(), threading.Event(), 0
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # noqa: N802, the name http.server looks for
+                with contextlib.suppress(ConnectionError):
+                    self.send_clip() if self.path == "/clip.mp4" else self.send_pictures()
+
+            def send_clip(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "video/mp4")
+                self.send_header("Content-Length", str(len(clip)))
+                self.end_headers()
+                self.wfile.write(clip)
+
+            def send_pictures(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                while not camera.stop.wait(1 / rate):
+                    if not camera.stalled.is_set():
+                        data = jpeg(camera.sent)
+                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                        self.wfile.write(head.encode() + data + b"\r\n")
+                        camera.sent += 1
+
+            def log_message(self, *args: object) -> None:
+                """Keep the tests' output clean."""
+
+        self.server = ThreadingHTTPServer((HOST, port), Handler)
+        self.server.daemon_threads = False
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def __enter__(self) -> Camera:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    with Camera() as camera:
+        yield camera
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def test_frames_come_at_once_and_time_counts_from_the_start(camera: Camera) -> None:
+    with Source(f"http://{HOST}:{camera.port}/video") as source:
+        assert (source.state, source.size, source.live, source.frames) == ("connected", (64, 48), True, None)
+        frames = [frame for frame, _ in zip(source, range(10), strict=False)]
+    assert source.state == "closed"
+    assert np.all(np.diff([frame.index for frame in frames]) > 0)
+    assert np.all(np.diff([frame.time_ns for frame in frames]) >= 0)
+    assert frames[-1].image.shape == (48, 64, 3)
+    assert frames[-1].time_ns < 5 * 10**9
+    assert frames[-1].captured_ns - frames[0].captured_ns == frames[-1].time_ns - frames[0].time_ns
+    assert frames[-1].decode_ms > 0
+
+
+def test_a_slow_taker_gets_the_newest_frame(camera: Camera) -> None:
+    with Source(f"http://{HOST}:{camera.port}/video") as source:
+        frames = iter(source)
+        first = next(frames)
+        assert not camera.stop.wait(0.5)
+        next(frames)  # was waiting
+        newest = next(frames)
+    assert newest.index >= first.index + 5
+    assert (time.monotonic_ns() - newest.captured_ns) / 1e9 < 0.4
+
+
+def test_a_server_that_dies_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with contextlib.ExitStack() as stack:
+        with Camera() as camera:
+            source = stack.enter_context(Source(f"http://{HOST}:{camera.port}/video", timeout=2))
+            frames = iter(source)
+            before = next(frames)
+        stack.enter_context(Camera(port=camera.port))
+        after = next(frame for frame in frames if "back after" in caplog.text)
+        assert source.state == "connected"
+    assert after.index > before.index
+    assert after.time_ns > before.time_ns
+    assert "reconnecting" in caplog.text
+
+
+def test_a_stream_that_stalls_is_connected_again(camera: Camera, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Source(f"http://{HOST}:{camera.port}/video", timeout=0.6) as source:
+        frames = iter(source)
+        before = next(frames)
+        camera.stalled.set()
+        threading.Timer(1.5, camera.stalled.clear).start()
+        after = next(frame for frame in frames if frame.time_ns > before.time_ns + 10**9)
+    assert after.index > before.index
+    assert "no data for 0.6 s, reconnecting" in caplog.text
+    assert "back after" in caplog.text
+
+
+def test_a_stalled_stream_lets_go_within_two_seconds(camera: Camera) -> None:
+    with Source(f"http://{HOST}:{camera.port}/video", timeout=3) as source, Background(source, latest=True) as frames:
+        next(iter(frames))
+        camera.stalled.set()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2.0
+
+
+def test_a_file_behind_an_address_plays_at_its_pace_and_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        video = container.add_stream("mpeg4", rate=20)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(video.encode())
+    with Camera(clip=path.read_bytes()) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
+        begun = time.monotonic()
+        frames = list(source)
+        assert 0.8 < time.monotonic() - begun < 3.0
+        assert source.state == "ended"
+    assert frames[-1].index == 19
+    assert len(frames) > 10
+
+
+@pytest.mark.parametrize("scheme", ["http", "tcp", "rtsp"])
+def test_nobody_there(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"{scheme}://user:secret@{HOST}:{free_port()}/door?token=secret"
+    with pytest.raises(SourceError, match="in 2 tries") as caught, Source(url, tries=2, timeout=1):
+        pass
+    assert "secret" not in str(caught.value) + caplog.text
+    assert f"{HOST}:" in str(caught.value)
+
+
+def test_nothing_but_text_behind_an_address() -> None:
+    with Camera(clip=b"no video " * 100) as camera:
+        address = f"http://{HOST}:{camera.port}/clip.mp4"
+        with pytest.raises(SourceError, match="expected a stream"), Source(address, tries=1):
+            pass
