@@ -5,33 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from . import plugins
 from .decide import Decider
+from .devices import open_best
 from .errors import SettingsError
 from .inputs import PICTURES
-from .manifest import Artifact, Manifest, find_model, unknown, verify
+from .manifest import Artifact, Manifest, find_model, verify
 from .settings import Settings
 from .track import Tracker
 from .types import Stage
 
-CPU_VARIANTS = ("int8", "float32", "dynamic")  # by preference
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"P5", b"P6")
 _BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # of ISO media files that hold pictures
-
-
-class Backend(Protocol):
-    """What runs an artifact."""
-
-    device: str  # "cpu" or "hailo"
-
-    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs (N, ...) float32 by tensor name for `batch` (N, H, W, C); N may be 0."""
-
-    def close(self) -> None: ...
 
 
 class Analysis(AbstractContextManager):
@@ -40,13 +27,13 @@ class Analysis(AbstractContextManager):
     def __init__(self, settings: Settings) -> None:
         """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
         self.manifest = expression_model(settings.model)
-        self.variant = choose_variant(self.manifest, settings.variant, settings.device)
-        self.artifact = self.manifest.artifact(self.variant)
         self.detector = find_model("face_detection").artifact(settings.detector)
         verify(self.detector)
         with ExitStack() as stack:
-            self.backend = open_backend(self.artifact, threads=settings.threads)
+            opened = open_best(self.manifest, settings.variant, settings.device, threads=settings.threads)
+            self.backend, self.variant, self.why = opened
             stack.callback(self.backend.close)
+            self.artifact = self.manifest.artifact(self.variant)
             limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
             self.detect = plugins.load("tasks", "face_detection").Stage(self.detector.path, **limits)
             stack.callback(self.detect.close)
@@ -72,6 +59,7 @@ class Analysis(AbstractContextManager):
         """What `run.json` says about it."""
         return {
             "device": self.backend.device,
+            "device_why": self.why,
             "model": _record(self.manifest.name, self.variant, self.artifact),
             "detector": _record("face_detection", "", self.detector),
         }
@@ -83,23 +71,6 @@ def expression_model(name: str) -> Manifest:
     if manifest.task != "face_expression":
         raise SettingsError(f"{name}: expected a model for face_expression, got one for {manifest.task}; see calmcam models")
     return manifest
-
-
-def choose_variant(manifest: Manifest, variant: str | None, device: str) -> str:
-    """The variant to run: the one asked for, or the first that suits `device`."""
-    if variant is not None:
-        manifest.artifact(variant)
-        return variant
-    for name in CPU_VARIANTS:
-        if name in manifest.artifacts:
-            return name
-    raise SettingsError(f"{manifest.name}: {unknown('variant', device, manifest.artifacts)}")
-
-
-def open_backend(artifact: Artifact, *, device: str = "cpu", threads: int = 1) -> Backend:
-    """The engine for an artifact, after its hash was checked; ModelError or BackendUnavailable say why not."""
-    verify(artifact)
-    return plugins.load("backends", "litert").Backend(artifact, threads=threads)
 
 
 def source_kind(text: str) -> str:

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from . import build, plugins, runs
+from . import devices, plugins, runs
 from .card import Tally
 from .card_tables import show
 from .errors import OutputError
@@ -80,9 +80,9 @@ def open_models(names: Iterable[str], settings: Settings, head: str | None, stac
     for name in names:
         manifest = find_model(name)
         chosen = choose_head(manifest, head)
-        variant = build.choose_variant(manifest, settings.variant, settings.device)
+        variant, _ = devices.choose(manifest, settings.variant, settings.device)
         artifact = manifest.artifact(variant)
-        backend = build.open_backend(artifact, device=settings.device, threads=settings.threads)
+        backend = devices.open_backend(artifact, threads=settings.threads)
         stack.callback(backend.close)
         members.append(Member(manifest, variant, artifact, chosen, backend))
     return Ensemble(members)

@@ -1,0 +1,98 @@
+"""Which device and which file of a model: `--device auto|hailo|cpu` and `--variant` to an opened backend, and why."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from . import plugins
+from .errors import BackendError, BackendUnavailable, InputError, MissingPackage, SettingsError
+from .failover import Failover
+from .manifest import Artifact, Manifest, unknown, verify
+
+log = logging.getLogger(__name__)
+
+CPU_VARIANTS = ("int8", "float32", "dynamic")  # by preference
+HAILO_VARIANTS = ("hailo8", "hailo8r", "hailo8l")
+
+
+class Backend(Protocol):
+    """What runs an artifact."""
+
+    device: str  # "cpu" or "hailo"
+
+    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs (N, ...) float32 by tensor name for `batch` (N, H, W, C); N may be 0."""
+
+    def close(self) -> None: ...
+
+
+def choose(manifest: Manifest, variant: str | None, device: str) -> tuple[str, str]:
+    """The variant to run and, in one line, why; SettingsError or BackendUnavailable where nothing fits.
+
+    "auto" takes the Hailo when library, driver and chip are there and the model has a HEF for it; it imports nothing of
+    HailoRT for a model without one.
+    """
+    if variant is not None:
+        if (variant in HAILO_VARIANTS and device == "cpu") or (variant not in HAILO_VARIANTS and device == "hailo"):
+            raise SettingsError(f"variant {variant!r} does not run on device {device!r}; leave one of them out")
+        manifest.artifact(variant)
+        return variant, f"{variant}, as asked"
+    if device == "cpu":
+        return on_cpu(manifest), f"cpu ({on_cpu(manifest)}), as asked"
+    found, why = _hailo(manifest)
+    if found:
+        return found, f"hailo ({why})"
+    if device == "hailo":
+        raise BackendUnavailable(f"{manifest.name}: {why}")
+    return on_cpu(manifest), f"cpu ({on_cpu(manifest)}): {why}"
+
+
+def on_cpu(manifest: Manifest) -> str:
+    """The best variant for a CPU; SettingsError when the model has none."""
+    for name in CPU_VARIANTS:
+        if name in manifest.artifacts:
+            return name
+    raise SettingsError(f"{manifest.name}: {unknown('variant', 'cpu', manifest.artifacts)}")
+
+
+def open_backend(artifact: Artifact, *, threads: int = 1) -> Backend:
+    """The engine for an artifact, by the kind of its file, after its hash was checked."""
+    verify(artifact)
+    if artifact.path.suffix == ".hef":
+        return plugins.load("backends", "hailo").Backend(artifact)
+    return plugins.load("backends", "litert").Backend(artifact, threads=threads)
+
+
+def open_steady(manifest: Manifest, variant: str, *, threads: int = 1) -> Backend:
+    """The backend for a run: a Hailo's falls back to the CPU and returns, where the model has a variant for it."""
+    artifact = manifest.artifact(variant)
+    if variant not in HAILO_VARIANTS or not set(CPU_VARIANTS) & set(manifest.artifacts):
+        return open_backend(artifact, threads=threads)
+    other = manifest.artifact(on_cpu(manifest))
+    return Failover(partial(open_backend, artifact), partial(open_backend, other, threads=threads), (artifact, other))
+
+
+def open_best(manifest: Manifest, variant: str | None, device: str, *, threads: int = 1) -> tuple[Backend, str, str]:
+    """Backend, variant and why, for a run. On "auto" a Hailo that cannot be opened is passed over, and why says so."""
+    chosen, why = choose(manifest, variant, device)
+    try:
+        return open_steady(manifest, chosen, threads=threads), chosen, why
+    except (BackendError, InputError) as error:
+        if device != "auto" or variant is not None or chosen not in HAILO_VARIANTS:
+            raise
+        log.warning("%s; going on with the cpu", error)
+        chosen = on_cpu(manifest)
+        return open_backend(manifest.artifact(chosen), threads=threads), chosen, f"cpu ({chosen}): {error}"
+
+
+def _hailo(manifest: Manifest) -> tuple[str, str]:
+    if not set(HAILO_VARIANTS) & set(manifest.artifacts):
+        return "", "the model has no HEF; calmcam compile makes one"
+    try:
+        return plugins.load("backends", "hailo").available(manifest.artifacts)
+    except MissingPackage as error:
+        return "", str(error)

@@ -1,0 +1,91 @@
+"""What can be checked before the Hailo is touched: versions, the device node, a HEF's streams against the manifest."""
+
+from __future__ import annotations
+
+import glob
+import grp
+import os
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from .errors import ModelError
+from .hailo_facts import REMEDIES
+from .manifest import Artifact
+
+OLDEST, NEWEST = (4, 18), (5,)  # of HailoRT: the first with the async API in Python, the first without Hailo-8
+CONSTRAINTS = "constraints-hailo.txt"
+NODES = "/dev/hailo*"
+
+
+class Stream(Protocol):
+    """HailoRT's VStreamInfo."""
+
+    name: str
+    shape: tuple[int, ...]  # no batch
+    quant_info: object  # qp_scale, qp_zp: real = (level - qp_zp) * qp_scale
+
+
+def version_problem(version: str, numpy_version: str, requires: Sequence[str] | None) -> str:
+    """Why this HailoRT cannot be used, as a sentence, or "".
+
+    `requires` are the requirements that its distribution states, None where it states nothing: 4.x up to 4.23 was built
+    before NumPy 2 and says `numpy<2`; one that no longer does is taken at its word.
+    """
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if numbers < OLDEST:
+        return f"HailoRT {version or 'of unknown version'} has no async API; install 4.18 or a later 4.x (hailo-all)"
+    if numbers >= NEWEST:
+        return f"HailoRT {version} serves Hailo-10H and 15 only; a Hailo-8 needs 4.18 or a later 4.x (hailo-all)"
+    pins = ["numpy<2"] if requires is None else [line for line in requires if re.match(r"numpy\b", line)]
+    if int(numpy_version.split(".")[0]) >= 2 and any(re.search(r"<\s*2|==\s*1", line) for line in pins):
+        return (
+            f"NumPy {numpy_version} and HailoRT {version} do not work together (every array counts as zero bytes); "
+            f"pip install -c {CONSTRAINTS} calmcam"
+        )
+    return ""
+
+
+def fits(architecture: str) -> tuple[str, ...]:
+    """Variants that run on a chip ("HAILO8", "HAILO8L"), best first: an 8 takes HEFs of all three, an 8L its own."""
+    if "8L" in architecture.upper():
+        return ("hailo8l",)
+    return ("hailo8", "hailo8r", "hailo8l") if architecture.upper().startswith("HAILO8") else ()
+
+
+def permission_problem() -> str:
+    """Why the device node cannot be opened, as a sentence, or ""; also "" where there is no node."""
+    for node in glob.glob(NODES):
+        if not os.access(node, os.R_OK | os.W_OK):
+            group = grp.getgrgid(os.stat(node).st_gid).gr_name
+            return f"{node}: no permission to read and write; sudo usermod -aG {group} $USER, then log in again"
+    return ""
+
+
+def absence() -> str:
+    """The sentence for a scan that found no device."""
+    driver = "the driver finds no chip" if glob.glob(NODES) else "no /dev/hailo0: the driver is not loaded"
+    return f"no Hailo device ({driver}); {REMEDIES['absent'][0]}"
+
+
+def check_file(artifact: Artifact) -> None:
+    """ModelError unless there is a file with something in it: HailoRT crashes on empty bytes."""
+    path = artifact.path
+    if not path.is_file():
+        raise ModelError(f"{path}: expected a HEF, got no file; {REMEDIES['hef'][0]}")
+    if not path.stat().st_size:
+        raise ModelError(f"{path}: expected a HEF, got an empty file; {REMEDIES['hef'][0]}")
+
+
+def check_streams(artifact: Artifact, inputs: Sequence[Stream], outputs: Sequence[Stream]) -> None:
+    """ModelError where a HEF's streams are not those of its manifest."""
+    path, spec = artifact.path, artifact.input
+    expected, came = [(spec.height, spec.width, spec.channels)], [tuple(info.shape) for info in inputs]
+    if came != expected or spec.dtype != "uint8":
+        raise ModelError(f"{path}: manifest says one input {expected[0]} {spec.dtype}, the file has {came} uint8")
+    quant = inputs[0].quant_info
+    if abs(quant.qp_scale - 1) > 1e-3 or quant.qp_zp:
+        raise ModelError(f"{path}: expected raw pixels as input, got scale {quant.qp_scale:g}; compile the model again")
+    missing = sorted(set(artifact.outputs.values()) - {info.name for info in outputs})
+    if missing:
+        raise ModelError(f"{path}: manifest names outputs {missing}, the file has {sorted(i.name for i in outputs)}")
