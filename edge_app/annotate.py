@@ -50,7 +50,10 @@ def annotate(
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
         outcomes = _work(job, analysis, stop)
-        _record(folder, analysis, outcomes, {"inputs": inputs, **ctx.params, "settings": settings})
+        if any(outcome.report.frames for outcome in outcomes):
+            _record(folder, analysis, outcomes, {**ctx.params, "settings": settings})
+        else:
+            runs.discard_empty(folder)
     _report(outcomes, folder)
     ctx.exit(signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0))
 
@@ -90,6 +93,9 @@ def _record(folder: Path, analysis: Analysis, outcomes: list[Outcome], arguments
 
 
 def _report(outcomes: list[Outcome], folder: Path) -> None:
+    """Print a table; one input that failed was told already and needs none."""
+    if len(outcomes) == 1 and not outcomes[0].report.frames:
+        return
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("input", "frames", "seconds", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:
@@ -99,4 +105,5 @@ def _report(outcomes: list[Outcome], folder: Path) -> None:
         cells = (outcome.path.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
         table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
     console.print(table)
-    console.print(f"results in {folder}", markup=False, highlight=False, soft_wrap=True)
+    if folder.is_dir():
+        console.print(f"results in {folder}", markup=False, highlight=False, soft_wrap=True)

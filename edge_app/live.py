@@ -48,6 +48,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(stop))
         analysis = stack.enter_context(Analysis(settings))
+        click.echo(f"classifying on {analysis.why}", err=True)
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
         sinks = _sinks(analysis, source, folder, show, options, stop)
@@ -56,11 +57,19 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         try:
             run(source, analysis.stages(), sinks, live=True, draw=_draw(settings, show or folder), stop=stop, report=report)
         finally:
-            click.echo(summary(report), err=True)
-            if folder:
-                arguments = {**ctx.params, "settings": settings}
-                runs.record(folder, report, {**analysis.record(), "arguments": arguments})
+            _tell(report, folder, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
     ctx.exit(signals.exit_code)
+
+
+def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
+    """Sum the run up, here and in its folder; of a run without a frame nothing is kept."""
+    if report.frames:
+        click.echo(summary(report), err=True)
+    if folder and report.frames:
+        runs.record(folder, report, about)
+        click.echo(f"saved in {folder}", err=True)
+    elif folder:
+        runs.discard_empty(folder)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
@@ -98,7 +107,7 @@ def _sinks(
     labels = analysis.manifest.heads[0].labels
     sinks: list[Sink] = []
     if show:
-        sinks.append(plugins.load("sinks", "window").Sink(stop=stop))
+        sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))
     if folder:
         sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4"))
         sinks.append(plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels))

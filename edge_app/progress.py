@@ -45,9 +45,11 @@ class ProgressBar(AbstractContextManager):
     def done(self, outcome: Outcome) -> None:
         """Say that an input is finished."""
         self._finished += 1
-        report = outcome.report
-        ending = str(outcome.error) if outcome.error else f"{report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
-        line = f"[{self._finished}/{self._inputs}] {outcome.path.name}: {ending}"
+        report, place = outcome.report, f"[{self._finished}/{self._inputs}] "
+        if outcome.error:
+            line = f"{place if self._inputs > 1 else 'Error: '}{outcome.error}"
+        else:
+            line = f"{place}{outcome.path.name}: {report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
         self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
 
 

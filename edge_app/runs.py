@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -42,12 +43,19 @@ def given_folder(folder: Path, *, exist_ok: bool) -> Path:
     return folder
 
 
+def discard_empty(folder: Path) -> None:
+    """Remove a folder in which nothing was left."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json") -> None:
     """Write a JSON file into `folder`, whole or not at all."""
     path = folder / name
     part = path.with_name(f"{name}.part")
     try:
-        part.write_text(json.dumps(record, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+        text = without_secrets(json.dumps(record, indent=2, ensure_ascii=False, default=_plain))
+        part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -59,6 +67,12 @@ def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
     ended = datetime.now().astimezone().isoformat(timespec="seconds")
     head = {"command": sys.argv, "ended": ended, "versions": versions()}
     write_record(folder, {**head, **more, "report": report.summary()})
+
+
+def without_secrets(text: str) -> str:
+    """`text` with the user, password and query of every address in it left out."""
+    text = re.sub(r"(://)[^/\s\"@]+@", r"\1...@", text)
+    return re.sub(r"(://[^\s\"?]+)\?[^\s\"]*", r"\1?...", text)
 
 
 def versions() -> dict[str, str]:
