@@ -1,4 +1,4 @@
-"""A tiny real model in a folder, for tests that need one: seeded weights, two heads, 32x32x3 uint8."""
+"""A tiny real model in a folder, for tests that need one: seeded weights, two heads, 32x32x3, int8 and float32."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ LABELS = ("happy", "sad", "neutral")
 def write_model(folder: Path, **changes: object) -> Path:
     """Write a model into `folder`; `changes` replace fields of its manifest. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "small_int8.tflite"
-    shutil.copyfile(NETWORK, path)
     heads = (Head("mood", "softmax", LABELS), Head("tease", "sigmoid", ("non_teasing", "teasing")))
-    spec = Input(32, 32, "rgb", "uint8")
-    artifact = Artifact(path, sha256(path), path.stat().st_size, spec, {"mood": "mood", "tease": "tease"})
-    fields = {"name": "small", "task": "face_expression", "heads": heads, "artifacts": {"int8": artifact}, "licence": "none"}
+    artifacts = {
+        "int8": _artifact(folder / "small_int8.tflite", NETWORK, "uint8"),
+        "float32": _artifact(folder / "small_float32.tflite", NETWORK.with_name("two_heads_float32.tflite"), "float32"),
+    }
+    fields = {"name": "small", "task": "face_expression", "heads": heads, "artifacts": artifacts, "licence": "none"}
     write_manifest(Manifest(**{**fields, "crop": Crop(margin=0.1), "folder": folder, **changes}))
     return folder
+
+
+def _artifact(path: Path, source: Path, dtype: str) -> Artifact:
+    shutil.copyfile(source, path)
+    outputs = {"mood": "mood", "tease": "tease"}
+    return Artifact(path, sha256(path), path.stat().st_size, Input(32, 32, "rgb", dtype), outputs)

@@ -1,4 +1,5 @@
-"""Make `two_heads.tflite`: a seeded, untrained int8 network of 32x32x3 uint8 with a softmax and a sigmoid head (logits).
+"""Make `two_heads.tflite`: a seeded, untrained int8 network of 32x32x3 uint8 with a softmax and a sigmoid head (logits),
+and `two_heads_float32.tflite`, the same in float32.
 
 Needs TensorFlow: python tests/cases/make_two_heads.py
 """
@@ -40,12 +41,18 @@ def main(path: Path) -> None:
     model = network()
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, input_signature=[tf.TensorSpec((1, 32, 32, 3))], verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        path.write_bytes(converted(folder, quantised=True))
+        path.with_name(f"{path.stem}_float32.tflite").write_bytes(converted(folder, quantised=False))
+
+
+def converted(folder: str, *, quantised: bool) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    if quantised:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([row[None]] for row in pictures(64))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
-        path.write_bytes(converter.convert())
+    return converter.convert()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""The bundle: everything that a machine with the Dataflow Compiler needs, in one folder that can be carried there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.backends.litert import Backend
+from edge_app.errors import InputError, ModelError
+from edge_app.manifest import Manifest, sha256, verify
+from edge_app.preprocess import to_input
+
+from .graph import Graph, read_graph, without_rescaling
+
+EXPECTED_CROPS = 64
+SCRIPT = Path(__file__).with_name("dfc_script.py")
+_README = """# {name} for {arch}
+
+Compiles the model `{name}` of calmcam to a HEF. Needs x86-64 Linux and Hailo's Dataflow Compiler 3.x (free
+registration at hailo.ai); 16 GB of memory; minutes to hours.
+
+    python compile.py --check     # are the files whole, does model.tflite give the expected outputs?
+    python compile.py             # parse, optimise, quantise, compile; a .har is kept after each stage
+
+Then carry the folder back and run `calmcam compile --import FOLDER`.
+
+`compile.py` stops when the emulated network no longer agrees with the original (limits in bundle.json), and when the
+compiler's log speaks of a silent downgrade; `--allow-downgrade` lets the latter pass.
+"""
+
+
+def write_bundle(manifest: Manifest, arch: str, calibration: np.ndarray, folder: Path, *, level: int = 1) -> Path:
+    """Write the bundle for float32 `manifest` and raw crops (N, H, W, C) uint8 into `folder`; returns it.
+
+    Raises InputError when the folder exists, ModelError when the float32 file does not hold.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: is already there; expected a new folder, remove it or name another")
+    artifact = manifest.artifact("float32")
+    verify(artifact)
+    graph = read_graph(artifact.path)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write(manifest, graph, arch, calibration, part, level)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write(manifest: Manifest, graph: Graph, arch: str, calibration: np.ndarray, folder: Path, level: int) -> None:
+    path = manifest.artifact("float32").path
+    (folder / "model.tflite").write_bytes(without_rescaling(path) if graph.rescaling else path.read_bytes())
+    (folder / "model.alls").write_text(model_script(graph, len(calibration), level), encoding="utf-8")
+    rows = np.random.default_rng(0).permutation(len(calibration))
+    np.save(folder / "calibration.npy", calibration[rows])
+    crops = calibration[rows[:EXPECTED_CROPS]]
+    np.savez(folder / "expected.npz", crops=crops, **expected_outputs(manifest, crops))
+    shutil.copyfile(SCRIPT, folder / "compile.py")
+    (folder / "README.md").write_text(_README.format(name=manifest.name, arch=arch), encoding="utf-8")
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    describe = {
+        "bundle": 1,
+        "model": manifest.name,
+        "arch": arch,
+        "net_name": manifest.name.replace("-", "_").replace(".", "_"),
+        "heads": [asdict(head) for head in manifest.heads],
+        "outputs": {name: graph.layers[index].name for name, index in graph.outputs.items()},
+        "scale": graph.scale,
+        "offset": graph.offset,
+        "source_sha256": manifest.artifact("float32").sha256,
+        "limits": {"native_difference": 1e-3, "agreement": 0.95, "quantised_agreement": 0.9},
+        "files": files,
+    }
+    (folder / "bundle.json").write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+
+
+def expected_outputs(manifest: Manifest, crops: np.ndarray) -> dict[str, np.ndarray]:
+    """Raw float32 outputs (N, C) by head that LiteRT gives for crops (N, H, W, C) uint8 with the float32 variant."""
+    artifact = manifest.artifact("float32")
+    backend = Backend(artifact)
+    try:
+        outputs = backend.infer(to_input(crops, artifact.input))
+    finally:
+        backend.close()
+    return {head: outputs[tensor] for head, tensor in artifact.outputs.items()}
+
+
+def model_script(graph: Graph, crops: int, level: int) -> str:
+    """The compiler's model script: normalisation on the chip, statistics over all crops, no 4-bit weights.
+
+    Level 1 is equalisation with bias correction and no fine-tuning, what the model zoo uses for EfficientNet-Lite and
+    MobileNetV3; it is reached without a GPU.
+    """
+    mean = [_short(-offset / scale) for scale, offset in zip(graph.scale, graph.offset, strict=True)]
+    deviation = [_short(1 / scale) for scale in graph.scale]
+    return (
+        f"normalization1 = normalization({mean}, {deviation})\n"
+        f"model_optimization_config(calibration, batch_size=8, calibset_size={crops})\n"
+        f"model_optimization_flavor(optimization_level={level}, compression_level=0)\n"
+    )
+
+
+def _short(value: float) -> float:
+    """Six significant digits, what float32 holds."""
+    return float(f"{value:.6g}")
+
+
+def read_bundle(folder: Path) -> dict:
+    """`bundle.json` of a bundle; ModelError when it is none."""
+    try:
+        describe = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: expected a bundle with bundle.json, got {error}; make one with --prepare") from error
+    if not isinstance(describe, dict) or describe.get("bundle") != 1:
+        raise ModelError(f"{folder}: expected a bundle of version 1, got {str(describe)[:60]}; make it again")
+    return describe
+
+
+def read_calibration(path: Path) -> np.ndarray:
+    """Raw crops (N, H, W, C) from an `.npz` (key `crops`) or `.npy`; InputError says what is wrong with the file."""
+    try:
+        with path.open("rb") as file:  # np.load leaves a broken file open
+            content = np.load(file, allow_pickle=False)
+            crops = content if isinstance(content, np.ndarray) else content["crops"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, got {error}; export writes one") from error
+    if crops.ndim == 3:
+        crops = crops[..., None]
+    return crops

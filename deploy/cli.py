@@ -1,0 +1,80 @@
+"""`calmcam compile`: from a model folder to a HEF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_app.errors import ModelError, SettingsError
+from edge_app.manifest import find_model
+
+STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
+
+
+@click.command(name="compile")
+@click.argument("model")
+@click.option("--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True)
+@click.option("--calibration", type=click.Path(path_type=Path), help="Raw crops (.npz that export wrote); at least 1,024.")
+@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="The bundle's folder [runs/compile/MODEL_ARCH].")
+@click.option("--level", type=click.IntRange(0, 4), default=1, show_default=True, help="Optimisation level; 2 and up want a GPU.")
+@click.option("--preflight", is_flag=True, help="Only judge; needs no compiler.")
+@click.option("--prepare", is_flag=True, help="Stop at the bundle that is carried to a machine with the compiler.")
+@click.option("--import", "bundle", type=click.Path(path_type=Path), help="Take the HEF of a compiled bundle.")
+@click.option("--allow-downgrade", is_flag=True, help="Accept what the compiler's log says about lower optimisation.")
+def compile_command(
+    model: str,
+    arch: str,
+    calibration: Path | None,
+    output_dir: Path | None,
+    level: int,
+    preflight: bool,
+    prepare: bool,
+    bundle: Path | None,
+    allow_downgrade: bool,
+) -> None:
+    """Compile MODEL (name or folder) to a HEF for the Hailo-8, with preflight, calibration and parity gates."""
+    from .bundle import write_bundle
+    from .compile import import_bundle, run_bundle
+
+    manifest = find_model(model)
+    if bundle:
+        _registered(import_bundle(bundle, manifest), arch)
+        return
+    crops = _judge(manifest, arch, calibration)
+    if preflight:
+        return
+    if crops is None:
+        raise SettingsError("compile needs --calibration FILE.npz with at least 1,024 raw crops; `calmcam export` writes one")
+    folder = write_bundle(manifest, arch, crops, output_dir or Path("runs/compile") / f"{manifest.name}_{arch}", level=level)
+    for line in run_bundle(folder, "--check"):
+        click.echo(line)
+    if prepare:
+        click.echo(f"{folder}: ready; carry it to a machine with the Dataflow Compiler and run compile.py there")
+        return
+    for line in run_bundle(folder, *(["--allow-downgrade"] if allow_downgrade else [])):
+        click.echo(line)
+    _registered(import_bundle(folder, manifest), arch)
+
+
+def _judge(manifest, arch: str, calibration: Path | None):
+    """Print the preflight's verdicts; returns the crops; ModelError when something is refused."""
+    from . import preflight
+    from .bundle import read_calibration
+    from .graph import read_graph
+
+    crops = read_calibration(calibration) if calibration else None
+    verdicts = preflight.preflight(read_graph(manifest.artifact("float32").path), arch, crops)
+    for verdict in verdicts:
+        state = click.style(f"{verdict.state:8}", fg=STATES[verdict.state])
+        click.echo(f"{state} {verdict.what:24} {verdict.text} [{verdict.source}]")
+    counts = {state: sum(verdict.state == state for verdict in verdicts) for state in STATES}
+    click.echo(f"{manifest.name} on {arch}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    if counts["refused"]:
+        raise ModelError(f"{manifest.name}: the preflight refuses {counts['refused']} points, see above")
+    return crops
+
+
+def _registered(manifest, arch: str) -> None:
+    artifact = manifest.artifact(arch)
+    click.echo(f"{artifact.path}: {artifact.bytes:,} bytes, registered as {manifest.name}/{arch}")

@@ -1,0 +1,79 @@
+"""Bundle -> compiler -> model folder. Nothing is registered before everything is there and agrees."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from edge_app.errors import CalmcamError, ModelError, OutputError
+from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
+
+from .bundle import read_bundle
+
+log = logging.getLogger(__name__)
+
+
+def run_bundle(folder: Path, *options: str) -> Iterator[str]:
+    """Run a bundle's `compile.py` with this interpreter; yields what it prints, CalmcamError when it fails."""
+    command = [sys.executable, str(folder / "compile.py"), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
+        last = ""
+        try:
+            for line in child.stdout:
+                last = line.strip() or last
+                yield line.rstrip("\n")
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode:
+        raise CalmcamError(f"{folder}: {last.removeprefix('compile.py: stopped: ')} (log.txt and the .har files are kept there)")
+
+
+def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
+    """Take a compiled bundle's HEF into the model's folder and its manifest; returns the new manifest.
+
+    Raises ModelError when the bundle was made from another model, is not compiled or its HEF was changed;
+    OutputError when the model's folder cannot be written. What was registered before stays until the end.
+    """
+    bundle, result = read_bundle(folder), _result(folder)
+    if bundle["model"] != manifest.name or bundle["source_sha256"] != manifest.artifact("float32").sha256:
+        raise ModelError(f"{folder}: was made from another {bundle['model']} than the one in {manifest.folder}; prepare it again")
+    hef = folder / result["hef"]
+    if not hef.is_file() or hef.stat().st_size != result["bytes"] or sha256(hef) != result["sha256"]:
+        raise ModelError(f"{hef}: expected {result['bytes']:,} bytes with sha256 {result['sha256'][:12]}…; copy the bundle again")
+    source = manifest.artifact("float32")
+    target = manifest.folder / f"{manifest.name}_{result['arch']}.hef"
+    artifact = Artifact(
+        path=target,
+        sha256=result["sha256"],
+        bytes=result["bytes"],
+        input=replace(source.input, dtype="uint8", scale=1.0, offset=0.0),
+        outputs=result["outputs"],
+        emits=source.emits,
+        compiler={key: result[key] for key in ("arch", "compiler", "runtime", "gates", "downgrades")},
+    )
+    updated = replace(manifest, artifacts={**manifest.artifacts, result["arch"]: artifact})
+    part = target.with_suffix(".hef.part")
+    try:
+        shutil.copyfile(hef, part)
+        part.replace(target)
+        write_manifest(updated)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{manifest.folder}: the HEF cannot be written ({error.strerror}); nothing was registered") from error
+    return updated
+
+
+def _result(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: is not compiled yet (no result.json); run its compile.py where the compiler is") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: result.json cannot be read ({error}); copy the bundle again") from error

@@ -1,0 +1,244 @@
+"""The compiler step, on a double of the compiler (tests/doubles/hailo_sdk_client)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_model import write_model
+
+from deploy.bundle import model_script, read_bundle, read_calibration, write_bundle
+from deploy.cli import compile_command
+from deploy.graph import read_graph, without_rescaling
+from deploy.parity import Pair, check, compare
+from deploy.preflight import check_calibration, preflight, worst
+from edge_app.errors import CalmcamError, InputError, ModelError
+from edge_app.manifest import find_model, read_manifest, verify
+
+CASES = Path(__file__).parent / "cases"
+DOUBLES = Path(__file__).parent / "doubles"
+GRAPH = read_graph(CASES / "two_heads_float32.tflite")
+CROPS = np.random.default_rng(1).integers(0, 256, (1024, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "small")
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    path = tmp_path / "calibration.npz"
+    np.savez(path, crops=CROPS)
+    return path
+
+
+def calmcam_compile(*arguments, **env):
+    """The command in a process of its own, with the compiler's double on its path."""
+    code = "from deploy.cli import compile_command; from edge_app.cli import cli; cli(prog_name='calmcam')"
+    path = os.pathsep.join([str(DOUBLES), str(DOUBLES.parent.parent)])
+    command = [sys.executable, "-c", code, "compile", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, **env})
+
+
+def test_the_graph_knows_its_layers_and_its_rescaling():
+    assert [layer.operator for layer in GRAPH.body()][:2] == ["CONV_2D", "CONV_2D"]
+    assert GRAPH.layers[GRAPH.outputs["mood"]].output == (1, 3)
+    assert GRAPH.scale == pytest.approx([1 / 127.5] * 3)
+    assert GRAPH.offset == pytest.approx([-1] * 3)
+    assert GRAPH.macs == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 64 * 4
+
+
+def test_without_rescaling_starts_with_the_first_convolution(tmp_path):
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(without_rescaling(GRAPH.path))
+    cut = read_graph(path)
+    assert (cut.rescaling, len(cut.layers)) == (0, len(GRAPH.layers) - 2)
+    with pytest.raises(ModelError, match="nothing to cut"):
+        without_rescaling(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\0\0\0\0TFL3" + b"\xff" * 64])
+def test_what_is_no_tflite_is_refused(tmp_path, content):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="flatbuffer"):
+        read_graph(path)
+
+
+def test_a_plain_network_passes_the_preflight():
+    verdicts = preflight(GRAPH, "hailo8", CROPS)
+    assert worst(verdicts) == "ok"
+    assert all(verdict.source for verdict in verdicts)
+
+
+def test_an_int8_file_is_refused_by_the_preflight():
+    verdicts = preflight(read_graph(CASES / "two_heads.tflite"), "hailo8", CROPS)
+    assert any(verdict.state == "refused" and "float32" in verdict.text for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("crops", "state", "says"),
+    [
+        (None, "warning", "no crops"),
+        (CROPS[:64], "refused", "64 crops"),
+        (CROPS[..., :1], "refused", "expected crops (N, 32, 32, 3)"),
+        (CROPS.astype(np.float32), "refused", "uint8"),
+        (np.zeros_like(CROPS), "refused", "span 0 of 255"),
+        (np.repeat(CROPS[:8], 128, axis=0), "warning", "8 of 1024"),
+    ],
+    ids=["none", "few", "shape", "dtype", "range", "repeats"],
+)
+def test_calibration_crops_are_judged(crops, state, says):
+    verdicts = check_calibration(GRAPH, crops)
+    assert worst(verdicts) == state
+    assert says in " ".join(verdict.text for verdict in verdicts)
+
+
+def test_the_model_script_undoes_the_rescaling():
+    lines = model_script(GRAPH, 1024, 1).splitlines()
+    assert lines[0] == "normalization1 = normalization([127.5, 127.5, 127.5], [127.5, 127.5, 127.5])"
+    assert "calibset_size=1024" in lines[1]
+    assert "compression_level=0" in lines[2]
+
+
+def test_a_bundle_is_whole_and_checks_itself(model, tmp_path):
+    folder = write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "bundle")
+    names = {"README.md", "bundle.json", "calibration.npy", "compile.py", "expected.npz", "model.alls", "model.tflite"}
+    assert {path.name for path in folder.iterdir()} == names
+    done = subprocess.run([sys.executable, folder / "compile.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mood: 64 crops give the expected outputs" in done.stdout
+    (folder / "model.alls").write_text("tampered")
+    done = subprocess.run([sys.executable, folder / "compile.py", "--check"], capture_output=True, text=True)
+    assert (done.returncode, "model.alls: missing or changed" in done.stderr) == (1, True)
+
+
+def test_an_existing_folder_is_never_written_over(model, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InputError, match="already there"):
+        write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "bundle")
+
+
+def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tmp_path):
+    record = tmp_path / "calls"
+    done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", DFC_RECORD=str(record))
+    assert done.returncode == 0, done.stderr + done.stdout
+    manifest = read_manifest(model / "manifest.json")
+    artifact = manifest.artifact("hailo8")
+    verify(artifact)
+    # the double gives its outputs as tease, mood: only their values tell which is which
+    assert artifact.outputs == {"tease": "small/fc1", "mood": "small/fc2"}
+    assert artifact.input.dtype == "uint8"
+    assert artifact.compiler["gates"]["quantized"]["mood"]["agreement"] == 1
+    calls = record.read_text().splitlines()
+    steps = ["translate_tf_model model.tflite", "save_har 1_parsed.har", "infer native", "load_model_script"]
+    steps += ["optimize_full_precision", "infer fp_optimized", "save_har 2_optimised.har", "optimize (1024, 32, 32, 3)"]
+    assert calls[1:] == [*steps, "save_har 3_quantised.har", "infer quantized", "compile", "save_har 4_compiled.har"]
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"DFC_FAIL": "translate_tf_model"}, "parse failed: RuntimeError"),
+        ({"DFC_FAIL": "optimize_full_precision"}, "optimise in full precision failed"),
+        ({"DFC_FAIL": "optimize"}, "quantise failed"),
+        ({"DFC_FAIL": "compile"}, "compile failed"),
+        ({"DFC_KILL": "optimize"}, "ended with code -9"),
+        ({"DFC_SAY": "Reducing optimization level to 0 (no GPU)"}, "downgraded silently"),
+        ({"DFC_SAY": "Assigning 4bit weights to layer conv4"}, "downgraded silently"),
+        ({"DFC_COLLAPSE": "1"}, "agrees on"),
+    ],
+    ids=lambda value: "-".join(value.values())[:20] if isinstance(value, dict) else "",
+)
+def test_a_failed_build_registers_nothing(model, calibration, tmp_path, env, says):
+    before = (model / "manifest.json").read_bytes()
+    done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", **env)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (model / "manifest.json").read_bytes() == before
+    assert not list(model.glob("*.hef*"))
+
+
+def test_a_downgrade_can_be_allowed_and_is_written_down(model, calibration, tmp_path):
+    env = {"DFC_SAY": "Reducing optimization level to 0 (no GPU)"}
+    done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", "--allow-downgrade", **env)
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(model / "manifest.json").artifact("hailo8").compiler["downgrades"] == [env["DFC_SAY"]]
+
+
+def test_without_the_compiler_the_sentence_names_it(model, calibration, tmp_path):
+    command = ["compile", str(model), "--calibration", str(calibration), "-o", str(tmp_path / "b")]
+    code = "from edge_app.cli import cli; cli(prog_name='calmcam')"
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the Dataflow Compiler is not here" in done.stderr
+
+
+def test_a_carried_bundle_comes_back(model, calibration, tmp_path):
+    folder = tmp_path / "bundle"
+    prepared = calmcam_compile(model, "--calibration", calibration, "-o", folder, "--prepare")
+    assert prepared.returncode == 0, prepared.stderr
+    early = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
+    assert "not compiled yet" in str(early.exception)
+    env = {**os.environ, "PYTHONPATH": str(DOUBLES)}
+    subprocess.run([sys.executable, folder / "compile.py"], env=env, check=True, capture_output=True)
+    done = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
+    assert done.exit_code == 0, done.output
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    hef = folder / json.loads((folder / "result.json").read_text())["hef"]
+    hef.write_bytes(hef.read_bytes()[:-1])
+    broken = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
+    assert "copy the bundle again" in str(broken.exception)
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"bundle": 2}'])
+def test_what_is_no_bundle_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "bundle.json").write_text(content)
+    with pytest.raises(ModelError, match="bundle"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04broken"])
+def test_what_is_no_calibration_file_is_refused(tmp_path, content):
+    path = tmp_path / "c.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="expected an .npz"):
+        read_calibration(path)
+
+
+def test_the_bundled_models_preflight_has_no_warning():
+    manifest = find_model("emotions")
+    shape = manifest.artifact("float32").input
+    crops = np.random.default_rng(0).integers(0, 256, (1024, shape.height, shape.width, shape.channels), np.uint8)
+    assert worst(preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)) == "ok"
+
+
+def pairs(agree, n=20):
+    right, wrong = np.float32([0.9, 0.1]), np.float32([0.1, 0.9])
+    return [Pair(str(i), right, right if i < agree else wrong, 0) for i in range(n)]
+
+
+def test_parity_counts_flips_and_finds_the_worst():
+    found = compare(["happy", "sad"], pairs(agree=18))
+    assert found.flips() == {"happy": 2, "sad": 0}
+    assert found.summary()["accuracy_b"] == 0.9
+    assert found.worst(1)[0] == ("18", pytest.approx(0.8))
+
+
+def test_the_gate_fails_beyond_its_limits():
+    check(compare(["happy", "sad"], pairs(agree=20)), 0.99, 0.0)
+    with pytest.raises(CalmcamError, match="agree on 90.00%"):
+        check(compare(["happy", "sad"], pairs(agree=18)), 0.95, 1.0)
+    with pytest.raises(CalmcamError, match="10.00% less accurate"):
+        check(compare(["happy", "sad"], pairs(agree=18)), 0.5, 0.05)
+    with pytest.raises(CalmcamError, match="found none"):
+        compare(["happy", "sad"], [])
