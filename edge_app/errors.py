@@ -64,10 +64,10 @@ class OutputError(InputError):
     """An output cannot be written."""
 
     @classmethod
-    def of(cls, path: str | Path, error: OSError) -> OutputError:
-        """What the operating system says about `path`, with what to do about it."""
-        do = _WRITE_HINTS.get(error.errno or 0, "name another place with -o")
-        return cls(f"{path}: cannot be written ({error.strerror or error}); {do}")
+    def of(cls, path: str | Path, error: Exception) -> OutputError:
+        """What an OSError, or another error with `errno` and `strerror`, says about `path`, and what to do about it."""
+        do = _WRITE_HINTS.get(getattr(error, "errno", None) or 0, "name another place with -o")
+        return cls(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); {do}")
 
 
 class BackendError(CalmcamError):

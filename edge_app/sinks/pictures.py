@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -57,5 +58,6 @@ class Sink:
         except cv2.error as error:  # too large for the format
             raise OutputError(f"{path}: cannot be written ({error.err}); try a format for larger pictures") from error
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise OutputError.of(path, error) from error

@@ -143,7 +143,8 @@ class _File:
         finally:
             with suppress(OSError):
                 file.close()
-            self._part.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
     @property
     def _part(self) -> Path:

@@ -23,6 +23,7 @@ TICKS = 360_000  # per second: whole for 24, 25, 30, 50, 60 fps, for each of the
 BT601 = 6  # ISO 23091-2: what OpenCV's conversion to YUV is
 HELD_BY_MP4 = frozenset("aac ac3 alac eac3 flac mp2 mp3 opus".split())
 SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
+_REFUSED = (OSError, av.FFmpegError)
 _SECOND = 1_000_000_000
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
 _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
@@ -79,7 +80,7 @@ class Sink:
             if self._container is None:
                 self._open(image.shape[1], image.shape[0])
             self._push(image, result.frame.time_ns - self._start_ns, result.frame.duration_ns)
-        except OSError as error:  # PyAV's errors are OSErrors too
+        except _REFUSED as error:
             self._failed = True
             raise OutputError.of(self._path, error) from error
         except CalmcamError:
@@ -92,14 +93,15 @@ class Sink:
                 self._finish(broken_off=exc_type is not None)
                 self._close()
                 os.replace(self._part, self._path)
-        except OSError as error:
+        except _REFUSED as error:
             raise OutputError.of(self._path, error) from error
         finally:
             self._abandon()
 
     def _open(self, width: int, height: int) -> None:
         self._size = width + width % 2, height + height % 2
-        self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
+        muxing = {"movflags": "+faststart", "movie_timescale": str(TICKS)}
+        self._container = av.open(f"file:{self._part}", "w", format="mp4", options=muxing)
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"
@@ -149,10 +151,11 @@ class Sink:
         """Let go of everything; what was not completed is removed."""
         if self._sound:
             self._sound.close()
-        with suppress(OSError):
+        with suppress(*_REFUSED):
             if self._container:
                 self._close()
-        self._part.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
         self._pending = self._sound = None
 
 
@@ -163,7 +166,7 @@ class _Sound:
         self._path, self._start_ns, self._end_ns = path, start_ns, end_ns
         try:
             self._container = av.open(f"file:{path}", metadata_errors="replace")
-        except OSError as error:
+        except _REFUSED as error:
             raise SourceError(f"{path}: its sound cannot be read ({error.strerror}); try --no-audio") from error
         self._stream = self._container.streams.best("audio")
         if self._stream is not None and self._stream.codec_context is None:
