@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0  # s between attempts, doubled each time
 _LONGEST_RATE = 240  # frames per second; above it the header's rate is a clock's, not a camera's
-# Options that a protocol does not know are left aside by libav. UDP keeps 188 KiB per 1000 packets of fifo_size.
+# Options that a protocol does not know are left aside by libav. "fflags nobuffer" is missing on purpose: it throws the
+# packets of probing away, often the first key frame, and saves nothing where a reader empties every buffer at once.
 _OPTIONS = {
     "rtsp_transport": "tcp",
-    "fflags": "nobuffer",
     "analyzeduration": "1000000",
     "max_delay": "500000",
     "fifo_size": "50000",
