@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import av
+import pytest
+from click.testing import CliRunner
+from clips import times, write_clip
+from small_model import write_model
+
+from edge_app.cli import cli
+
+ROOT = Path(__file__).parent.parent
+ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("material")
+    write_model(folder / "model")
+    write_clip(folder / "clip.mp4", frames=20, sound=True)
+    write_clip(folder / "clip.avi", frames=8)
+    shutil.copyfile(ASTRONAUT, folder / "face.jpg")
+    return folder
+
+
+@pytest.fixture
+def annotate(material, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def call(*arguments):
+        return CliRunner().invoke(cli, ["annotate", "--model", str(material / "model"), *map(str, arguments)])
+
+    return call
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_videos_and_pictures_to_copies_results_and_a_table(annotate, material, tmp_path):
+    result = annotate(material / "clip.mp4", material / "clip.avi", material / "face.jpg")
+    folder = tmp_path / "runs" / "annotate" / "clip"
+    assert result.exit_code == 0, result.output
+    assert names(folder) == ["clip.mp4", "clip_2.mp4", "face.jpg", "results.csv", "results.jsonl", "run.json"]
+    assert [line["source"] for line in lines(folder)] == ["clip.mp4"] * 20 + ["clip.avi"] * 8 + ["face.jpg"]
+    rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) >= 29 and {row["source"] for row in rows} == {"clip.mp4", "clip.avi", "face.jpg"}
+    assert "clip.avi" in result.stdout and "results in runs/annotate/clip" in result.stdout
+    run = json.loads((folder / "run.json").read_text())
+    assert run["report"]["frames"] == 29 and len(run["model"]["sha256"]) == 64 and run["device"] == "cpu"
+    assert [file["frames"] for file in run["files"]] == [20, 8, 1]
+
+
+def test_the_copy_keeps_time_and_sound(annotate, material, tmp_path):
+    annotate(material / "clip.mp4", "-o", tmp_path / "out")
+    copy = tmp_path / "out" / "clip.mp4"
+    assert times(copy) == pytest.approx(times(material / "clip.mp4"), abs=1e-4)
+    with av.open(str(copy)) as container:
+        assert len(container.streams.audio) == 1 and container.streams.video[0].codec_context.name == "h264"
+
+
+def test_the_sound_can_be_left_out(annotate, material, tmp_path):
+    annotate(material / "clip.mp4", "-o", tmp_path / "out", "--no-audio")
+    with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_a_part_and_a_stride_keep_the_clock_of_the_file(annotate, material, tmp_path):
+    result = annotate(material / "clip.mp4", "-o", tmp_path / "out", "--start", "0:00.2", "--end", "0.6", "--vid-stride", 2)
+    assert result.exit_code == 0, result.output
+    assert [(line["frame"], line["t"]) for line in lines(tmp_path / "out")] == [(n, n / 25) for n in (5, 7, 9, 11, 13)]
+    assert times(tmp_path / "out" / "clip.mp4") == pytest.approx([0, 0.08, 0.16, 0.24, 0.32], abs=1e-4)
+
+
+def test_results_only(annotate, material, tmp_path):
+    result = annotate(material / "clip.avi", "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 0
+    assert names(tmp_path / "out") == ["results.csv", "results.jsonl", "run.json"]
+
+
+def test_a_bad_input_does_not_stop_the_rest(annotate, material, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("hello")
+    result = annotate(bad, material / "face.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "bad.mp4: expected a video" in result.stderr and "(failed)" in result.stdout
+    assert names(tmp_path / "out") == ["face.jpg", "results.csv", "results.jsonl", "run.json"]
+
+
+def test_what_can_be_read_of_a_cut_file_is_kept_and_said(annotate, material, tmp_path):
+    whole = write_clip(tmp_path / "whole.mkv", frames=50)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    result = annotate(cut, material / "face.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "(broke off)" in result.stdout and "cut off" in result.stderr
+    assert 20 < len(times(tmp_path / "out" / "cut.mp4")) < 50
+
+
+def test_a_folder_is_worked_through_and_inputs_stay_as_they_were(annotate, material, tmp_path):
+    before = {path.name: path.read_bytes() for path in material.iterdir() if path.is_file()}
+    result = annotate(material, "-o", tmp_path / "out", "--no-video")
+    assert result.exit_code == 0
+    assert {line["source"] for line in lines(tmp_path / "out")} == {"clip.mp4", "clip.avi", "face.jpg"}
+    assert {path.name: path.read_bytes() for path in material.iterdir() if path.is_file()} == before
+
+
+def test_a_second_run_gets_a_folder_of_its_own(annotate, material, tmp_path):
+    for _ in range(2):
+        annotate(material / "face.jpg")
+    assert names(tmp_path / "runs" / "annotate") == ["face", "face2"]
+
+
+def test_a_full_folder_is_refused_unless_allowed(annotate, material, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "face.jpg").write_text("dear")
+    assert annotate(material / "face.jpg", "-o", out).exit_code == 2
+    assert (out / "face.jpg").read_text() == "dear" and names(out) == ["face.jpg"]
+    assert annotate(material / "face.jpg", "-o", out, "--exist-ok").exit_code == 0
+    assert (out / "face.jpg").stat().st_size > 1000
+
+
+def test_an_output_never_replaces_an_input(annotate, material, tmp_path):
+    shutil.copyfile(material / "face.jpg", tmp_path / "face.jpg")
+    before = (tmp_path / "face.jpg").read_bytes()
+    result = annotate("face.jpg", "-o", ".", "--exist-ok")
+    assert result.exit_code == 2 and "would replace the input" in result.stderr
+    assert (tmp_path / "face.jpg").read_bytes() == before
+
+
+def test_faces_are_pixelated_on_request(annotate, material, tmp_path):
+    import cv2
+    import numpy as np
+
+    annotate(material / "face.jpg", "-o", tmp_path / "out", "--blur", "--labels", "ko")
+    copy, original = (cv2.imread(str(folder / "face.jpg")) for folder in (tmp_path / "out", material))
+    eyes = np.s_[100:140, 190:260]
+    assert cv2.Laplacian(copy[eyes], cv2.CV_64F).var() < cv2.Laplacian(original[eyes], cv2.CV_64F).var() / 2
+
+
+def test_an_end_before_the_start_is_refused(annotate, material):
+    result = annotate(material / "clip.mp4", "--start", 3, "--end", 2)
+    assert result.exit_code == 2 and "expected a time after --start" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_files(material, tmp_path, number, code):
+    write_clip(tmp_path / "long.avi", frames=1500, size=(64, 48))
+    command = [sys.executable, "-m", "edge_app", "annotate", "--model", material / "model", "-o", tmp_path / "out"]
+    command += [tmp_path / "long.avi", material / "clip.mp4"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        part, wait = tmp_path / "out" / "long.mp4.part", threading.Event()
+        while process.poll() is None and not (part.exists() and part.stat().st_size):
+            wait.wait(0.01)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "(stopped)" in said
+    assert names(tmp_path / "out") == ["long.mp4", "results.csv", "results.jsonl", "run.json"]
+    assert 0 < len(times(tmp_path / "out" / "long.mp4")) == len(lines(tmp_path / "out")) < 1500
