@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from .background import Background
+from .devices import Backend
 from .errors import CalmcamError, SettingsError, SourceError
 from .geometry import iou
 from .heads import probabilities
@@ -30,16 +31,6 @@ FACE_SIDE = 400  # px, longer side of the face picture on the canvas
 
 T = TypeVar("T")
 Read = Callable[[Path], np.ndarray]  # a file to (H, W, 3) uint8 RGB; SourceError when it is no picture
-
-
-class Backend(Protocol):
-    """What opens an artifact; see `edge_app/backends`."""
-
-    device: str
-
-    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,136 @@
+"""The models that are there: read, ranked by their own scores, and tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import BackendError, CalmcamError, MissingPackage, ModelError
+from .heads import probabilities
+from .manifest import Artifact, Manifest, find_model, installed, read_manifest, verify
+
+CARD = "CARD.md"
+_PREFERRED = (("split", "test"), ("metric", "accuracy"))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model folder."""
+
+    folder: Path
+    manifest: Manifest | None  # None when it does not hold
+    problem: str = ""  # why not
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of trying one file of a model."""
+
+    model: str
+    variant: str
+    good: bool
+    text: str
+
+
+def entries(place: Path | None = None) -> list[Entry]:
+    """The installed models, or those of a folder: it may be a model's own or hold models; broken ones too."""
+    if place is None:
+        return [_entry(folder) for folder in installed().values()]
+    if (place / "manifest.json").exists() or place.name == "manifest.json":
+        return [_entry(place if place.is_dir() else place.parent)]
+    folders = [path.parent for path in sorted(place.glob("*/manifest.json"))]
+    if not folders:
+        raise ModelError(
+            f"{place}: no model there; expected a folder with a manifest.json, or a folder of such folders"
+        )
+    return [_entry(folder) for folder in folders]
+
+
+def named(names: tuple[str, ...]) -> list[Entry]:
+    """The models of these names or folders, all installed ones for none; SettingsError for an unknown name."""
+    if not names:
+        return entries()
+    known = installed()
+    found: list[Entry] = []
+    for name in names:
+        if name in known:
+            found.append(_entry(known[name]))
+        elif Path(name).exists():
+            found += entries(Path(name))
+        else:
+            find_model(name)  # raises, naming the nearest
+    return found
+
+
+def best_score(manifest: Manifest) -> Mapping[str, Any] | None:
+    """The score to show for a model: on the test part, accuracy, the highest; None when its manifest has none."""
+    if not manifest.scores:
+        return None
+    return max(manifest.scores, key=lambda s: (*(s[key] == value for key, value in _PREFERRED), s["value"]))
+
+
+def score_text(score: Mapping[str, Any] | None) -> str:
+    """A score with its sample size and 95 % interval in words."""
+    if score is None:
+        return "not stated"
+    low_high = score.get("interval")
+    interval = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
+    return f"{score['metric']} {score['value']:.3f}{interval}, {score['split']} n={score['n']:,}, {score['variant']}"
+
+
+def trials(
+    manifest: Manifest, open_backend: Callable[[Artifact], Any], open_detector: Callable[[Path], Any]
+) -> Iterator[Trial]:
+    """Try every file: size and hash, then load it and let it answer a grey picture."""
+    for variant, artifact in manifest.artifacts.items():
+        try:
+            text = _tried(manifest, artifact, open_backend, open_detector)
+        except CalmcamError as error:
+            yield Trial(manifest.name, variant, False, str(error))
+        else:
+            yield Trial(manifest.name, variant, True, text)
+
+
+def _entry(folder: Path) -> Entry:
+    try:
+        return Entry(folder, read_manifest(folder / "manifest.json"))
+    except CalmcamError as error:
+        return Entry(folder, None, str(error))
+
+
+def _tried(manifest: Manifest, artifact: Artifact, open_backend: Callable, open_detector: Callable) -> str:
+    verify(artifact)
+    if not manifest.heads:
+        open_detector(artifact.path).close()
+        return "hash agrees, loads"
+    try:
+        backend = open_backend(artifact)
+    except (BackendError, MissingPackage) as error:
+        if artifact.path.suffix != ".hef":
+            raise
+        return f"hash agrees; not loaded: {error}"
+    try:
+        _answer(manifest, artifact, backend)
+    finally:
+        backend.close()
+    return f"hash agrees, loads, answers ({backend.device})"
+
+
+def _answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
+    spec = artifact.input
+    grey = np.full((1, spec.height, spec.width, spec.channels), 128, spec.dtype)
+    outputs = backend.infer(grey)
+    for head in manifest.heads:
+        values = outputs[artifact.outputs[head.name]].reshape(1, -1)
+        expected = 1 if head.kind == "sigmoid" else len(head.labels)
+        if values.shape[1] != expected:
+            raise ModelError(
+                f"{artifact.path}: head {head.name!r}: expected {expected} values for {head.kind} over "
+                f"{len(head.labels)} labels, got {values.shape[1]}; export the model again"
+            )
+        if not np.isfinite(probabilities(head, values, softmax_inside=artifact.emits == "probabilities")).all():
+            raise ModelError(f"{artifact.path}: head {head.name!r}: gave no numbers (NaN); export the model again")
