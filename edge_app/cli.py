@@ -29,8 +29,8 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "demo": ("edge_app.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
     "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
     "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
-    "compile": ("deploy.cli:compile", "Compile a model for a Hailo accelerator.", ""),
-    "parity": ("deploy.cli:parity", "Compare a compiled model with its source.", ""),
+    "compile": ("deploy.cli:compile_command", "Compile a model for a Hailo accelerator.", ""),
+    "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),
 }
 
 

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import importlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from edge_app import cli as module
+from edge_app.cli import COMMANDS, cli
+from edge_app.errors import BackendError, SourceError
+from edge_app.options import Seconds, Signals
+from edge_app.run import Stop
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"numpy", "cv2", "av", "mediapipe", "ai_edge_litert", "tensorflow", "keras", "rich", "jsonschema", "PIL"}
+
+
+def calmcam(*arguments):
+    return CliRunner().invoke(cli, arguments)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """`calmcam live` that raises what it is given."""
+
+    def install(error):
+        @click.command()
+        def fails():
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("edge_app.live"), "live", fails)
+
+    return install
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy():
+    code = "import sys, edge_app.cli as c; c.cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(f"  {name} " in run.stdout for name in COMMANDS)
+    assert not HEAVY & {name.partition(".")[0] for name in run.stdout.splitlines()[-1].split()}
+
+
+def test_help_comes_at_once():
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "edge_app", "--help"], cwd=ROOT, capture_output=True, check=True)
+        taken.append(time.perf_counter() - begun)
+    assert min(taken) < 0.3
+
+
+@pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if entry[0].startswith("edge_app")])
+def test_every_command_of_the_edge_has_help(name):
+    result = calmcam(name, "--help")
+    assert result.exit_code == 0 and result.output.startswith(f"Usage: cli {name}")
+    assert "--log-level" in result.output
+
+
+def test_an_unknown_command_names_the_nearest():
+    result = calmcam("anotate", "x.mp4")
+    assert result.exit_code == 2 and "unknown command 'anotate'; did you mean 'annotate'?" in result.stderr
+
+
+def test_an_unknown_option_names_the_nearest():
+    result = calmcam("annotate", "--modle", "x", "y")
+    assert result.exit_code == 2 and "--model" in result.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(SourceError("a.mp4: no\n such file"), 2), (BackendError("lost"), 1)])
+def test_our_errors_become_a_sentence_and_an_exit_code(failing, error, code):
+    failing(error)
+    result = calmcam("live")
+    assert result.exit_code == code
+    assert result.stderr == f"Error: {' '.join(str(error).split())}\n"
+
+
+@pytest.mark.parametrize("arguments", [("-v", "live"), ("live", "-v")])
+def test_with_v_comes_the_traceback(failing, arguments):
+    failing(SourceError("no such file"))
+    result = calmcam(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr and result.stderr.endswith("Error: no such file\n")
+
+
+def test_what_nobody_expected_is_one_sentence_too(failing):
+    failing(ZeroDivisionError("division by zero"))
+    result = calmcam("live")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: unexpected ZeroDivisionError: division by zero (-v shows where)\n"
+
+
+def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(module.COMMANDS, "train", ("surely_absent.cli:train", "Train.", "train"))
+    result = calmcam("train")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: calmcam train needs the package 'surely_absent', which is not installed; pip install 'calmcam[train]'\n"
+    )
+    assert "train" in calmcam("--help").output
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_settings_file_may_be_named_before_and_after_the_command(tmp_path, place):
+    config = tmp_path / "c.toml"
+    config.write_text('model = "emotoins"')
+    arguments = ["--config", str(config), "annotate", "x.mp4"] if place == "before" else ["annotate", "x.mp4", "--config", str(config)]
+    result = calmcam(*arguments)
+    assert result.exit_code == 2 and "unknown model 'emotoins'" in result.stderr
+
+
+def test_version():
+    from edge_app import __version__
+
+    assert calmcam("--version").output == f"calmcam, version {__version__}\n"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("12", 12), ("1.5", 1.5), ("2:03", 123), ("1:00:00.25", 3600.25)])
+def test_times(text, seconds):
+    assert Seconds().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "soon", "1e3", "inf"])
+def test_what_is_no_time(text):
+    with pytest.raises(click.BadParameter, match="expected seconds or hh:mm:ss"):
+        Seconds().convert(text, None, None)
+
+
+def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
+    stop = Stop()
+    with Signals(stop) as signals:
+        assert signals.exit_code == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested and signals.exit_code == 143
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGINT)
+    assert ended.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
