@@ -13,12 +13,18 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from . import devices, plugins, runs
 from .card import Tally
 from .card_tables import show
-from .errors import OutputError
+from .errors import OutputError, SourceError
 from .evaluate import Ensemble, Member, Row, choose_head, rows
 from .labelled import Exclusions, Sample, labelled, read_exclusions
 from .manifest import find_model, verify
@@ -113,6 +119,8 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
             advance()
             if stop.requested:
                 break
+        if tally.unreadable and not len(tally):
+            raise SourceError(f"none of the {len(samples)} pictures can be read; {tally.unreadable[0][1]}")
     return tally
 
 

@@ -2,6 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -12,10 +18,8 @@ from PIL import Image
 from small_model import LABELS, write_model
 
 from edge_app import evaluate, plugins
-from edge_app.card import judge
 from edge_app.cli import cli
-from edge_app.errors import SettingsError, SourceError
-from edge_app.labelled import Exclusions, labelled, read_exclusions
+from edge_app.errors import SettingsError
 from edge_app.manifest import Head, find_model, sha256
 from edge_app.types import NO_FACES, Frame
 
@@ -60,78 +64,7 @@ def report(*words: object) -> dict:
     return json.loads(out)
 
 
-# the folder
-
-
-def test_labelled_knows_aliases_nested_files_and_hangul(data):
-    samples, left_out = labelled(data, LABELS)
-    assert (len(samples), left_out) == (12, 0)
-    assert [s.truth for s in samples if s.name.startswith("happiness/")] == [LABELS.index("happy")] * 4
-
-
-@pytest.mark.parametrize(
-    ("line", "left_out"),
-    [
-        ("기쁨 Sad1.png", 1),
-        ("inner/기쁨 neutral2.png", 1),
-        ("ad1.png", 0),
-        ("Sad/", 0),
-        ("# nothing", 0),
-        ("C:\\pictures\\기쁨 Sad1.png", 0),
-    ],
-)
-def test_excluded_by_name_path_end_or_folder(data, tmp_path, line, left_out):
-    (tmp_path / "out.txt").write_text(f"{line}\n\n", encoding="utf-8")
-    samples, found = labelled(data, LABELS, read_exclusions(tmp_path / "out.txt"))
-    assert found == left_out
-    assert len(samples) == (8 if line == "Sad/" else 12 - left_out)
-
-
-def test_excluded_by_content(data):
-    path = data / "Sad" / "inner" / "기쁨 Sad1.png"
-    twins = [p for p in data.rglob("*.png") if sha256(p) == sha256(path)]
-    samples, left_out = labelled(data, LABELS, Exclusions(digests=frozenset({sha256(path)})))
-    assert left_out == len(twins) == 3
-    assert len(samples) == 9
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        ([], "no class folders; expected one folder per class: happy, sad, neutral"),
-        (["happy"], "no picture in its class folders"),
-        (["hapy"], "has no class 'hapy'; did you mean 'happy'"),
-        (["happy", "contempt"], "leave it out with a line 'contempt/'"),
-        (["train", "test"], "holds the parts test, train, expected class folders"),
-    ],
-)
-def test_a_folder_that_is_no_labelled_folder_gets_a_sentence(tmp_path, make, sentence):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for name in make:
-        (folder / name).mkdir()
-    with pytest.raises(SourceError, match=sentence):
-        labelled(folder, LABELS)
-
-
-# the figures
-
-
-def test_a_face_not_found_is_an_error_and_lowers_recall():
-    sure, other = np.array([0.9, 0.1], np.float32), np.array([0.2, 0.8], np.float32)
-    judged = judge(np.array([0, 0, 0, 1]), [sure, None, other, other], ("a", "b"), 0.85)
-    assert judged["accuracy"] == {"value": 0.5, "interval": pytest.approx([0.15, 0.85], abs=0.01), "hits": 2, "n": 4}
-    assert judged["per_class"]["a"] == {"precision": 1.0, "recall": pytest.approx(1 / 3), "f1": 0.5, "support": 3}
-    assert judged["confusion"]["matrix"] == [[1, 1, 1], [0, 1, 0]]
-    assert judged["confusion"]["answers"] == ["a", "b", "not found"]
-    assert judged["macro_f1"]["value"] == pytest.approx((0.5 + 2 / 3) / 2)
-    assert judged["decided"]["share"] == pytest.approx(1 / 3)
-    assert judged["decided"]["accuracy"]["value"] == 1.0
-
-
-def test_nothing_found_is_no_crash():
-    judged = judge(np.array([0, 1]), [None, None], ("a", "b"), 0.5)
-    assert judged["accuracy"]["value"] == 0 and judged["not_found"] == 2 and judged["calibration"]["ece"] == 0
+# pictures and models
 
 
 def test_the_canvas_holds_the_picture_in_its_middle_and_the_detector_finds_it():
@@ -215,6 +148,32 @@ def test_unreadable_pictures_are_named_and_not_fatal(model, data):
     card = report(model, "--data", data)
     assert card["pictures"] == 12 and card["unreadable"]["count"] == 2
     assert [name for name, _ in card["unreadable"]["first"]] == ["Sad/empty.jpg", "Sad/text.png"]
+
+
+def test_nothing_readable_is_a_failure(model, tmp_path):
+    (tmp_path / "data" / "sad").mkdir(parents=True)
+    (tmp_path / "data" / "sad" / "text.png").write_text("this is no picture")
+    code, _, err = run(model, "--data", "data")
+    assert code == 2 and "none of the 1 pictures can be read" in err
+    assert not (tmp_path / "runs" / "evaluate" / "small").exists()
+
+
+def test_sigterm_leaves_nothing_half(model, data, tmp_path):
+    place = data / "Sad" / "many"
+    place.mkdir()
+    picture = (data / "Sad" / "inner" / "기쁨 Sad1.png").read_bytes()
+    for number in range(3000):
+        (place / f"{number}.png").write_bytes(picture)
+    words = [sys.executable, "-m", "edge_app", "evaluate", str(model), "--data", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
+        part = tmp_path / "runs" / "evaluate" / "small" / "predictions.csv.part"
+        deadline = time.monotonic() + 20
+        while not part.exists() and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 143, child.stderr.read()
+    assert not part.parent.exists()
 
 
 @pytest.mark.parametrize(
