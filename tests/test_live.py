@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from clips import times, write_clip
+from small_model import write_model
+
+from edge_app.cli import cli
+from edge_app.console import StatusLine, status_line, summary
+from edge_app.pace import Paced
+from edge_app.report import Report
+from edge_app.run import Stop, run
+from edge_app.sinks.null import Sink
+from edge_app.sources.synthetic import Source
+from edge_app.types import NO_FACES, Decision, Faces, Frame, Result, Status
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def live(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(Path(model).parent))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    return lambda *arguments: CliRunner().invoke(cli, ["live", "--model", model, *map(str, arguments)])
+
+
+def test_result_lines_on_standard_output_and_nothing_else_there(live, tmp_path):
+    result = live("--source", "synthetic", "--no-show", "--json", "--frames", 3)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 3 and all(line["faces"][0]["track_id"] == 1 for line in lines)
+    assert "3 frames in" in result.stderr and "dropped" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_display_it_says_so_and_goes_on(live):
+    result = live("--source", "synthetic", "--frames", 2)
+    assert result.exit_code == 0
+    assert "there is no display ($DISPLAY is not set); going on without a window\n" in result.stderr
+    assert "2 frames in" in result.stderr
+
+
+def test_saving_writes_video_results_and_record(live, tmp_path):
+    result = live("--source", "synthetic", "--no-show", "--save", "--frames", 10)
+    folder = tmp_path / "runs" / "live" / "synthetic"
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in folder.iterdir()) == ["annotated.mp4", "results.csv", "results.jsonl", "run.json"]
+    assert len(times(folder / "annotated.mp4")) == len((folder / "results.jsonl").read_text().splitlines()) >= 10
+    assert json.loads((folder / "run.json").read_text())["arguments"]["settings"]["source"] == "synthetic"
+
+
+def test_a_clip_plays_at_its_own_pace_and_ends(live, tmp_path):
+    write_clip(tmp_path / "clip.avi", frames=15, size=(160, 120), fps=30)
+    result = live("--source", "clip.avi", "--no-show", "--json")
+    assert result.exit_code == 0
+    stamps = [json.loads(line)["t"] for line in result.stdout.splitlines()]
+    assert stamps == sorted(stamps) and stamps[-1] == pytest.approx(14 / 30, abs=1e-4)
+
+
+def test_a_clip_can_go_round_and_round_until_its_time_is_over(live, tmp_path):
+    write_clip(tmp_path / "clip.avi", frames=6, size=(160, 120), fps=30)
+    result = live("--source", "clip.avi", "--no-show", "--json", "--loop", "--paced", 100, "--seconds", 1)
+    assert result.exit_code == 0
+    assert max(json.loads(line)["frame"] for line in result.stdout.splitlines()) > 20
+
+
+def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):
+    result = live("--source", tmp_path / "missing.mp4", "--no-show", "--save")
+    assert result.exit_code == 2 and "there is no such file" in result.stderr
+    assert list((tmp_path / "runs" / "live").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
+    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show", "--json"]
+    command += ["-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(10):
+            process.stdout.readline()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == code, said
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(times(tmp_path / "out" / "annotated.mp4")) == len(lines) >= 10
+    assert "frames in" in said and "Traceback" not in said
+
+
+class Ages(Sink):
+    def __enter__(self):
+        self.ages = []
+        return super().__enter__()
+
+    def write(self, result):
+        super().write(result)
+        self.ages.append(result.status.age_ms)
+
+
+def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
+    slow = 0.08  # s per frame, where a frame comes every 0.033 s
+    pause = threading.Event()
+
+    def detect(frame, faces):
+        return replace(NO_FACES, device="fake")
+
+    def classify(frame, faces):
+        pause.wait(slow)
+        return faces
+
+    sink = Ages()
+    source = Paced(Source(width=64, height=48, fps=30), seconds=2)
+    report = run(source, [("detect", detect), ("classify", classify)], [sink], live=True)
+    assert report.dropped > 20 and report.frames + report.dropped >= 59
+    assert statistics.median(sink.ages) <= 2 * slow * 1e3
+
+
+def result(faces, *, state="cpu"):
+    import numpy as np
+
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam0")
+    return Result(frame, faces, {}, Status(29.96, 11.2, 3, state))
+
+
+def test_the_status_line_says_what_the_faces_express():
+    import numpy as np
+
+    said = (Decision("happy", 0.81, {}), Decision("unsure", 0.4, {}, True, "small"))
+    faces = Faces(np.zeros((2, 4), np.float32), np.zeros(2, np.float32), decisions=said)
+    line = status_line(result(faces), "reconnecting")
+    assert line == "cam0 · reconnecting · 30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure"
+    assert status_line(result(NO_FACES)).endswith("0 faces")
+
+
+def test_the_status_line_stops_the_run_after_so_many_results():
+    stop = Stop()
+    with StatusLine(None, stop, frames=2) as line:
+        line.write(result(NO_FACES))
+        assert not stop.requested
+        line.write(result(NO_FACES))
+    assert stop.requested
+
+
+def test_the_summary_counts():
+    report = Report(frames=30, dropped=2, faces=28, seconds=1.0)
+    report.labels.update({"happy": 21, "sad": 7})
+    report.devices["cpu"] = 30
+    report.spans_ms["age"] = [10.0, 12.0]
+    text = summary(report)
+    assert "30 frames in 1.0 s · 30.0 fps" in text and "dropped 2" in text and "happy 75 %, sad 25 %" in text
+    assert summary(Report()) == "no frame in 0.0 s"
