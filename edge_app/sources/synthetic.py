@@ -76,7 +76,8 @@ class Source:
             begun = time.perf_counter()
             image = self.render(index)
             cost = (time.perf_counter() - begun) * 1e3
-            yield Frame(image, index, round(index * 1e9 / self.fps), self.name, decode_ms=cost)
+            moment, end = round(index * 1e9 / self.fps), round((index + 1) * 1e9 / self.fps)
+            yield Frame(image, index, moment, self.name, decode_ms=cost, duration_ns=end - moment)
             index += 1
 
     def render(self, index: int) -> np.ndarray:

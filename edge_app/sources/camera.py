@@ -1,0 +1,229 @@
+"""USB cameras through OpenCV's V4L2 reader, and what the kernel knows of them (linux/videodev2.h)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import SourceError
+from ..types import Frame
+
+log = logging.getLogger(__name__)
+
+_QUERYCAP, _ENUM_FMT, _REQBUFS, _ENUM_FRAMESIZES = 0x80685600, 0xC0405602, 0xC0145608, 0xC02C564A
+_CAPTURE, _MEMORY_MMAP, _DISCRETE = 1, 1, 1  # of V4L2_CAP_, V4L2_BUF_TYPE_, V4L2_MEMORY_ and V4L2_FRMSIZE_TYPE_
+_BAD_PICTURES = 30  # in a row: damaged MJPG frames happen on a poor cable, a second of them is a failure
+_RELEASE_PATIENCE = 1.5  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One capture device of this machine."""
+
+    path: str
+    name: str
+    driver: str = ""
+    formats: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()  # ("MJPG", ((1280, 720), ...)), largest first
+    problem: str = ""  # why it cannot be asked; "" when it can
+
+
+class Source:
+    """Frames of a camera as they come. MJPG is asked for first: raw formats do not fit 720p at 30 fps through USB 2.
+
+    Size and rate are wishes; what the camera gives is in `size` and `fps` and in the log.
+    """
+
+    live = True
+    frames: int | None = None
+
+    def __init__(self, device: str = "0", *, width: int = 1280, height: int = 720, fps: float = 30) -> None:
+        self.path = f"/dev/video{device}" if device.isdecimal() else device
+        self.name = Path(self.path).name
+        self.fps: float | None = None
+        self.size: tuple[int, int] | None = None
+        self._wish = (width, height, fps)
+        self._lock = threading.Lock()  # the camera is never released while another thread reads
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Source:
+        self._stopped.clear()
+        _check(self.path)
+        self._capture = self._opened()
+        if not self._capture.grab():
+            self._capture.release()
+            raise SourceError(f"{self.path}: the camera opens but gives no picture; {_who_uses(self.path)}")
+        self._started = time.monotonic_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        if self._lock.acquire(timeout=_RELEASE_PATIENCE):
+            self._capture.release()
+            self._lock.release()
+        else:
+            log.warning("%s: the camera does not answer; it is released when it does", self.path)
+
+    def stop(self) -> None:
+        """End the iteration; safe from another thread."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, bad = 0, 0
+        while not self._stopped.is_set():
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                came = self._capture.grab()
+                arrived, begun = time.monotonic_ns(), time.perf_counter()
+                image = self._picture() if came else None
+            bad = 0 if image is not None else bad + 1
+            if not came or bad > _BAD_PICTURES:
+                self._lost(index)
+                return
+            if image is not None:
+                cost = (time.perf_counter() - begun) * 1e3
+                yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
+            index += 1
+
+    def _opened(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)
+        if not capture.isOpened():
+            raise SourceError(f"{self.path}: the camera cannot be opened; {_who_uses(self.path)}")
+        width, height, fps = self._wish
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))  # before the size, which depends on it
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        capture.set(cv2.CAP_PROP_FPS, fps)
+        self.size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self.fps = capture.get(cv2.CAP_PROP_FPS) or None
+        code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
+        asked, got = f"{width}x{height} {fps:g} fps MJPG", f"{self.size[0]}x{self.size[1]} {self.fps or 0:g} fps {code}"
+        log.info("%s: asked for %s, got %s", self.path, asked, got)
+        return capture
+
+    def _picture(self) -> np.ndarray | None:
+        good, image = self._capture.retrieve()
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.size else None
+
+    def _lost(self, index: int) -> None:
+        """Raise for a camera that failed; after a stop the failure is ours, the camera is let go."""
+        if self._stopped.is_set():
+            self._capture.release()
+            return
+        what = "does not answer any more" if Path(self.path).exists() else "was unplugged"
+        raise SourceError(f"{self.path}: the camera {what}, after {index} frames; check the cable, then start again")
+
+
+def cameras() -> list[Camera]:
+    """The capture devices of this machine, in the order of their numbers."""
+    nodes = [path for path in Path("/dev").glob("video*") if path.name[5:].isdecimal()]
+    found = (_describe(str(path)) for path in sorted(nodes, key=lambda path: int(path.name[5:])))
+    return [camera for camera in found if camera]
+
+
+def _describe(path: str) -> Camera | None:
+    """What one node says about itself; None for a node that gives no pictures (metadata, codecs)."""
+    try:
+        node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError as error:
+        label = Path("/sys/class/video4linux") / Path(path).name / "name"
+        name = label.read_text(encoding="utf-8").strip() if label.is_file() else Path(path).name
+        return Camera(path, name, problem=os.strerror(error.errno or 0))
+    try:
+        driver, name, captures = _capability(node)
+        return Camera(path, name, driver, tuple(_formats(node))) if captures else None
+    except OSError as error:
+        return None if error.errno == errno.ENOTTY else Camera(path, Path(path).name, problem=str(error.strerror))
+    finally:
+        os.close(node)
+
+
+def _capability(node: int) -> tuple[str, str, bool]:
+    """Driver, name, and whether it captures pictures (struct v4l2_capability)."""
+    driver, card, _, _, whole, own = struct.unpack("16s32s32sIII12x", fcntl.ioctl(node, _QUERYCAP, bytes(104)))
+    caps = own or whole
+    return _text(driver), _text(card), bool(caps & _CAPTURE)
+
+
+def _formats(node: int) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+    """Pixel formats with their sizes (struct v4l2_fmtdesc)."""
+    for index in range(64):
+        try:
+            answer = fcntl.ioctl(node, _ENUM_FMT, struct.pack("II56x", index, _CAPTURE))
+        except OSError:  # EINVAL: there are no more
+            return
+        code = answer[44:48]
+        yield code.decode("ascii", "replace").strip(), tuple(sorted(_sizes(node, code), reverse=True))
+
+
+def _sizes(node: int, code: bytes) -> Iterator[tuple[int, int]]:
+    """Widths and heights of one format, the largest for a stepwise one (struct v4l2_frmsizeenum)."""
+    for index in range(256):
+        try:
+            answer = fcntl.ioctl(node, _ENUM_FRAMESIZES, struct.pack("I4s36x", index, code))
+        except OSError:  # EINVAL: there are no more
+            return
+        kind, first, second, _, _, height = struct.unpack("8xIIIIII12x", answer)
+        yield (first, second) if kind == _DISCRETE else (second, height)
+        if kind != _DISCRETE:
+            return
+
+
+def _check(path: str) -> None:
+    """SourceError when the node is missing, forbidden, no camera, or taken."""
+    try:
+        node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such camera; {_there_is()}") from None
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise SourceError(f"{path}: the camera is busy; {_who_uses(path)}") from error
+        hint = "add yourself to its group: sudo usermod -aG video $USER, then log in again"
+        raise SourceError(f"{path}: the camera cannot be opened ({error.strerror}); {hint}") from error
+    try:
+        if not _capability(node)[2]:
+            raise SourceError(f"{path}: this node gives no pictures; {_there_is()}")
+        fcntl.ioctl(node, _REQBUFS, struct.pack("III8x", 1, _CAPTURE, _MEMORY_MMAP))  # only one program may have them
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise SourceError(f"{path}: the camera is busy; {_who_uses(path)}") from error
+        raise SourceError(f"{path}: expected a camera, got something else ({error.strerror}); {_there_is()}") from error
+    finally:
+        os.close(node)
+
+
+def _there_is() -> str:
+    found = ", ".join(f"{camera.path} ({camera.name})" for camera in cameras())
+    return f"found: {found}" if found else "found none; is one plugged in?"
+
+
+def _who_uses(path: str) -> str:
+    """Names the other programs that have the node open, as far as this user may see them."""
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and entry.name != str(os.getpid()))
+    users = ", ".join(filter(None, (_user(process, path) for process in processes)))
+    return f"it is used by {users}" if users else "end the program that uses it, or plug it in again"
+
+
+def _user(process: Path, path: str) -> str:
+    """The process by name and number if it has `path` open."""
+    try:
+        if path in (os.readlink(link) for link in (process / "fd").iterdir()):
+            return f"{(process / 'comm').read_text(encoding='utf-8').strip()} (process {process.name})"
+    except OSError:  # ended meanwhile, or another user's
+        pass
+    return ""
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "replace")

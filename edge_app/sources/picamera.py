@@ -1,0 +1,101 @@
+"""Cameras on the Pi's own connector, through Picamera2 (BSD-2-Clause, from apt)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from ..errors import MissingPackage, SourceError
+from ..types import Frame
+
+try:
+    from picamera2 import Picamera2
+except ModuleNotFoundError as error:
+    raise MissingPackage(
+        f"picamera: the package {error.name!r} is not installed; run 'sudo apt install python3-picamera2' and make the "
+        "environment with --system-site-packages"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 1.0  # s without a frame after which the camera is taken for lost; also bounds how long stopping takes
+_MICROSECONDS = 1_000_000
+
+
+class Source:
+    """Frames of "picamera" or "picamera:<number>". Only controls that this camera has are set; focus is left alone."""
+
+    live = True
+    frames: int | None = None
+
+    def __init__(self, spec: str = "picamera", *, width: int = 1280, height: int = 720, fps: float = 30) -> None:
+        name, _, number = spec.partition(":")
+        if name != "picamera" or (number and not number.isdecimal()):
+            raise SourceError(f"{spec!r}: expected 'picamera' or 'picamera:<number>'")
+        self.name, self._number = spec, int(number or 0)
+        self.fps: float | None = None
+        self.size: tuple[int, int] | None = None
+        self._wish = (width, height, fps)
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Source:
+        self._stopped.clear()
+        found = Picamera2.global_camera_info()
+        if self._number >= len(found):
+            models = ", ".join(str(info.get("Model", "?")) for info in found) or "none"
+            raise SourceError(f"{self.name}: there is no such camera; found: {models}; check the ribbon cable")
+        with ExitStack() as stack:
+            try:
+                self._camera = stack.enter_context(Picamera2(self._number))
+                self._start()
+            except (RuntimeError, IndexError) as error:
+                raise SourceError(f"{self.name}: cannot be opened ({error}); end the program that uses it") from error
+            stack.pop_all()  # it stays open until __exit__
+        self._started = time.monotonic_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        with self._lock:
+            self._camera.close()
+
+    def stop(self) -> None:
+        """End the iteration; safe from another thread."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while not self._stopped.is_set():
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                try:
+                    request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE)
+                except (TimeoutError, RuntimeError) as error:
+                    raise SourceError(f"{self.name}: no frame for {_PATIENCE:g} s, after {index}; is it lost?") from error
+                arrived, begun = time.monotonic_ns(), time.perf_counter()
+                image = request.make_array("main")
+                request.release()
+            cost = (time.perf_counter() - begun) * 1e3
+            yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
+            index += 1
+
+    def _start(self) -> None:
+        width, height, fps = self._wish
+        controls = {}
+        if "FrameDurationLimits" in self._camera.camera_controls:
+            lowest, highest, _ = self._camera.camera_controls["FrameDurationLimits"]
+            duration = round(_MICROSECONDS / fps)
+            duration = min(max(duration, lowest), highest or duration)
+            controls["FrameDurationLimits"] = (duration, duration)
+            self.fps = _MICROSECONDS / duration
+        # Picamera2's names run against memory order: "BGR888" lies there as R, G, B.
+        main = {"size": (width, height), "format": "BGR888"}
+        self._camera.configure(self._camera.create_video_configuration(main=main, controls=controls))
+        self.size = tuple(self._camera.camera_configuration()["main"]["size"])
+        log.info("%s: asked for %dx%d %g fps, got %dx%d %g fps", self.name, *self._wish, *self.size, self.fps or 0)
+        self._camera.start()

@@ -1,0 +1,94 @@
+"""Any source as a camera: frames come at their time, not sooner, and for as long as asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from edge_app.background import Background
+from edge_app.pace import Paced
+from edge_app.sources.synthetic import Source as Synthetic
+from edge_app.types import Frame
+
+FRAME = 1 / 30
+
+
+def small(**options: object) -> Synthetic:
+    return Synthetic(width=64, height=48, **options)
+
+
+class Uneven(Synthetic):
+    """Frames at 0, 20, 120 and 140 ms."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, millisecond in enumerate((0, 20, 120, 140)):
+            yield Frame(self.render(index), index, millisecond * 10**6)
+
+
+def test_frames_come_at_their_media_time() -> None:
+    with Paced(Uneven(width=64, height=48)) as source:
+        begun = time.monotonic_ns()
+        frames = list(source)
+    late = [(f.captured_ns - begun - f.time_ns) / 1e6 for f in frames]
+    assert source.live
+    assert [f.time_ns // 10**6 for f in frames] == [0, 20, 120, 140]
+    assert min(late) >= 0
+    assert np.median(late) < 15
+
+
+def test_a_rate_of_its_own_replaces_the_clock() -> None:
+    with Paced(small(count=5), fps=50) as source:
+        frames = list(source)
+        assert (source.fps, source.frames, source.size) == (50, 5, (64, 48))
+    assert [f.time_ns // 10**6 for f in frames] == [0, 20, 40, 60, 80]
+    assert frames[-1].captured_ns - frames[0].captured_ns >= 70e6
+
+
+def test_seconds_end_the_run() -> None:
+    with Paced(small(), seconds=0.5) as source:
+        assert source.frames == 15
+        assert len(list(source)) == 15
+
+
+def test_looping_goes_on_with_index_and_time() -> None:
+    with Paced(small(count=4), seconds=0.4, loop=True) as source:
+        assert source.frames == 12
+        frames = list(source)
+    assert [f.index for f in frames] == list(range(12))
+    np.testing.assert_allclose(np.diff([f.time_ns for f in frames]) / 1e9, FRAME, atol=1e-6)
+
+
+def test_an_empty_source_does_not_loop_for_ever() -> None:
+    with Paced(small(count=0), loop=True) as source:
+        assert list(source) == []
+
+
+def test_a_slow_taker_is_not_given_old_frames() -> None:
+    with Paced(small()) as source, Background(source, latest=True) as frames:
+        taken = iter(frames)
+        first = next(taken)
+        assert not threading.Event().wait(0.4)
+        next(taken)
+        newest = next(taken)
+        age = (time.monotonic_ns() - newest.captured_ns) / 1e9
+    assert newest.index - first.index >= 8
+    assert age < 0.1
+    assert frames.dropped >= 6
+
+
+def test_leaving_ends_the_wait() -> None:
+    before = threading.active_count()
+    with Paced(small(fps=0.01, count=5)) as source, Background(source) as frames:
+        next(iter(frames))
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 0.5
+    assert threading.active_count() == before
+
+
+def test_a_rate_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="fps > 0"):
+        Paced(small(), fps=0)

@@ -1,0 +1,160 @@
+"""Cameras: what is said when there is none, and the reading loop on OpenCV's own file reader (no camera is here)."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from edge_app import plugins
+from edge_app.background import Background
+from edge_app.errors import MissingPackage, SourceError
+from edge_app.sources import camera
+from edge_app.sources.camera import Source
+
+REAL = sorted(Path("/dev").glob("video[0-9]*"))
+
+
+def test_missing_camera_names_the_ones_that_are_there() -> None:
+    with pytest.raises(SourceError, match=r"^/dev/video4711: there is no such camera; found") as caught, Source("4711"):
+        pass
+    assert all(str(found.path) in str(caught.value) for found in camera.cameras())
+
+
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_something_else_is_no_camera(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "video0"
+    path.touch()
+    with pytest.raises(SourceError, match="expected a camera"), Source(str(path) if kind == "file" else "/dev/null"):
+        pass
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    path = tmp_path / "video0"
+    path.touch(mode=0)
+    code = (
+        "import os, sys\n"
+        "from edge_app.sources.camera import Source\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "try: Source('video0').__enter__()\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("SourceError video0: the camera cannot be opened (Permission denied)"), done.stderr
+    assert "usermod" in done.stdout
+
+
+@pytest.mark.parametrize("refuses", ["open", "buffers"])
+def test_busy_camera_names_who_has_it(tmp_path: Path, refuses: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "video0"
+    path.touch()
+
+    def busy_open(name: str, flags: int) -> int:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+
+    def busy_ioctl(node: int, request: int, argument: bytes) -> bytes:
+        if request == camera._REQBUFS:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return struct.pack("16s32s32sIII12x", b"uvcvideo", b"Webcam", b"usb", 0, 0, 1)
+
+    if refuses == "open":
+        monkeypatch.setattr(camera.os, "open", busy_open)
+    else:
+        monkeypatch.setattr(camera.fcntl, "ioctl", busy_ioctl)
+    code = "import sys; file = open(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(SourceError, match=rf"busy; it is used by .*\(process {other.pid}\)"):
+            Source(str(path)).__enter__()
+        other.stdin.close()
+
+
+def test_what_the_kernel_says_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers of a UVC camera with one MJPG format of two sizes and one stepwise YUYV format."""
+    codes = [b"MJPG", b"YUYV"]
+
+    def ioctl(node: int, request: int, argument: bytes) -> bytes:
+        index = struct.unpack_from("I", argument)[0]
+        if request == camera._QUERYCAP:
+            return struct.pack("16s32s32sIII12x", b"uvcvideo", b"C920", b"usb-1", 6, 0x84A00001, 0x04200001)
+        if request == camera._ENUM_FMT and index < 2:
+            return struct.pack("III32s4sI12x", index, 1, 0, b"whatever", codes[index], 0)
+        if request == camera._ENUM_FRAMESIZES and argument[4:8] == b"MJPG" and index < 2:
+            return struct.pack("I4sIII16x8x", index, b"MJPG", 1, *[(640, 480), (1280, 720)][index])
+        if request == camera._ENUM_FRAMESIZES and argument[4:8] == b"YUYV" and index == 0:
+            return struct.pack("I4sIIIIIII8x", index, b"YUYV", 3, 2, 1920, 2, 2, 1080, 2)
+        raise OSError(errno.EINVAL, "no more")
+
+    (tmp_path / "video3").touch()
+    monkeypatch.setattr(camera.fcntl, "ioctl", ioctl)
+    found = camera._describe(str(tmp_path / "video3"))
+    assert found is not None
+    assert (found.name, found.driver, found.problem) == ("C920", "uvcvideo", "")
+    assert found.formats == (("MJPG", ((1280, 720), (640, 480))), ("YUYV", ((1920, 1080),)))
+
+
+@pytest.fixture
+def film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """A camera that OpenCV reads from a file of ten red pictures, after which it is gone."""
+    path = tmp_path / "video0"
+    with av.open(str(path), "w", format="avi") as container:
+        video = container.add_stream("mjpeg", rate=30)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(11):
+            image = np.full((48, 64, 3), (200, 10, 10), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+    monkeypatch.setattr(camera, "_check", lambda path: None)
+    monkeypatch.setattr(Source, "_opened", lambda self: cv2.VideoCapture(self.path, cv2.CAP_FFMPEG))
+    return Source(str(path))
+
+
+def test_a_camera_that_vanishes_is_an_error_after_its_frames(film: Source) -> None:
+    frames = []
+    with pytest.raises(SourceError, match="does not answer any more, after 10 frames"), film:
+        frames.extend(film)
+    with pytest.raises(SourceError, match="was unplugged"), film:
+        Path(film.path).unlink()
+        list(film)
+
+
+def test_frames_of_a_camera(film: Source) -> None:
+    with film:
+        frames = [frame for frame, _ in zip(film, range(5), strict=False)]
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    assert all(frame.image[0, 0, 0] > 180 > 40 > frame.image[0, 0, 2] for frame in frames)
+    assert np.all(np.diff([frame.time_ns for frame in frames]) > 0)
+    assert frames[0].source == "video0"
+    assert frames[0].decode_ms > 0
+
+
+def test_leaving_while_another_thread_reads_ends_that_thread(film: Source) -> None:
+    before = threading.active_count()
+    with film, Background(film) as background:
+        next(iter(background))
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not REAL, reason="no camera on this machine")
+def test_a_real_camera() -> None:
+    with Source(str(REAL[0])) as source:
+        frame = next(iter(source))
+    assert frame.image.shape[1::-1] == source.size
+
+
+@pytest.mark.skipif(importlib.util.find_spec("picamera2") is not None, reason="Picamera2 is installed")
+def test_picamera_says_what_to_install() -> None:
+    with pytest.raises(MissingPackage, match="sudo apt install python3-picamera2"):
+        plugins.load("sources", "picamera")
