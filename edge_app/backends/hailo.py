@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,14 +43,8 @@ _OPENING = 5.0  # seconds for the first inference, which may load the network, a
 _REBIND = getattr(hailo_platform, "__version__", "").startswith("4.18")  # copies bindings only by halves
 
 # Both families, related to each other or not (4.x: not): every exception class of the two modules.
-_FOREIGN = tuple(
-    {
-        item
-        for module in (pyhailort, _pyhailort)
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Exception)
-    }
-) + (RuntimeError, ValueError, MemoryError)
+_CLASSES = [item for module in (pyhailort, _pyhailort) for item in vars(module).values() if isinstance(item, type)]
+_FOREIGN = (*(item for item in _CLASSES if issubclass(item, Exception)), RuntimeError, ValueError, MemoryError)
 
 
 class _Chip:
@@ -63,10 +57,10 @@ class _Chip:
         self.failed = False  # a model on it met a failure of the device: nobody may stay, then it is opened anew
 
     def take(self, group: str) -> Any:
-        """The VDevice, opened with the round-robin scheduler when it is not; BackendUnavailable says why not."""
+        """The VDevice, opened when it is not; BackendUnavailable says why not."""
         with self._mutex:
-            if self._pid != os.getpid():  # a forked child must not touch its parent's
-                self._vdevice, self._users, self._pid, self.failed = None, 0, os.getpid(), False
+            if self._pid != os.getpid():  # a forked child must not release its parent's
+                self._inherited, self._vdevice, self._users, self._pid = self._vdevice, None, 0, os.getpid()
             if self._users and self.failed:
                 raise BackendUnavailable("the Hailo failed and other models of this process still hold it; close them")
             if self._users and group != self._group:
@@ -96,8 +90,7 @@ class _Outcome:
     """The callback of one job: notes the error and sets an event, so that it cannot throw."""
 
     def __init__(self) -> None:
-        self.done = threading.Event()
-        self.error: BaseException | None = None
+        self.done, self.error = threading.Event(), None
 
     def __call__(self, completion_info: object) -> None:
         self.error = getattr(completion_info, "exception", None)
@@ -142,8 +135,7 @@ class Backend:
         DeviceLost or BackendError when the device fails; from then on this object only says so: open another.
         """
         if batch.shape[1:] != self._shape or batch.dtype != np.uint8:
-            came = f"{batch.shape[1:]} {batch.dtype}"
-            raise BackendError(f"{self._path.name}: expected rows {self._shape} uint8, got {came}")
+            raise BackendError(f"{self._path.name}: expected rows {self._shape} uint8, got {batch.shape} {batch.dtype}")
         results = {name: np.empty((len(batch), *self._shapes[name]), np.float32) for name in self._wanted}
         with self._mutex:
             self._refuse_use()
@@ -158,14 +150,11 @@ class Backend:
     def close(self) -> None:
         """Release the model, then the device, in reverse order of opening; a second time does nothing."""
         with self._mutex:
-            stack, self._open = self._open, contextlib.ExitStack()
             self._failure = self._failure or f"{self._path.name}: closed; open it again"
-            self._bindings = []
             if os.getpid() != self._pid:
-                stack.pop_all()  # a forked child leaves its parent's device alone
-                return
+                return  # a forked child leaves its parent's device alone
             try:
-                stack.close()
+                self._open.close()
             except _FOREIGN as error:
                 log.warning("%s: releasing the Hailo: %s", self._path.name, explain(error)[1])
 
@@ -173,12 +162,17 @@ class Backend:
         """The configured model; `stack` releases what was opened for it."""
         vdevice = _chip.take(group)
         stack.callback(_chip.give)
+        stack.callback(self._forget)
         model = vdevice.create_infer_model(os.fspath(self._path))
         for name in self._shapes:
             model.output(name).set_format_type(hailo_platform.FormatType.FLOAT32)
         configured = stack.enter_context(model.configure())
         stack.callback(configured.shutdown)  # aborts what a failure left in flight; leaving would wait for it
         return configured
+
+    def _forget(self) -> None:
+        """Let go of every object of HailoRT: none may outlive the VDevice."""
+        self._configured, self._bindings = None, []
 
     def _allocate(self, name: str, depth: int) -> None:
         """One buffer per stream and frame in flight, and the bindings on them, used again and again."""
@@ -225,10 +219,9 @@ class Backend:
             self._failure = str(error)
             raise
         except _FOREIGN as error:
-            kind, sentence = explain(error)
-            _chip.failed |= kind == "lost"
-            self._failure = f"{self._path.name} on the Hailo: {sentence}"
-            raise (DeviceLost if kind == "lost" else BackendError)(self._failure) from error
+            ours = _ours(error, self._path)
+            self._failure = str(ours)
+            raise (ours if isinstance(ours, DeviceLost) else BackendError(self._failure)) from error
 
 
 def available(artifacts: Mapping[str, Artifact]) -> tuple[str, str]:
@@ -240,11 +233,10 @@ def available(artifacts: Mapping[str, Artifact]) -> tuple[str, str]:
         chip = identify()
     except BackendError as error:
         return "", str(error)
-    known = fits(chip.architecture)
+    known = fits(chip.architecture) or ("hailo8",)
     variant = next((name for name in known if name in artifacts), "")
     if not variant:
-        arch = "hailo8l" if known == ("hailo8l",) else "hailo8"
-        return "", f"a {chip.architecture} but no HEF of this model for it; calmcam compile MODEL --arch {arch}"
+        return "", f"a {chip.architecture} but no HEF of this model for it; calmcam compile MODEL --arch {known[0]}"
     return variant, f"{chip.architecture}, HailoRT {hailo_platform.__version__}, {artifacts[variant].path.name}"
 
 
@@ -267,7 +259,7 @@ def presence_problem() -> str:
 
 
 def identify() -> SimpleNamespace:
-    """`architecture` ("HAILO8", "HAILO8L"), `firmware`, and `celsius` and `watts` or None of the first chip.
+    """`architecture` ("HAILO8", "HAILO8L") and `firmware` of the first chip.
 
     In a thread of its own: opening a device blocks SIGWINCH in its thread for good, and a hung driver must not hang us.
     BackendUnavailable says why it cannot be asked.
@@ -287,20 +279,10 @@ def _ask(chip: SimpleNamespace) -> None:
         board = device.control.identify()
         chip.architecture = getattr(board.device_architecture, "name", str(board.device_architecture))
         chip.firmware = str(board.firmware_version).rstrip("\0")
-        chip.celsius = _reading(lambda: device.control.get_chip_temperature().ts0_temperature)
-        chip.watts = _reading(device.control.power_measurement)
         device.release()
         chip.error = None
     except _FOREIGN as error:
         chip.error = BackendUnavailable(f"the Hailo: {explain(error)[1]}")
-
-
-def _reading(ask: Callable[[], float]) -> float | None:
-    """A measurement, or None where the board has no sensor or the firmware refuses."""
-    try:
-        return float(ask())
-    except _FOREIGN:
-        return None
 
 
 @contextlib.contextmanager
@@ -309,6 +291,10 @@ def _opening(path: Path) -> Iterator[None]:
     try:
         yield
     except _FOREIGN as error:
-        kind, sentence = explain(error)
-        _chip.failed |= kind == "lost"
-        raise REMEDIES[kind][1](f"{path}: {sentence}") from error
+        raise _ours(error, path) from error
+
+
+def _ours(error: BaseException, path: Path) -> Exception:
+    kind, sentence = explain(error)
+    _chip.failed |= kind == "lost"
+    return REMEDIES[kind][1](f"{path.name} on the Hailo: {sentence}")

@@ -126,6 +126,7 @@ class Configured:
             raise status(6)
         if self.state == "shutdown":
             raise status(63)
+        world.launches += 1
         job = Job(len(frames), callback)
         for inputs, outputs in frames:
             problem = self._unfit({**inputs, **outputs})
@@ -136,6 +137,7 @@ class Configured:
             frame = _Frame(job, inputs, outputs)
             with self._change:
                 self._flying.append(frame)
+                world.most = max(world.most, len(self._flying))
             self._submit(frame)
         return job
 
@@ -292,6 +294,8 @@ def open_chip(params: native.VDeviceParams, ids: list[str]) -> Chip:
     if params.device_count == 0 or any(name not in world.ids for name in params.device_ids):
         raise status(2)
     threading.Event().wait(world.open_ms / 1e3)
+    if world.open_status:
+        raise status(world.open_status)
     with world.mutex:
         return _shared(params) or _fresh(params)
 

@@ -37,6 +37,8 @@ class World:
     latency_ms: float = 0.0  # per frame
     execute: bool = True  # run the network; False gives zeros, for measuring overhead
     open_ms: float = 0.0  # what opening a VDevice takes
+    open_status: int = 0  # creating a VDevice fails with it
+    scan_status: int = 0  # Device.scan() fails with it
     fail_at: int = 0  # transfer number (from 1) that fails on the device, 0: none
     fail_status: int = 36
     refuse_at: int = 0  # transfer number whose submission to the driver fails
@@ -48,6 +50,9 @@ class World:
     abort: bool = False  # what kills the real process kills this one
 
     transfers: int = 0
+    launches: int = 0
+    bindings: int = 0  # made so far
+    most: int = 0  # frames in flight at once
     losses: int = 0
     killed: list[str] = field(default_factory=list)
     chips: list[Any] = field(default_factory=list)  # open ones

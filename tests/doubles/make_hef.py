@@ -1,6 +1,6 @@
 """Wrap a TFLite file into the double's stand-in HEF, and add one to a model.
 
-python tests/doubles/make_hef.py MODEL_FOLDER...
+PYTHONPATH=. python tests/doubles/make_hef.py MODEL_FOLDER...
 No compiler was involved and no number taken on it says anything about the chip.
 """
 
@@ -14,10 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parent))
-
 from hailo_platform.pyhailort._pyhailort import HEADER, MAGIC
 
 from edge_app.manifest import Artifact, Input, Manifest, read_manifest, sha256, write_manifest

@@ -105,6 +105,8 @@ class Device:
 
     @staticmethod
     def scan() -> list[str]:
+        if world.scan_status:
+            raise status(world.scan_status)
         return list(world.ids) if world.present else []
 
     @property
