@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,8 +35,9 @@ with _without_tensorflow():
     from mediapipe.tasks.python.vision.core.image import Image, ImageFormat
     from mediapipe.tasks.python.vision.face_detector import FaceDetector, FaceDetectorOptions
 
+log = logging.getLogger(__name__)
+
 LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
-_NEVER_RUN = np.zeros((8, 8, 3), np.uint8)
 
 
 class Stage:
@@ -56,7 +58,7 @@ class Stage:
         tflite.check(path)
         with tflite.quiet("MediaPipe"), _errors(self._name, ModelError):
             self._detector = FaceDetector.create_from_options(options)
-            self._detector.detect(Image(ImageFormat.SRGB, _NEVER_RUN))  # the first call allocates, and writes to stderr
+            self._try_it()
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """The faces of `frame`, best first; those given are forgotten. BackendError when MediaPipe fails."""
@@ -72,10 +74,28 @@ class Stage:
 
     def close(self) -> None:
         """Release the detector; left to the interpreter's exit it prints a traceback."""
+        if self._detector is not None:
+            with tflite.quiet("MediaPipe"):
+                self._release()
+
+    def _try_it(self) -> None:
+        """The first call allocates, and writes to stderr; a network that finds no faces fails in it."""
+        try:
+            self._detector.detect(Image(ImageFormat.SRGB, np.zeros((8, 8, 3), np.uint8)))
+        except RuntimeError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
         detector, self._detector = self._detector, None
-        if detector is not None:
-            with tflite.quiet("MediaPipe"), _errors(self._name, BackendError):
-                detector.close()
+        try:
+            detector.close()
+        except (ValueError, RuntimeError) as error:
+            # A graph that failed refuses to close, and the detector's __del__ would then wait for ever (1.2.2): end its
+            # thread first, so that closing no longer reaches the graph.
+            log.debug("%s: MediaPipe: %s", self._name, error)
+            detector._lib.close()
+            detector.close()
 
     def _best(self, faces: Faces) -> Faces:
         sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)

@@ -1,0 +1,56 @@
+"""What is checked before an engine sees a file, and where its chatter goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_app import tflite
+from edge_app.errors import ModelError
+
+CASES = Path(__file__).parent / "cases"
+
+
+def test_a_tflite_file_passes():
+    tflite.check(CASES / "two_heads.tflite")
+
+
+def test_other_files_do_not(tmp_path):
+    with pytest.raises(ModelError, match="expected a TFLite model, got a file that starts with"):
+        tflite.check(CASES / "astronaut.jpg")
+    with pytest.raises(ModelError, match="No such file"):
+        tflite.check(tmp_path / "absent.tflite")
+    with pytest.raises(ModelError, match="Is a directory"):
+        tflite.check(tmp_path)
+
+
+def test_chatter_goes_to_the_log(capfd, caplog):
+    caplog.set_level(logging.DEBUG, logger="edge_app.tflite")
+    with tflite.quiet("an engine"):
+        os.write(2, b"INFO: tensor 1\nINFO: tensor 2\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+    assert caplog.messages == ["an engine: INFO: tensor 1", "an engine: INFO: tensor 2"]
+
+
+def test_the_terminal_comes_back_after_a_failure(capfd):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RuntimeError), tflite.quiet("an engine"):
+        raise RuntimeError
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_program_without_stderr_works():
+    saved = os.dup(2)
+    os.close(2)
+    try:
+        with tflite.quiet("an engine"):
+            pass
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
