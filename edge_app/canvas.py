@@ -71,7 +71,7 @@ class Canvas:
         cv2.rectangle(self._image, *corners, colour, self._stroke)
 
     def tag(self, box: Rect, colour: Colour, caption: str, number: str) -> None:
-        """Label and track number on a ground of the face's colour: above the face, else below, else where there is room."""
+        """Label and track number on the face's colour: above the face, else below, else where there is room."""
         bitmap = _tag(caption, number, colour, self._size)
         tall, wide = bitmap.shape[:2]
         above = Rect(box.x1, box.y1 - tall, box.x1 + wide, box.y1)
@@ -138,7 +138,7 @@ class Canvas:
 
 @lru_cache(maxsize=512)
 def _tag(caption: str, number: str, colour: Colour, size: int) -> np.ndarray:
-    """Caption in dark ink on `colour`, then the track number on a darker ground: (h, w, 3) uint8, not to be written to."""
+    """Caption in dark ink on `colour`, then the track number on a dark ground: (h, w, 3) uint8, read only."""
     parts = [_plate(caption, size, colour, EDGE)]
     if number:
         parts.append(_plate(number, size, EDGE, colour))
@@ -152,7 +152,7 @@ def _plate(caption: str, size: int, ground: Colour, ink: Colour) -> np.ndarray:
 
 
 class Chart(NamedTuple):
-    """What stays the same of a bar chart: names in white and empty bars on black, to be laid over a darkened picture."""
+    """What stays the same of a bar chart: names in white and empty bars on black, laid over a darkened picture."""
 
     panel: np.ndarray  # (h, w, 3) uint8
     row: int  # px, height of a row

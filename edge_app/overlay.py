@@ -9,10 +9,10 @@ from .pixelate import Pixelate
 from .types import Decision, Faces, Result
 from .words import word
 
-# Twelve light colours that differ from each other and from skin, in an order that keeps neighbours apart.
+# Eleven light colours that differ from each other and from skin, in an order that keeps neighbours apart.
 PALETTE: tuple[Colour, ...] = (
     (64, 196, 255), (255, 202, 40), (105, 240, 174), (255, 110, 180), (179, 136, 255), (255, 145, 60),
-    (29, 233, 182), (240, 98, 92), (130, 177, 255), (212, 225, 87), (224, 130, 255), (77, 208, 225),
+    (29, 233, 182), (240, 98, 92), (130, 177, 255), (212, 225, 87), (224, 130, 255)
 )  # fmt: skip
 GREY: Colour = (176, 184, 188)
 CHARTS_FROM = 400  # px of the picture's shorter side; below that a chart would cover what it explains

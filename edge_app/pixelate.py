@@ -10,7 +10,9 @@ import numpy as np
 from .types import Result
 
 GROWN = 0.2  # of the box on every side: hair, ears and chin are part of a face
-CELLS = 6  # along the longer side, about 4 on the face: friends are recognised from 7 x 10 (Sinha et al. 2006, Proc. IEEE)
+CELLS = (
+    6  # along the longer side, about 4 on the face: friends are recognised from 7 x 10 (Sinha et al. 2006, Proc. IEEE)
+)
 HOLD_NS = 500_000_000  # a face that the detector lost stays covered for so long, where it was seen last
 
 
@@ -32,7 +34,9 @@ class Pixelate:
         """Boxes of the last half second whose face is not there now; the newest of each track, all where untracked."""
         frame, ids = result.frame, result.faces.ids
         now = set() if ids is None else set(ids.tolist())
-        while self._seen and not (self._seen[0][1] == frame.source and 0 <= frame.time_ns - self._seen[0][0] <= HOLD_NS):
+        while self._seen and not (
+            self._seen[0][1] == frame.source and 0 <= frame.time_ns - self._seen[0][0] <= HOLD_NS
+        ):
             self._seen.popleft()
         lost: dict[object, np.ndarray] = {}
         for time_ns, _, boxes, known in self._seen:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 from importlib.resources import files
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = "fonts/calmcam-sans-kr.ttf"
-ASCENT, DESCENT = 0.86, 0.22  # of the size in px: room for Hangul and for the tails of g and y
+ASCENT, DESCENT = 0.86, 0.29  # of the size in px: the font's tallest bracket, the tails of g and y
 
 
 def height(size: int) -> int:
     """Height in px of a line of `size`."""
-    return round(size * ASCENT) + round(size * DESCENT)
+    return ceil(size * ASCENT) + ceil(size * DESCENT)
 
 
 @lru_cache(maxsize=1024)
@@ -27,7 +28,7 @@ def line(text: str, size: int) -> np.ndarray:
     text = unicodedata.normalize("NFC", text)
     glyphs = [_glyph(character, size) for character in text]
     ends = np.cumsum([0.0, *(advance for _, advance in glyphs)])
-    mask = np.zeros((height(size), int(np.ceil(ends[-1])) + 2), np.uint8)
+    mask = np.zeros((height(size), ceil(ends[-1]) + 2), np.uint8)
     for (ink, _), start in zip(glyphs, ends[:-1], strict=True):
         part = mask[:, round(start) : round(start) + ink.shape[1]]
         np.maximum(part, ink[:, : part.shape[1]], out=part)
@@ -39,10 +40,19 @@ def line(text: str, size: int) -> np.ndarray:
 def _glyph(character: str, size: int) -> tuple[np.ndarray, float]:
     """One character as alpha mask (height(size), W) uint8, and its advance in px."""
     font = _font(size)
+    character = _drawable(character, font)
     advance = font.getlength(character)
-    picture = Image.new("L", (max(1, int(np.ceil(advance)) + 2), height(size)))
-    ImageDraw.Draw(picture).text((0, round(size * ASCENT)), character, font=font, fill=255, anchor="ls")
+    picture = Image.new("L", (max(1, ceil(advance) + 2), height(size)))
+    ImageDraw.Draw(picture).text((0, ceil(size * ASCENT)), character, font=font, fill=255, anchor="ls")
     return np.asarray(picture), advance
+
+
+def _drawable(character: str, font: ImageFont.FreeTypeFont) -> str:
+    """The character, or its base letter without accents, or a question mark: the font draws nothing for the unknown."""
+    for candidate in (character, unicodedata.normalize("NFKD", character)[0]):
+        if candidate.isspace() or font.getmask(candidate).getbbox():
+            return candidate
+    return "?"
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,9 @@ class Sink:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
         if self._suffix not in SUFFIXES:
-            raise OutputError(f"{path}: expected a name that ends with {' '.join(sorted(SUFFIXES))}, got {self._suffix!r}")
+            raise OutputError(
+                f"{path}: expected a name that ends with {' '.join(sorted(SUFFIXES))}, got {self._suffix!r}"
+            )
 
     def __enter__(self) -> Sink:
         self._count = 0
@@ -52,12 +54,20 @@ class Sink:
     def _write(self, path: Path, image: cv2.typing.MatLike) -> None:
         part = Path(f"{path}.part")
         try:
-            _, data = cv2.imencode(self._suffix, image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-            part.write_bytes(data)
+            part.write_bytes(_encoded(path, self._suffix, image))
             os.replace(part, path)
-        except cv2.error as error:  # too large for the format
-            raise OutputError(f"{path}: cannot be written ({error.err}); try a format for larger pictures") from error
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise OutputError.of(path, error) from error
+
+
+def _encoded(path: Path, suffix: str, image: cv2.typing.MatLike) -> bytes:
+    try:
+        done, data = cv2.imencode(suffix, image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    except cv2.error:  # OpenCV 4 raises what OpenCV 5 returns
+        done, data = False, None
+    if not done:
+        height, width = image.shape[:2]
+        raise OutputError(f"{path}: {suffix} cannot hold {width} x {height} pixels; annotate it as .png")
+    return data.tobytes()

@@ -17,7 +17,18 @@ import numpy as np
 from ..errors import OutputError
 from ..types import Faces, Result
 
-FACE_COLUMNS = ("track_id", "x1", "y1", "x2", "y2", "confidence", "expression", "expression_confidence", "unsure", "why")
+FACE_COLUMNS = (
+    "track_id",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "confidence",
+    "expression",
+    "expression_confidence",
+    "unsure",
+    "why",
+)
 _FLUSH_SECONDS = 1.0  # what a power cut may cost
 
 

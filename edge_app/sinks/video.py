@@ -35,7 +35,7 @@ class Sink:
     Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
     first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. The sound of
     `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the pictures
-    if they end early. x264 at `crf` and `preset`: veryfast is three times smaller than superfast for 1.5 times the work.
+    if they end early. x264 at `crf` and `preset`: veryfast is a third of superfast in size at 1.5 times the work.
     """
 
     name = "encode"
@@ -231,7 +231,11 @@ class _Sound:
                 packet = None
             if packet is None or self._end_ns is not None and packet.size and self._moment(packet) >= self._end_ns:
                 return
-            if packet.size and packet.pts is not None and (not self._start_ns or self._moment(packet) >= self._start_ns):
+            if (
+                packet.size
+                and packet.pts is not None
+                and (not self._start_ns or self._moment(packet) >= self._start_ns)
+            ):
                 yield packet
 
     def _moment(self, packet: av.Packet) -> int:
@@ -256,7 +260,7 @@ class _Sound:
 
 
 def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`image` (H, W, 3) brought to (height, width, 3): padded by its own edge for one pixel, else letterboxed in black."""
+    """`image` (H, W, 3) brought to (height, width, 3): padded by one pixel of its edge, else letterboxed."""
     tall, wide = image.shape[:2]
     if (wide, tall) == (width, height):
         return image
