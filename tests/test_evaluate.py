@@ -69,8 +69,8 @@ def report(*words: object) -> dict:
 
 def test_the_canvas_holds_the_picture_in_its_middle_and_the_detector_finds_it():
     canvas, place = evaluate.on_canvas(FACE[::4, ::4])
-    assert canvas.shape == (720, 1280, 3) and place.tolist() == [[440, 160, 840, 560]]
-    assert canvas[:160].max() == 0 and canvas[160:560, 440:840].mean() > 50
+    assert canvas.shape == (720, 1280, 3) and place.tolist() == [[425, 145, 855, 575]]
+    assert canvas[:145].max() == 0 and canvas[145:575, 425:855].mean() > 50
     artifact = find_model("face_detection").artifact("full")
     stage = plugins.load("tasks", "face_detection").Stage(artifact.path)
     faces = stage(Frame(canvas, 0, 0), NO_FACES)
