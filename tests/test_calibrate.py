@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_app import metrics
+from edge_app.heads import probabilities, softmax
+from edge_app.manifest import Head
+from trainer import calibrate
+
+RNG = np.random.default_rng(3)
+
+
+def drawn(heat, n=4000, classes=5):
+    """Labels that are distributed as logits / heat say."""
+    logits = RNG.normal(0, 2, (n, classes)) * heat
+    probs = softmax((logits / heat).astype(np.float32))
+    return np.array([RNG.choice(classes, p=row / row.sum()) for row in probs.astype(float)]), logits
+
+
+@pytest.mark.parametrize("heat", [0.4, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(heat):
+    truth, logits = drawn(heat)
+    assert calibrate.temperature(truth, logits) == pytest.approx(heat, rel=0.07)
+
+
+def test_a_sigmoid_head_has_a_temperature_too():
+    logits = RNG.normal(0, 3, (4000, 1))
+    truth = (RNG.random(4000) < 1 / (1 + np.exp(-logits[:, 0] / 2))).astype(int)
+    assert calibrate.temperature(truth, logits) == pytest.approx(2, rel=0.1)
+
+
+def test_scaling_mends_an_overconfident_head():
+    truth, logits = drawn(2.5)
+    head = Head("mood", "softmax", tuple("abcde"))
+    warm = calibrate.calibrated(head, truth, logits)
+    before = metrics.reliability(truth, probabilities(head, logits, softmax_inside=False)).ece
+    after = metrics.reliability(truth, probabilities(warm, logits, softmax_inside=False)).ece
+    assert before > 0.1 > 0.03 > after
+    assert 0.35 < warm.unsure_below < 0.6  # calibrated: half right where half sure
+
+
+def test_unlabelled_images_do_not_count():
+    truth, logits = drawn(2.0)
+    head = Head("mood", "softmax", tuple("abcde"))
+    mixed = np.concatenate([truth, np.full(500, -1)]), np.concatenate([logits, RNG.normal(0, 50, (500, 5))])
+    assert calibrate.calibrated(head, *mixed) == calibrate.calibrated(head, truth, logits)
+
+
+def test_pooling_adjacent_violators_by_hand():
+    assert calibrate.isotonic(np.array([1.0, 0, 0, 1, 1, 0, 1])).tolist() == pytest.approx([1 / 3] * 3 + [2 / 3] * 3 + [1])
+
+
+def test_where_everything_is_right_nothing_is_unsure():
+    probs = np.array([[0.6, 0.4]] * 100, np.float32)
+    assert calibrate.unsure_below(np.zeros(100, int), probs) == 0
+    assert calibrate.unsure_below(np.ones(100, int), probs) == pytest.approx(0.6)
+    assert calibrate.unsure_below(np.ones(10, int), probs[:10]) == 0

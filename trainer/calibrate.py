@@ -1,0 +1,78 @@
+"""Make confidences mean what they say: one temperature per head, and the confidence below which nothing is decided."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_app.heads import probabilities
+from edge_app.manifest import Head
+
+COLDEST, HOTTEST = 0.05, 20.0
+FEWEST = 50  # images below which no unsure threshold is chosen
+GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def temperature(truth: np.ndarray, logits: np.ndarray) -> float:
+    """The temperature that makes `truth` (N,) most likely under logits (N, C), or (N, 1) of a sigmoid head.
+
+    Guo et al. 2017 (arXiv 1706.04599), section 4.2. The loss has one minimum in log T; golden-section search finds it.
+    """
+    values = np.asarray(logits, np.float64)
+    if values.shape[1] == 1:
+        values = np.concatenate([np.zeros_like(values), values], axis=1)
+    if not len(truth):
+        return 1.0
+    low, high = np.log(COLDEST), np.log(HOTTEST)
+    while high - low > 1e-5:
+        a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        if _loss(values, truth, a) < _loss(values, truth, b):
+            high = b
+        else:
+            low = a
+    return round(float(np.exp((low + high) / 2)), 4)
+
+
+def unsure_below(truth: np.ndarray, probs: np.ndarray) -> float:
+    """The confidence below which answers are more often wrong than right, by probabilities (N, C) against `truth` (N,).
+
+    Accuracy as a rising function of confidence is fitted by pooling adjacent violators (Ayer et al. 1955); the answer is
+    where it reaches one half, and 0 where it always does or there are too few images to tell.
+    """
+    if len(truth) < FEWEST:
+        return 0.0
+    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == truth
+    order = np.argsort(confidence, kind="stable")
+    fitted = isotonic(right[order].astype(float))
+    often = np.flatnonzero(fitted >= 0.5)
+    if not len(often):
+        return round(float(confidence.max()), 3)
+    return round(float(confidence[order[often[0]]]), 3) if often[0] else 0.0
+
+
+def isotonic(values: np.ndarray) -> np.ndarray:
+    """The non-decreasing sequence (N,) nearest to values (N,) in squares, by pooling adjacent violators."""
+    means: list[float] = []
+    counts: list[int] = []
+    for value in values:
+        means.append(float(value))
+        counts.append(1)
+        while len(means) > 1 and means[-2] >= means[-1]:
+            count = counts[-2] + counts[-1]
+            means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / count]
+            counts[-2:] = [count]
+    return np.repeat(means, counts)
+
+
+def calibrated(head: Head, truth: np.ndarray, logits: np.ndarray) -> Head:
+    """`head` with the temperature and the unsure threshold that its logits (N, C) on labelled images suggest."""
+    known = truth >= 0
+    heat = temperature(truth[known], logits[known])
+    warm = Head(head.name, head.kind, head.labels, heat)
+    probs = probabilities(warm, logits[known], softmax_inside=False)
+    return Head(head.name, head.kind, head.labels, heat, unsure_below(truth[known], probs))
+
+
+def _loss(logits: np.ndarray, truth: np.ndarray, log_temperature: float) -> float:
+    scaled = logits / np.exp(log_temperature)
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth]).mean())

@@ -1,0 +1,144 @@
+"""`CARD.md`: what a model is, how good it is, and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.manifest import Head
+
+from .finalscore import Scored
+from .study import Study
+from .words import AI_ACT, CALIBRATION, LIMITS, SPLITS
+
+
+def write_card(path: Path, study: Study) -> None:
+    """Write the card of an export, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text("\n".join(card(study)) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def card(study: Study) -> Iterator[str]:
+    """The lines of the card."""
+    yield from (f"# {study.name}", "", *_summary(study), "")
+    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in SPLITS.values()), "")
+    for head in study.heads:
+        yield from _head(study, head)
+    yield from ("## Files", "", *_files(study), "")
+    yield from ("## What it cannot do", "", *(f"- {text}" for text in LIMITS), "", AI_ACT, "")
+    yield from ("## How it was made", "", *_origin(study))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    return lines + [f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows]
+
+
+def percent(value: float, interval: Sequence[float] | None = None) -> str:
+    """69.1 % (67.5 to 70.6)."""
+    return f"{100 * value:.1f} %" + (f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else "")
+
+
+def three(value: float, interval: Sequence[float] | None = None) -> str:
+    """0.661 (0.642 to 0.679)."""
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def score_rows(scored: Sequence[Scored]) -> list[list[str]]:
+    """Cells of the table of scores, by head, split and variant."""
+    return [
+        [row.head, row.split, row.variant, str(row.scores.n), percent(row.scores.accuracy, row.scores.accuracy_interval),
+         three(row.scores.macro_f1, row.scores.macro_f1_interval), f"{row.ece_before:.3f}", f"{row.scores.ece:.3f}"]
+        for row in sorted(scored, key=lambda row: (row.head, row.split, row.variant))
+    ]  # fmt: skip
+
+
+SCORE_HEADER = ("head", "split", "variant", "n", "accuracy (95 %)", "macro-F1 (95 %)", "ECE, T = 1", "ECE, calibrated")
+
+
+def class_rows(found: Scored, labels: Sequence[str]) -> list[list[str]]:
+    """Cells of the table of classes."""
+    each = found.scores.per_class
+    columns = zip(labels, each.precision, each.recall, each.f1, each.support, strict=True)
+    return [[label, f"{p:.3f}", f"{r:.3f}", f"{f:.3f}", str(int(n))] for label, p, r, f, n in columns]
+
+
+def unsure_share(study: Study, split: str, head: Head) -> tuple[float, float, float]:
+    """Share of pictures below the unsure threshold, and accuracy above and below it."""
+    _, truth, probs = study.answers(split, head)
+    low, right = probs.max(axis=1) < head.unsure_below, probs.argmax(axis=1) == truth
+    return float(low.mean()), float(right[~low].mean()) if (~low).any() else 0.0, float(right[low].mean()) if low.any() else 0.0
+
+
+def file_rows(study: Study) -> list[list[str]]:
+    """Cells of the table of files: size, input, speed and how they agree with Keras."""
+    rows = []
+    for variant, artifact in study.manifest.artifacts.items():
+        spec = artifact.input
+        gates = "; ".join(
+            f"{gate.head}: {gate.agreement:.2%} same, {gate.loss:+.2f} points lost, |dp| {gate.mean_dp:.4f}"
+            for gate in study.gates
+            if gate.variant == variant
+        )
+        takes = f"{spec.dtype} {spec.height} x {spec.width} {spec.colour}"
+        rows.append([f"`{artifact.path.name}`", f"{artifact.bytes / 1e6:.2f} MB", takes, f"{study.latency_ms[variant]:.2f}", gates])
+    return rows
+
+
+FILE_HEADER = ("file", "size", "takes", "ms per face (LiteRT, 1 thread, median, machine busy or not)", "against Keras, validation")
+
+
+def count_rows(study: Study, head: Head) -> list[list[str]]:
+    """Cells of the table of images per label and part."""
+    return [
+        [label, *(str(int((labels[head.name] == place).sum())) for labels in study.counts.values())]
+        for place, label in enumerate(head.labels)
+    ]
+
+
+def _summary(study: Study) -> Iterator[str]:
+    for head in study.heads:
+        found = study.found(study.split, head.name)
+        if found is not None:
+            accuracy = percent(found.scores.accuracy, found.scores.accuracy_interval)
+            yield f"**{head.name}** ({', '.join(head.labels)}): {accuracy} right on the {study.split} part, `{study.chief}`, as shipped."
+    yield from ("", f"Data: {study.about or 'not stated'}", "", f"Licence: {study.licence}")
+
+
+def _scores(scored: Sequence[Scored]) -> list[str]:
+    return table(SCORE_HEADER, score_rows(scored))
+
+
+def _head(study: Study, head: Head) -> Iterator[str]:
+    found = study.found(study.split, head.name)
+    if found is None:
+        return
+    share, above, below = unsure_share(study, study.split, head)
+    yield from (f"## {head.name}, {study.split} part, {study.chief}", "")
+    yield from table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
+    yield from ("", "Confusion (truth in rows):", "")
+    yield from table(("", *head.labels), [[label, *map(str, row)] for label, row in zip(head.labels, found.scores.matrix, strict=True)])
+    yield from ("", "Images per part:", "", *table(("class", *study.counts), count_rows(study, head)))
+    yield from ("", f"{CALIBRATION} Temperature {head.temperature:.3f}; unsure below {head.unsure_below:.2f}: "
+                f"{percent(share)} of the {study.split} pictures, right {percent(below)} of the time against {percent(above)} above.", "")  # fmt: skip
+
+
+def _files(study: Study) -> list[str]:
+    return table(FILE_HEADER, file_rows(study))
+
+
+def _origin(study: Study) -> Iterator[str]:
+    record, crop = study.record, study.recipe.crop
+    yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {record.get('device', 'an unknown device')}"
+    yield f"- exported with `{study.command}`"
+    yield f"- weights of epoch {record.get('selected', {}).get('epoch', '?')}, chosen by {study.recipe.select} on validation"
+    for name, digest in record.get("data_sha256", {}).items():
+        yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
+    yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, chosen on the train part (`trainer/cropfit.py`)"
+    yield f"- versions: {', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())}"
+    images = {name: max((int(np.size(column)) for column in labels.values()), default=0) for name, labels in study.counts.items()}
+    yield f"- images: {', '.join(f'{count} {name}' for name, count in images.items())}"

@@ -1,0 +1,310 @@
+"""A trained run to what the edge runs: files by variant, calibrated, judged, described; whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.manifest import Artifact, Crop, Head, Manifest, sha256, unknown, write_manifest
+
+from . import finalscore, parity, quantise, representative
+from .calibrate import calibrated
+from .card import write_card
+from .data import Part, load_run, sources
+from .machine import versions
+from .recipe import Recipe, read_recipe
+from .report import write_report
+from .study import Study
+from .weights import write_backbone
+
+log = logging.getLogger(__name__)
+
+WORST = 4  # int8 operators that may stay in float before the export gives up
+EXTRA = ("keras", "weights", "backbone")
+FER2013 = re.compile(r"fer(2013|\d{7})|\.csv#\d+$", re.I)
+Data = Path | Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for."""
+
+    run: Path
+    out: Path
+    data: Data | None = None
+    variants: tuple[str, ...] = ()  # of the recipe when empty
+    test: bool = True
+    exist_ok: bool = False
+    mistakes: bool = False  # the licence of the data allows showing its pictures
+    name: str = ""
+    licence: str = ""
+    about: str = ""  # what the data are
+    command: str = ""
+
+
+@dataclass(eq=False)
+class _Work:
+    order: Order
+    recipe: Recipe
+    record: Mapping[str, object]
+    data: Data
+    parts: dict[str, Part]
+    heads: tuple[Head, ...]
+    folder: Path
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    logits: dict[str, parity.Logits] = field(default_factory=dict)  # variant -> on validation
+
+
+def export(order: Order) -> Study:
+    """Do it; returns what was found. Nothing is left in `order.out` when anything fails.
+
+    InputError for a run or data that do not fit, ParityError when a file answers otherwise than the model,
+    OutputError when something cannot be written.
+    """
+    work = _opened(order)
+    try:
+        model = quantise.load_keras(order.run / "best.keras")
+        settings = work.recipe.export
+        crops = representative.choose(work.parts["train"], settings.calibration, seed=work.recipe.seed)
+        _convert(work, model, crops[: max(1, settings.representative)])
+        gates = _gate(work, model, crops[: max(1, settings.representative)])
+        study = _studied(work, gates)
+        _describe(work, study, model)
+        representative.save(order.run / "calibration.npz", crops)
+        write_report(order.run / "report.html", study)
+        _publish(work.folder, order.out)
+    except OSError as error:
+        raise OutputError(f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o") from error
+    finally:
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return study
+
+
+def _opened(order: Order) -> _Work:
+    if order.out.exists() and not order.exist_ok and (not order.out.is_dir() or any(order.out.iterdir())):
+        raise OutputError(f"{order.out}: exists already; name another folder with -o, or replace it with --exist-ok")
+    recipe, record = _run(order.run)
+    for variant in order.variants or recipe.export.variants:
+        if variant not in quantise.VARIANTS:
+            raise SettingsError(f"variants: {unknown('variant', variant, quantise.VARIANTS)}")
+    data = order.data or _stored(record)
+    parts = load_run(order.run, data)
+    _may_show(order, parts)
+    heads = tuple(Head(head.name, head.kind, head.labels) for head in recipe.heads)
+    folder = order.out.with_name(f"{order.out.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder with -o") from error
+    return _Work(order, recipe, record, data, parts, heads, folder)
+
+
+def _may_show(order: Order, parts: Mapping[str, Part]) -> None:
+    shown = next((file for part in parts.values() for file in part.files if order.mistakes and FER2013.search(file)), None)
+    if shown:
+        raise SettingsError(f"--show-mistakes: {shown} looks like FER2013, whose pictures must not be shown; leave the flag out")
+
+
+def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
+    path = run / "run.json"
+    if not path.is_file() or not (run / "recipe.yaml").is_file():
+        raise InputError(f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first")
+    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
+    if crop.is_file():  # what `fit-crop` measured for this run
+        recipe = replace(recipe, crop=Crop(**json.loads(crop.read_text(encoding="utf-8"))["crop"]))
+    return recipe, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _stored(record: Mapping[str, object]) -> Data:
+    stored = record.get("data", "")
+    return {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(str(stored))
+
+
+def _convert(work: _Work, model, crops: np.ndarray) -> None:  # noqa: ANN001
+    with quantise.Converter(model, crops) as converter:
+        for variant in work.order.variants or work.recipe.export.variants:
+            log.info("converting to %s", variant)
+            _write(work, variant, converter.convert(variant))
+
+
+def _write(work: _Work, variant: str, content: bytes) -> None:
+    path = work.folder / f"{variant}.tflite"
+    path.write_bytes(content)
+    artifact = quantise.describe(path, work.recipe.input.colour, work.heads)
+    work.artifacts[variant] = artifact
+    work.logits[variant] = parity.file_logits(variant, artifact, work.parts["validation"].images)
+
+
+def _gate(work: _Work, model, crops: np.ndarray) -> list[parity.Parity]:  # noqa: ANN001
+    """Every file against Keras on the validation images; int8 gets its worst operators back in float before it fails."""
+    work.logits["keras"] = parity.keras_logits(model, work.parts["validation"].images)
+    rows = _compared(work)
+    if any(row.variant == "int8" for row in _beyond(work, rows)):
+        rows = _mended(work, model, crops)
+    beyond = _beyond(work, rows)
+    if beyond:
+        limits = work.recipe.export
+        raise parity.ParityError(
+            f"{work.order.run}: {'; '.join(map(str, beyond))}; allowed are {limits.max_loss} points and "
+            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer or raise export.representative"
+        )
+    return rows
+
+
+def _mended(work: _Work, model, crops: np.ndarray) -> list[parity.Parity]:  # noqa: ANN001
+    with quantise.Converter(model, crops) as converter:
+        worst = [name for name, _ in converter.blame()[:WORST]]
+        for count in range(1, len(worst) + 1):
+            log.warning("int8 loses too much; trying again with %s in float", ", ".join(worst[:count]))
+            _write(work, "int8", converter.convert("int8", keep_float=worst[:count]))
+            rows = _compared(work)
+            if not any(row.variant == "int8" for row in _beyond(work, rows)):
+                break
+    return rows
+
+
+def _compared(work: _Work) -> list[parity.Parity]:
+    labels, reference = work.parts["validation"].labels, ("keras", work.logits["keras"])
+    return [
+        row
+        for variant in work.artifacts
+        for row in parity.compare(work.heads, labels, (variant, work.logits[variant]), reference)
+    ]
+
+
+def _beyond(work: _Work, rows: Sequence[parity.Parity]) -> list[parity.Parity]:
+    return parity.failures(rows, work.recipe.export.max_loss, work.recipe.export.min_agreement)
+
+
+def _studied(work: _Work, gates: list[parity.Parity]) -> Study:
+    validation = work.parts["validation"]
+    chief = "int8" if "int8" in work.artifacts else next(iter(work.artifacts))
+    answers = work.logits[chief]
+    heads = tuple(calibrated(head, validation.labels[head.name], answers[head.name]) for head in work.heads)
+    scored = [
+        row
+        for variant in work.artifacts
+        for row in finalscore.score_parts(variant, heads, work.logits[variant], {"validation": validation.labels})
+    ]
+    study = Study(
+        name=work.order.name or work.recipe.name,
+        recipe=work.recipe,
+        record=work.record,
+        run=work.order.run,
+        heads=heads,
+        chief=chief,
+        counts={name: part.labels for name, part in work.parts.items()},
+        gates=gates,
+        scored=scored,
+        latency_ms={name: parity.latency_ms(artifact, validation.images) for name, artifact in work.artifacts.items()},
+        licence=work.order.licence or "not stated",
+        about=work.order.about,
+        command=work.order.command,
+    )
+    _look(work, study, validation, answers, "validation")
+    if work.order.test:
+        _test(work, study)
+    return study
+
+
+def _test(work: _Work, study: Study) -> None:
+    """Score every variant on the test part, once the files are chosen; the run remembers that it did."""
+    weights = work.order.run / "best.keras"
+    try:
+        part = load_run(work.order.run, work.data, ("test",))["test"]
+    except InputError as error:
+        log.warning("no test score: %s", error)
+        return
+    finalscore.claim(work.order.run, weights)
+    seen = {digest for name in ("train", "validation") for digest in work.parts[name].hashes}
+    sets = finalscore.test_sets(part, study.heads, seen, _votes(work))
+    for variant, artifact in work.artifacts.items():
+        logits = parity.file_logits(variant, artifact, part.images)
+        study.scored += finalscore.score_parts(variant, study.heads, logits, sets)
+        if variant == study.chief:
+            _look(work, study, part, logits, "test")
+    study.counts["test"] = part.labels
+
+
+def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: str) -> None:
+    study.truth[split], study.logits[split] = part.labels, logits
+    if work.order.mistakes:
+        study.pictures[split] = part.images
+
+
+def _votes(work: _Work) -> Path | None:
+    for path in sources(work.recipe, work.data).values():
+        votes = (path if path.is_dir() else path.parent) / work.recipe.data.votes
+        if work.recipe.data.votes and votes.is_file():
+            return votes
+    return None
+
+
+def _describe(work: _Work, study: Study, model) -> None:  # noqa: ANN001
+    """Write manifest, card and the extra names that the recipe asks for into the new folder."""
+    record, recipe = work.record, work.recipe
+    origin = {
+        "recipe": recipe.name,
+        "family": recipe.family,
+        "seed": recipe.seed,
+        "train_command": record.get("command", ""),
+        "epochs": record.get("selected", {}),
+        "data_sha256": record.get("data_sha256", {}),
+        "split_sha256": sha256(work.order.run / "split.csv"),
+        "weights_sha256": sha256(work.order.run / "best.keras"),
+        "trained_with": record.get("versions", {}),
+        "exported_with": versions(),
+        "latency_ms": {name: round(value, 3) for name, value in study.latency_ms.items()},
+        "parity": [str(row) for row in study.gates],
+    }
+    study.manifest = Manifest(
+        name=study.name,
+        task=recipe.task,
+        heads=study.heads,
+        artifacts=work.artifacts,
+        licence=study.licence,
+        crop=recipe.crop,
+        scores=tuple(entry for row in study.scored for entry in row.entries()),
+        data=study.about,
+        command=study.command,
+        origin=origin,
+        folder=work.folder,
+    )
+    write_manifest(study.manifest)
+    write_card(work.folder / "CARD.md", study)
+    for kind, name in recipe.export.files.items():
+        _extra(work, model, kind, work.folder / name)
+
+
+def _extra(work: _Work, model, kind: str, path: Path) -> None:  # noqa: ANN001
+    if kind == "keras":
+        shutil.copyfile(work.order.run / "best.keras", path)
+    elif kind == "weights":
+        model.save_weights(path)
+    elif kind == "backbone":
+        write_backbone(model, work.order.run / "recipe.yaml", path)
+    elif kind in work.artifacts:
+        shutil.copyfile(work.artifacts[kind].path, path)
+    else:
+        raise SettingsError(f"export.files: {unknown('variant', kind, [*EXTRA, *work.artifacts])}")
+
+
+def _publish(made: Path, out: Path) -> None:
+    """Put the new folder in the place of the old one, if there is one."""
+    if out.exists():
+        old = out.with_name(f"{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+        made.rename(out)
+        shutil.rmtree(old)
+    else:
+        made.rename(out)

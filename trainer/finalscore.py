@@ -1,0 +1,118 @@
+"""The one use of the test part: scores as it is, without pictures seen in training, and by FER+ majority.
+
+The run remembers that its test part was used, and on which weights; weights that were trained on afterwards are refused,
+so that nothing is ever selected on it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_app import metrics
+from edge_app.errors import InputError
+from edge_app.heads import probabilities
+from edge_app.manifest import Head, sha256
+
+from . import ferplus
+from .data import Part
+from .folders import canonical
+from .parity import Logits
+from .runs import write_json
+
+TEST, UNSEEN, MAJORITY = "test", "test without duplicates of train", "test, FER+ majority"
+USED = "test_used.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One variant, head and set of pictures."""
+
+    variant: str
+    head: str
+    split: str
+    scores: metrics.Scores
+    ece_before: float  # with temperature 1
+
+    def entries(self) -> list[dict[str, object]]:
+        """Rows of the manifest's `scores`."""
+        found = self.scores
+        rows = [
+            ("accuracy", found.accuracy, found.accuracy_interval),
+            ("macro_f1", found.macro_f1, found.macro_f1_interval),
+            ("ece", found.ece, None),
+        ]
+        common = {"variant": self.variant, "head": self.head, "split": self.split, "n": found.n}
+        return [
+            {**common, "metric": metric, "value": round(value, 4)}
+            | ({"interval": [round(end, 4) for end in interval]} if interval else {})
+            for metric, value, interval in rows
+        ]
+
+
+def claim(run: Path, weights: Path) -> None:
+    """Note that the run's test part is used on these weights; InputError when it was used on others before."""
+    note, digest = run / USED, sha256(weights)
+    if note.is_file():
+        before = json.loads(note.read_text(encoding="utf-8"))["weights_sha256"]
+        if before != digest:
+            raise InputError(
+                f"{run}: the test part was used already, on weights {before[:12]}…, and these are {digest[:12]}…; scoring again "
+                "after more training would be selecting on it: export with --no-test, or train a new run"
+            )
+    write_json(note, {"weights_sha256": digest})
+
+
+def score_parts(
+    variant: str, heads: Sequence[Head], logits: Logits, sets: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[Scored]:
+    """Scores of every head on every set: {split: {head: truth (N,), -1 where the picture does not count}}."""
+    rows = []
+    for split, truths in sets.items():
+        for head in heads:
+            known = truths[head.name] >= 0
+            if not known.any():
+                continue
+            truth, values = truths[head.name][known], logits[head.name][known]
+            warm = probabilities(head, values, softmax_inside=False)
+            cold = probabilities(Head(head.name, head.kind, head.labels), values, softmax_inside=False)
+            before = metrics.reliability(truth, cold).ece
+            rows.append(Scored(variant, head.name, split, metrics.score(truth, warm), before))
+    return rows
+
+
+def test_sets(part: Part, heads: Sequence[Head], seen: Collection[str], votes: Path | None) -> dict[str, dict[str, np.ndarray]]:
+    """The test part as it is, without the pictures whose sha256 is in `seen`, and with FER+ majorities as truth."""
+    known = np.array([digest in seen for digest in part.hashes], bool)
+    sets = {TEST: dict(part.labels)}
+    if known.any():
+        sets[UNSEEN] = {name: np.where(known, -1, truth) for name, truth in part.labels.items()}
+    majority = {head.name: _majority(part, head, votes) for head in heads}
+    if any((truth >= 0).any() for truth in majority.values()):
+        sets[MAJORITY] = majority
+    return sets
+
+
+def majorities(path: Path) -> dict[str, str]:
+    """Label that more than half of all votes name, by `ferplus.key`; votes for "unknown" and "not a face" count as votes."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = {}
+        for row in csv.DictReader(file):
+            votes = {column: float(count or 0) for column, count in row.items() if column != "file"}
+            winner = max(votes, key=votes.__getitem__)
+            if votes[winner] > sum(votes.values()) / 2:
+                found[ferplus.key(row["file"])] = canonical(winner)
+    return found
+
+
+def _majority(part: Part, head: Head, votes: Path | None) -> np.ndarray:
+    if votes is None or not votes.is_file():
+        return np.full(len(part), -1)
+    winners, places = majorities(votes), {label: place for place, label in enumerate(head.labels)}
+    truth = np.array([places.get(winners.get(ferplus.key(file), ""), -1) for file in part.files], np.int64)
+    return np.where(part.labels[head.name] >= 0, truth, -1)

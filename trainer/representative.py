@@ -1,0 +1,56 @@
+"""Which training crops calibrate the integers of a quantised model: balanced over classes, shuffled, never repeated
+before every crop was taken once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.errors import InputError, OutputError
+
+from .data import Part
+
+log = logging.getLogger(__name__)
+
+
+def choose(part: Part, count: int, *, seed: int = 0) -> np.ndarray:
+    """`count` crops (count, H, W, C) uint8 of `part`, classes of every head in turn, in random order.
+
+    Where there are fewer pictures than `count`, mirrored and then repeated ones fill up; InputError when there is none.
+    """
+    if not len(part):
+        raise InputError("export: expected training images to calibrate with, got none; give the data that the run used")
+    rng = np.random.default_rng([seed, 2])
+    rows = balanced(part.labels, rng)[:count]
+    crops = part.images[rows]
+    if len(rows) < count:
+        log.warning("%d crops calibrate where %d are expected; mirrored and repeated ones fill up", len(rows), count)
+        pool = np.concatenate([crops, crops[:, :, ::-1]])
+        crops = pool[np.arange(count) % len(pool)]
+    return crops[rng.permutation(count)]
+
+
+def balanced(labels: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """All rows (N,), each once, so that every beginning is balanced over the classes of the heads' labels (N,)."""
+    total = len(next(iter(labels.values())))
+    turn = np.full(total, np.inf)
+    for column in labels.values():
+        for label in np.unique(column[column >= 0]):
+            members = rng.permutation(np.flatnonzero(column == label))
+            turn[members] = np.minimum(turn[members], np.arange(len(members)))
+    return np.lexsort((rng.random(total), turn))
+
+
+def save(path: Path, crops: np.ndarray) -> None:
+    """Write crops (N, H, W, C) uint8 under the key `crops`, whole or not at all; OutputError when it cannot be."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, crops=crops)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights") from error

@@ -1,0 +1,56 @@
+"""All that an export found out about a model: what its card and its report are written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edge_app.heads import probabilities
+from edge_app.manifest import Head, Manifest
+
+from .finalscore import TEST, Scored
+from .parity import Logits, Parity
+from .recipe import Recipe
+
+
+@dataclass(eq=False)
+class Study:
+    """One export. `truth`, `logits` and `pictures` are those of the chief variant, by split."""
+
+    name: str
+    recipe: Recipe
+    record: Mapping[str, object]  # the run's run.json
+    run: Path
+    heads: tuple[Head, ...]  # calibrated
+    chief: str  # the variant that is calibrated and described: int8 where there is one
+    counts: dict[str, Mapping[str, np.ndarray]]  # split -> head -> labels (N,), -1 = none
+    gates: list[Parity]
+    scored: list[Scored]
+    latency_ms: dict[str, float]  # variant -> median of one face, one thread
+    licence: str
+    about: str
+    command: str
+    manifest: Manifest | None = None
+    truth: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    logits: dict[str, Logits] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # (N, H, W, C) uint8, only what may be shown
+
+    @property
+    def split(self) -> str:
+        """The pictures that are shown in full: the test part where there is one."""
+        return TEST if TEST in self.truth else "validation"
+
+    def answers(self, split: str, head: Head, *, cold: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (N,), truth (N,) and probabilities (N, C) of the labelled pictures; `cold` leaves out the temperature."""
+        rows = np.flatnonzero(self.truth[split][head.name] >= 0)
+        judged = Head(head.name, head.kind, head.labels) if cold else head
+        probs = probabilities(judged, self.logits[split][head.name][rows], softmax_inside=False)
+        return rows, self.truth[split][head.name][rows], probs
+
+    def found(self, split: str, head: str, variant: str = "") -> Scored | None:
+        """The scores of that split and head, of the chief variant unless named."""
+        wanted = (variant or self.chief, head, split)
+        return next((row for row in self.scored if (row.variant, row.head, row.split) == wanted), None)
