@@ -38,10 +38,10 @@ def roll(points: np.ndarray) -> np.ndarray:
 
 
 def turn(points: np.ndarray) -> np.ndarray:
-    """How far heads are turned sideways (N,): 0 is frontal, about 1 is a profile.
+    """How far heads are turned sideways (N,): 0 is frontal, and it grows without bound towards a profile.
 
-    The nose tip's offset from the middle between the eyes along the eye line, in units of half the distance between
-    the ears: |sin(yaw)| for a round head.
+    The nose tip's offset from the middle between the ears along the eye line, in units of half the distance between
+    the ears: tan(yaw) for a round head, rather more for one with a nose.
     """
     across = points[:, LEFT_EYE] - points[:, RIGHT_EYE]
     axis = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
