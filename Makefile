@@ -1,7 +1,7 @@
 # make demo: install and annotate a clip made from the NASA portrait.  make test: install and run the tests.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,train
+EXTRAS ?= test,train,jax
 CONSTRAINTS ?=
 PIP_FLAGS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
