@@ -21,6 +21,9 @@ VENDOR = "0x1e60"  # of Hailo on PCI
 INSTALL = "sudo apt install hailo-all, then reboot"
 ONE_VERSION = "sudo apt full-upgrade, then reboot"
 SEE_SYSTEM = "python3 -m venv --system-site-packages .venv, and install calmcam there"
+SEATING = (
+    "check seating and power (hailortcli scan); on a Pi 5 dtparam=pciex1 in /boot/firmware/config.txt, then reboot"
+)
 QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
 PROBE = """
 import importlib.metadata, importlib.util, json
@@ -40,8 +43,11 @@ def checks(machine: Machine) -> list[Check]:
     nodes = machine.find("/dev/hailo*")
     driver = driver_version(machine)
     library, python_check = package(machine)
-    if not (chips or nodes or driver or library or python_check.state == BROKEN):
-        return [Check("hailo", OK, "none, the CPU classifies")]
+    if not (chips or nodes or driver):
+        if not library and python_check.state != BROKEN:
+            return [Check("hailo", OK, "none, the CPU classifies")]
+        seen = Check("hailo", WARNING, "HailoRT is installed, but no chip is seen; the CPU classifies", SEATING)
+        return [seen, python_check]
     architecture, firmware_check = firmware(machine, driver)
     return [
         _chip(machine, chips, bool(nodes)),
@@ -118,9 +124,7 @@ def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
     if not chips:
         if node:
             return Check("hailo", OK, "a device node, not on a PCI bus that can be seen")
-        return Check(
-            "hailo", BROKEN, "no chip on the PCI bus", "check seating and power; on a Pi 5 dtparam=pciex1, reboot"
-        )
+        return Check("hailo", BROKEN, "no chip on the PCI bus", SEATING)
     place = _inside(machine, chips[0])
     speed, width = (machine.read(f"{place}/current_link_{what}") for what in ("speed", "width"))
     text = f"{chips[0].name}, PCIe {speed or 'speed unknown'} x{width or '?'}"
