@@ -210,7 +210,8 @@ def _there_is() -> str:
 
 def _who_uses(path: str) -> str:
     """Names the other programs that have the node open, as far as this user may see them."""
-    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and entry.name != str(os.getpid()))
+    own = str(os.getpid())
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and entry.name != own)
     users = ", ".join(filter(None, (_user(process, path) for process in processes)))
     return f"it is used by {users}" if users else "end the program that uses it, or plug it in again"
 

@@ -26,7 +26,7 @@ SUFFIXES = frozenset(
 LIMIT_MEGAPIXELS = 100
 _SECOND = 1_000_000_000
 # What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
-_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error, MemoryError)
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, MemoryError)
 
 
 class Source:

@@ -76,7 +76,8 @@ class Source:
                 try:
                     request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE)
                 except (TimeoutError, RuntimeError) as error:
-                    raise SourceError(f"{self.name}: no frame for {_PATIENCE:g} s, after {index}; is it lost?") from error
+                    lack = f"no frame for {_PATIENCE:g} s, after {index} frames; check the ribbon cable"
+                    raise SourceError(f"{self.name}: {lack}") from error
                 arrived, begun = time.monotonic_ns(), time.perf_counter()
                 image = request.make_array("main")
                 request.release()

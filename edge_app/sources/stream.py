@@ -150,7 +150,7 @@ class Source:
         """Pictures of this connection and of all that follow it; runs in the reader's thread."""
         while self._open:
             yield from self._receive()
-            if self.state == "ended":
+            if self.state == "ended" or not self._open:
                 break
             self._connect_again()
 
@@ -167,6 +167,8 @@ class Source:
             self.state = "ended" if finite else self.state
         except av.FFmpegError as error:
             self._lost = self._reason(error)
+            if isinstance(error, av.error.ExitError):  # the demuxer hands its last packet out only now
+                self._alive = min(self._alive, time.monotonic_ns() - int(self._timeout * 1e9))
         finally:
             self._container.close()
 

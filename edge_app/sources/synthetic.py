@@ -122,7 +122,7 @@ def _faces(spec: str, faces: int) -> int:
 def _sprite(picture: Path | None) -> np.ndarray:
     image = cv2.imread(str(picture or PORTRAIT), cv2.IMREAD_COLOR)
     if image is None:
-        raise SourceError(f"{picture or PORTRAIT}: expected a picture to draw synthetic frames from, could not read one")
+        raise SourceError(f"{picture or PORTRAIT}: expected a picture to draw frames from, could not read one")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if picture is not None:
         return image
