@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,17 @@ def annotate(
     """
     part = _checked(Options(**options))
     items = expand(inputs)
-    stop = Stop()
+    stop, outcomes = Stop(), []
     with Signals(stop) as signals, Analysis(settings) as analysis:
         folder = _folder(settings, output_dir, exist_ok, items[0].path)
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
-        outcomes = _work(job, analysis, stop)
-        if any(outcome.report.frames for outcome in outcomes):
+        try:
+            _work(job, analysis, stop, outcomes)
             _record(folder, analysis, outcomes, {**ctx.params, "settings": settings})
-        else:
+        finally:
             runs.discard_empty(folder)
-    _report(outcomes, folder)
+            _report(outcomes, folder)
     ctx.exit(signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0))
 
 
@@ -70,21 +71,20 @@ def _folder(settings: Settings, given: Path | None, exist_ok: bool, first: Path)
     return runs.open_folder(Path(settings.runs_dir) / "annotate", first.stem)
 
 
-def _work(job: Annotation, analysis: Analysis, stop: Stop) -> list[Outcome]:
+def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcome]) -> None:
     labels = analysis.manifest.heads[0].labels
     results = plugins.load("sinks", "results").Sink(job.folder / "results.jsonl", job.folder / "results.csv", labels=labels)
-    outcomes = []
     with results, ProgressBar(len(job.inputs)) as bar:
         for outcome in job.outcomes(analysis, results, stop, bar.counter):
             outcomes.append(outcome)
             bar.done(outcome)
-    return outcomes
 
 
 def _record(folder: Path, analysis: Analysis, outcomes: list[Outcome], arguments: dict[str, object]) -> None:
-    total = Report()
-    for outcome in outcomes:
-        total = total.merge(outcome.report)
+    """Write `run.json`, unless nothing came of any input."""
+    total = functools.reduce(Report.merge, (outcome.report for outcome in outcomes), Report())
+    if not total.frames:
+        return
     files = [
         {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.report.summary()}
         for outcome in outcomes
@@ -94,14 +94,14 @@ def _record(folder: Path, analysis: Analysis, outcomes: list[Outcome], arguments
 
 def _report(outcomes: list[Outcome], folder: Path) -> None:
     """Print a table; one input that failed was told already and needs none."""
-    if len(outcomes) == 1 and not outcomes[0].report.frames:
+    if not any(outcome.report.frames for outcome in outcomes) and len(outcomes) < 2:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("input", "frames", "seconds", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:
         report = outcome.report
         ending = "broke off" if outcome.partly else "failed" if outcome.error else "stopped" if report.stopped else ""
-        where = " ".join(filter(None, (outcome.output and str(outcome.output), ending and f"({ending})")))
+        where = " ".join(filter(None, (outcome.output and outcome.output.name, ending and f"({ending})")))
         cells = (outcome.path.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
         table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
     console.print(table)

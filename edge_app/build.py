@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from . import plugins
+from .catalogue import check_answer
 from .decide import Decider
 from .devices import open_best
 from .errors import SettingsError
@@ -17,7 +19,10 @@ from .settings import Settings
 from .track import Tracker
 from .types import Stage
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"P5", b"P6")
+log = logging.getLogger(__name__)
+
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")  # first bytes
+_VIDEOS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"FLV", b"G@", b"0&\xb2u")  # first bytes
 _BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # of ISO media files that hold pictures
 
 
@@ -34,6 +39,8 @@ class Analysis(AbstractContextManager):
             self.backend, self.variant, self.why = opened
             stack.callback(self.backend.close)
             self.artifact = self.manifest.artifact(self.variant)
+            check_answer(self.manifest, self.artifact, self.backend)
+            log.info("device: %s", self.why)
             limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
             self.detect = plugins.load("tasks", "face_detection").Stage(self.detector.path, **limits)
             stack.callback(self.detect.close)
@@ -98,16 +105,19 @@ def camera_options(settings: Settings) -> Mapping[str, Any]:
 
 
 def _is_picture(path: Path) -> bool:
+    """By its first bytes where they are known, else by its name."""
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(12)
     except OSError:
         head = b""
-    if len(head) < 12:
-        return path.suffix.lower() in PICTURES
     if head[4:8] == b"ftyp":
         return head[8:12] in _BRANDS
-    return head.startswith(_MAGIC) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    if head.startswith(_PICTURES):
+        return True
+    return path.suffix.lower() in PICTURES and not head.startswith(_VIDEOS)
 
 
 def _record(name: str, variant: str, artifact: Artifact) -> dict[str, object]:

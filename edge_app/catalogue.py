@@ -114,13 +114,14 @@ def _tried(manifest: Manifest, artifact: Artifact, open_backend: Callable, open_
             raise
         return f"hash agrees; not loaded: {error}"
     try:
-        _answer(manifest, artifact, backend)
+        check_answer(manifest, artifact, backend)
     finally:
         backend.close()
     return f"hash agrees, loads, answers ({backend.device})"
 
 
-def _answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
+def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
+    """Let an opened artifact answer a grey picture; ModelError where that does not fit the manifest's heads."""
     spec = artifact.input
     grey = np.full((1, spec.height, spec.width, spec.channels), 128, spec.dtype)
     outputs = backend.infer(grey)

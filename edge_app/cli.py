@@ -78,13 +78,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
             raise
-        except CalmcamError as error:
-            raise _failure(error, ctx) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise
-            raise _failure(error, ctx) from error
+        except ModuleNotFoundError as error:
+            raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except Exception as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                raise
             raise _failure(error, ctx) from error
 
 
