@@ -19,7 +19,7 @@ def probabilities(head: Head, values: np.ndarray, *, softmax_inside: bool) -> np
         values = np.log(np.clip(values, 1e-7, 1)) if head.kind == "softmax" else logit(values)
     values = values / head.temperature
     if head.kind == "sigmoid":
-        positive = 1 / (1 + np.exp(-values[:, :1]))
+        positive = 0.5 + 0.5 * np.tanh(values[:, :1] / 2)  # the sigmoid, without overflow
         return np.concatenate([1 - positive, positive], axis=1).astype(np.float32)
     return softmax(values)
 

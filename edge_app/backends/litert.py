@@ -40,7 +40,7 @@ class Backend:
         """
         if self._interpreter is None:
             raise BackendError(f"{self._path.name}: the backend was closed and cannot infer any more; make a new one")
-        index, shape, dtype = self._input["index"], tuple(self._input["shape"][1:]), self._input["dtype"]
+        index, shape, dtype = self._input["index"], tuple(self._input["shape"][1:].tolist()), self._input["dtype"]
         if batch.shape[1:] != shape or batch.dtype != dtype:
             raise BackendError(f"{self._path.name}: expected rows {shape} {np.dtype(dtype)}, got {batch.shape[1:]} {batch.dtype}")
         results = {
