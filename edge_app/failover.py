@@ -91,7 +91,7 @@ class Failover:
         now = time.monotonic()
         steady = now - self._since > 4 * self._delay
         self._delay = self._first if steady else min(2 * self._delay, self._longest)
-        log.warning("%s; going on with the %s, next try in %.1f s", error, self._cpu.device, self._delay)
+        log.warning("%s; going on with the %s, next try in %.1f s", str(error), self._cpu.device, self._delay)
         with self._mutex:
             self._device = None
         self._thread = threading.Thread(target=self._reopen, args=(device, now), name="failover", daemon=True)
@@ -104,7 +104,7 @@ class Failover:
                 fresh = self._open()
             except CalmcamError as error:
                 self._delay = min(2 * self._delay, self._longest)
-                log.info("%s; next try in %.1f s", error, self._delay)
+                log.info("%s; next try in %.1f s", str(error), self._delay)
                 continue
             with self._mutex:
                 if not self._closing.is_set():
