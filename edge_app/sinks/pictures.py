@@ -64,7 +64,8 @@ class Sink:
 
 def _encoded(path: Path, suffix: str, image: cv2.typing.MatLike) -> bytes:
     try:
-        done, data = cv2.imencode(suffix, image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if suffix in (".jpg", ".jpeg") else ()
+        done, data = cv2.imencode(suffix, image, quality)
     except cv2.error:  # OpenCV 4 raises what OpenCV 5 returns
         done, data = False, None
     if not done:
