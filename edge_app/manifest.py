@@ -136,7 +136,7 @@ def read_manifest(path: Path) -> Manifest:
     except ValueError as error:
         raise ManifestError(f"{path}: expected JSON, got something else ({error})") from error
     _check(path, raw)
-    heads = tuple(Head(**{**head, "labels": tuple(head["labels"])}) for head in raw["heads"])
+    heads = tuple(_head(path, place, entry, raw["heads"][:place]) for place, entry in enumerate(raw["heads"]))
     artifacts = {variant: _artifact(path, heads, variant, entry) for variant, entry in raw["artifacts"].items()}
     rest = {key: raw[key] for key in ("name", "task", "licence", "data", "command", "origin") if key in raw}
     scores, crop = tuple(raw.get("scores", ())), Crop(**raw.get("crop", {}))
@@ -188,6 +188,14 @@ def _check(path: Path, raw: object) -> None:
         strange = next(key for key in error.instance if key not in error.schema["properties"])
         raise ManifestError(f"{path}: {where}: {unknown('key', strange, error.schema['properties'])}")
     raise ManifestError(f"{path}: {where}: {error.message}")
+
+
+def _head(path: Path, place: int, entry: dict, before: list[dict]) -> Head:
+    if entry["kind"] == "sigmoid" and len(entry["labels"]) != 2:
+        raise ManifestError(f"{path}: heads/{place}/labels: a sigmoid head has 2 labels, got {entry['labels']}")
+    if any(other["name"] == entry["name"] for other in before):
+        raise ManifestError(f"{path}: heads/{place}/name: {entry['name']!r} stands there twice; expected different names")
+    return Head(**{**entry, "labels": tuple(entry["labels"])})
 
 
 def _artifact(path: Path, heads: tuple[Head, ...], variant: str, entry: dict) -> Artifact:
