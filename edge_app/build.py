@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -90,7 +91,8 @@ def source_kind(text: str) -> str:
     if "://" in text:
         return "stream"
     path = Path(text)
-    return "images" if path.is_dir() or "*" in path.name or _is_picture(path) else "video"
+    several = path.is_dir() or path.suffix.lower() == ".txt" or (glob.has_magic(text) and not path.exists())
+    return "images" if several or _is_picture(path) else "video"
 
 
 def open_source(text: str, **options: Any) -> Any:

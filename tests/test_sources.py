@@ -13,6 +13,7 @@ from PIL import Image
 
 from edge_app import plugins
 from edge_app.background import Background
+from edge_app.build import source_kind
 from edge_app.errors import SourceError
 from edge_app.pace import Paced
 from edge_app.run import Stop, run
@@ -147,3 +148,24 @@ def test_unusable_things_are_refused_in_one_sentence(kind: str, tmp_path: Path) 
         pass
     assert "얼굴.bin" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("0", "camera"),
+        ("/dev/video2", "camera"),
+        ("picamera:1", "picamera"),
+        ("synthetic:4", "synthetic"),
+        ("rtsp://door/1", "stream"),
+        ("udp://@:5000", "stream"),
+        ("{media}", "images"),
+        ("{media}/0.png", "images"),
+        ("{media}/[0-9].png", "images"),
+        ("{media}/list.txt", "images"),
+        ("{media}/clip.ts", "video"),
+        ("missing.mkv", "video"),
+    ],
+)
+def test_a_text_chooses_its_source(text: str, kind: str, media: Path) -> None:
+    assert source_kind(text.format(media=media)) == kind

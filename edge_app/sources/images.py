@@ -16,13 +16,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import SourceError
+from ..inputs import PICTURES
 from ..types import Frame
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tga .tif .tiff .webp".split()
-)
 LIMIT_MEGAPIXELS = 100
 _SECOND = 1_000_000_000
 # What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
@@ -99,12 +97,12 @@ def _paths(spec: str) -> list[Path]:
     except (OSError, UnicodeError) as error:
         raise SourceError(f"{spec}: cannot be read ({error}); check its permissions and its encoding") from error
     if not found:
-        raise SourceError(f"{spec}: expected {lack} (known: {' '.join(sorted(SUFFIXES))})")
+        raise SourceError(f"{spec}: expected {lack} (known: {' '.join(sorted(PICTURES))})")
     return found
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
 
 
 def _listed(path: Path) -> list[Path]:
