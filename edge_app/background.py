@@ -46,7 +46,8 @@ class Background:
         with self._change:
             self._open = False
             self._change.notify_all()
-        if stop_source := getattr(self._source, "stop", None):
+        stop_source = getattr(self._source, "stop", None)
+        if callable(stop_source):
             stop_source()
 
     def drop_waiting(self) -> None:
