@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_
 @click.option(
     "--detect", is_flag=True, help="The whole path too: picture on a plain canvas, face found, cropped, classified."
 )
+@click.option("--margin", type=click.FloatRange(-0.5, 2, min_open=True), help="With --detect: crop margin to try.")
+@click.option("--shift", type=click.FloatRange(-1, 1), help="With --detect: crop shift to try.")
+@click.option("--align", type=click.Choice(["none", "roll"]), help="With --detect: crop alignment to try.")
 @click.option(
     "--exclude",
     type=click.Path(path_type=Path),
@@ -61,11 +65,13 @@ def evaluate(
     """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
 
     Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/.
+    --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
     """
     exclude = read_exclusions(flags["exclude"]) if flags["exclude"] else Exclusions()
     stop = Stop()
     with Signals(stop) as signals, ExitStack() as stack:
-        ensemble = open_models(models, settings, flags["head"], stack)
+        crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
+        ensemble = open_models(models, settings, flags["head"], crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
         find = _detector(settings, stack) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
@@ -80,11 +86,14 @@ def evaluate(
         show(card)
 
 
-def open_models(names: Iterable[str], settings: Settings, head: str | None, stack: ExitStack) -> Ensemble:
-    """The named models, opened for one head; the caller's `stack` closes them."""
+def open_models(
+    names: Iterable[str], settings: Settings, head: str | None, crop: dict[str, Any], stack: ExitStack
+) -> Ensemble:
+    """The named models, opened for one head, with `crop` in place of their own; the caller's `stack` closes them."""
     members = []
     for name in names:
         manifest = find_model(name)
+        manifest = replace(manifest, crop=replace(manifest.crop, **crop))
         chosen = choose_head(manifest, head)
         variant, _ = devices.choose(manifest, settings.variant, settings.device)
         artifact = manifest.artifact(variant)
@@ -166,7 +175,7 @@ def _line(row: Row, labels: tuple[str, ...]) -> list[object]:
 def _subject(ensemble: Ensemble) -> dict[str, Any]:
     members = [
         {"name": m.manifest.name, "variant": m.variant, "file": m.artifact.path.name, "sha256": m.artifact.sha256,
-         "device": m.backend.device} for m in ensemble.members
+         "device": m.backend.device, "crop": asdict(m.manifest.crop)} for m in ensemble.members
     ]  # fmt: skip
     return {"models": members, "head": ensemble.members[0].head.name}
 

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
+from .errors import OutputError
+
 DPI = 120
 HANGUL = Path(__file__).parent / "fonts" / "calmcam-sans-kr.ttf"
 
@@ -61,5 +63,9 @@ def _save(figure: Figure, path: Path) -> None:
             text.set_fontproperties(FontProperties(fname=str(HANGUL), size=text.get_fontsize()))
     part = path.with_name(f"{path.name}.part")
     FigureCanvasAgg(figure)
-    figure.savefig(part, dpi=DPI, format="png")
-    part.replace(path)
+    try:
+        figure.savefig(part, dpi=DPI, format="png")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder") from error

@@ -113,6 +113,15 @@ def test_detect_judges_the_whole_path_and_counts_what_was_not_found(model, data)
     assert card["detect"]["confusion"]["matrix"][LABELS.index("sad")][-1] == 1
 
 
+def test_another_crop_can_be_tried_on_the_whole_path_only(model, data):
+    own, other = (
+        report(model, "--data", data, "--detect", *more) for more in ([], ["--margin", "1.5", "--align", "roll"])
+    )
+    assert own["models"][0]["crop"] == {"margin": 0.1, "shift": 0.0, "align": "none"}
+    assert other["models"][0]["crop"] == {"margin": 1.5, "shift": 0.0, "align": "roll"}
+    assert own["ready"] == other["ready"] and own["detect"]["calibration"] != other["detect"]["calibration"]
+
+
 def test_an_ensemble_of_twins_is_the_twin_and_order_of_labels_does_not_matter(model, data, tmp_path):
     alone = report(model, "--data", data)
     twins = report(model, model, "--data", data)

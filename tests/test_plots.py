@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from edge_app import plots
+from edge_app.errors import OutputError
 
 
 def test_confusion_is_dark_where_it_counts(tmp_path):
@@ -28,6 +30,11 @@ def test_reliability_has_a_bar_where_answers_fell(tmp_path):
     accuracy[-1] = confidence[-1] = 0.95
     plots.reliability(path, confidence, accuracy, count, 0.01, "seven")
     assert _blue(path) > empty + 500
+
+
+def test_a_place_that_cannot_be_written_to_gets_a_sentence(tmp_path):
+    with pytest.raises(OutputError, match="x.png: cannot be written"):
+        plots.confusion(tmp_path / "none" / "x.png", np.eye(2), ["a", "b"], ["a", "b"], "")
 
 
 def _blue(path) -> int:  # noqa: ANN001
