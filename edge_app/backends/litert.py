@@ -80,8 +80,9 @@ class Backend:
 
 def bare(artifact: Artifact, *, threads: int) -> Callable[[int], None]:
     """An interpreter with nothing around it, the benchmark's floor: runs that many rows of zeros."""
-    interpreter = Interpreter(str(artifact.path), num_threads=threads)
-    interpreter.allocate_tensors()
+    with tflite.quiet("LiteRT"):
+        interpreter = Interpreter(str(artifact.path), num_threads=threads)
+        interpreter.allocate_tensors()
     (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
     row = np.zeros(given["shape"], given["dtype"])
 
