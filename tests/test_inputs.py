@@ -60,8 +60,5 @@ def test_outputs_get_names_of_their_own():
     assert len({name.lower() for name in made}) == len(paths)
 
 
-def test_every_picture_that_can_be_read_is_looked_for():
-    from edge_app.sources.images import SUFFIXES
-
-    assert SUFFIXES <= PICTURES
+def test_no_suffix_is_both_picture_and_video():
     assert not PICTURES & VIDEOS
