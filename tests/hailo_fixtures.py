@@ -28,6 +28,7 @@ def _forget() -> None:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """The double's world, fresh, with `hailo_platform` importable; nothing may stay open or have killed the process."""
     monkeypatch.syspath_prepend(DOUBLES)
+    monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")  # or the double, like the real one, leaves hailort.log here
     monkeypatch.setattr("edge_app.hailo_checks.NODES", "/nonexistent/hailo*")
     _forget()
     state = importlib.import_module("hailo_world").world

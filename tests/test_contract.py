@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 
 from edge_app.backends import fake, litert
 from edge_app.errors import BackendError, ModelError
+from edge_app.failover import Failover
 from edge_app.manifest import Artifact, Input
 
+pytest_plugins = ("hailo_fixtures",)
 CASES = Path(__file__).parent / "cases"
 SPEC = Input(32, 32, "rgb", "uint8")
 ARTIFACT = Artifact(CASES / "two_heads.tflite", "", 0, SPEC, {"mood": "mood", "tease": "tease"})
@@ -24,11 +28,41 @@ MAKERS = {
 }
 
 
-@pytest.fixture(params=MAKERS)
-def made(request):
-    backend, dtype = MAKERS[request.param]()
-    yield backend, dtype
+ON_THE_DOUBLE = ("hailo", "failover", "failover-lost")
+
+
+@pytest.fixture
+def on_the_double(world, tmp_path):
+    """Makers for the Hailo's double; its streams are named by the file."""
+
+    def make(kind):
+        path = tmp_path / "two.hef"
+        streams = importlib.import_module("make_hef").make_hef(ARTIFACT.path, path, name="two")
+        device = replace(ARTIFACT, path=path, outputs={head: streams[head] for head in ARTIFACT.outputs})
+        hailo = partial(importlib.import_module("edge_app.backends.hailo").Backend, device)
+        backend = hailo() if kind == "hailo" else Failover(hailo, partial(litert.Backend, ARTIFACT), (device, ARTIFACT))
+        if kind == "failover-lost":
+            world.lose()
+        return backend, np.uint8, device.outputs
+
+    return make
+
+
+@pytest.fixture(params=[*MAKERS, *ON_THE_DOUBLE])
+def named(request):
+    """Backend, dtype of its rows, and its tensor names by head."""
+    if request.param in MAKERS:
+        backend, dtype = MAKERS[request.param]()
+        names = ARTIFACT.outputs
+    else:
+        backend, dtype, names = request.getfixturevalue("on_the_double")(request.param)
+    yield backend, dtype, names
     backend.close()
+
+
+@pytest.fixture
+def made(named):
+    return named[:2]
 
 
 def rows(n: int, dtype: type) -> np.ndarray:
@@ -36,10 +70,11 @@ def rows(n: int, dtype: type) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 40])
-def test_outputs_by_name_in_float32_one_row_each(made, n):
-    backend, dtype = made
+def test_outputs_by_name_in_float32_one_row_each(named, n):
+    backend, dtype, names = named
     outputs = backend.infer(rows(n, dtype))
-    assert {name: values.shape for name, values in outputs.items()} == {"mood": (n, 3), "tease": (n, 1)}
+    shapes = {names["mood"]: (n, 3), names["tease"]: (n, 1)}
+    assert {name: values.shape for name, values in outputs.items()} == shapes
     assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in outputs.values())
 
 
@@ -56,13 +91,13 @@ def test_rows_do_not_mix_and_calls_do_not_change_earlier_results(made):
     assert all((together[name] == kept[name]).all() for name in kept)
 
 
-def test_the_batch_is_left_alone_and_may_be_a_view(made):
-    backend, dtype = made
+def test_the_batch_is_left_alone_and_may_be_a_view(named):
+    backend, dtype, names = named
     batch = rows(6, dtype)
     before = batch.copy()
     every_second = backend.infer(batch[::2])
     np.testing.assert_array_equal(batch, before)
-    np.testing.assert_array_equal(every_second["mood"], backend.infer(batch[::2].copy())["mood"])
+    np.testing.assert_array_equal(every_second[names["mood"]], backend.infer(batch[::2].copy())[names["mood"]])
 
 
 def test_it_names_its_device_and_closes_twice(made):

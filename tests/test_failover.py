@@ -75,7 +75,9 @@ def test_the_same_batch_is_classified_at_once_and_the_device_taken_back(
         np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_a_silent_loss_costs_less_than_a_second(world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray) -> None:
+def test_a_silent_loss_costs_less_than_a_second(
+    world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray
+) -> None:
     device, cpu = compiled.artifact("hailo8"), compiled.artifact("int8")
     failover = Failover(partial(hailo.Backend, device), partial(litert.Backend, cpu), (device, cpu))
     world.silent = True
@@ -117,7 +119,9 @@ def test_waiting_doubles_until_it_serves_again(
     assert "next try in 0.0 s" in caplog.text
 
 
-def test_500_losses_and_returns_leak_nothing(world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray) -> None:
+def test_500_losses_and_returns_leak_nothing(
+    world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray
+) -> None:
     failover = opened(hailo, compiled, delay=0.0001, longest=0.0001)
 
     def losses(count: int) -> tuple[int, int, list[int]]:
@@ -177,7 +181,9 @@ def test_artifacts_that_cannot_stand_in_are_refused(compiled: Manifest, changes:
         Failover(dict, dict, (device, dataclasses.replace(cpu, **changes)))
 
 
-def test_float_stand_in_gets_the_same_pixels(world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray) -> None:
+def test_float_stand_in_gets_the_same_pixels(
+    world: Any, hailo: ModuleType, compiled: Manifest, crops: np.ndarray
+) -> None:
     device, cpu = compiled.artifact("hailo8"), compiled.artifact("float32")
     failover = Failover(partial(hailo.Backend, device), partial(litert.Backend, cpu), (device, cpu))
     near = failover.infer(crops)

@@ -1,4 +1,4 @@
-"""The Hailo backend on the double of HailoRT: contract, limits, failures, sharing, bad input. No figure here is the chip's."""
+"""The Hailo backend on the double of HailoRT: limits, failures, sharing, bad input. No figure here is the chip's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_no_rows_touch_no_device(backend: Any, world: Any) -> None:
     assert world.launches == before
 
 
-@pytest.mark.parametrize("shape, dtype", [((2, 32, 32, 1), np.uint8), ((2, 32, 32, 3), np.float32), ((32, 32, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "shape, dtype", [((2, 32, 32, 1), np.uint8), ((2, 32, 32, 3), np.float32), ((32, 32, 3), np.uint8)]
+)
 def test_rows_of_another_kind_are_refused_before_the_device(backend: Any, shape: tuple, dtype: type) -> None:
     with pytest.raises(BackendError, match=r"expected rows \(32, 32, 3\) uint8"):
         backend.infer(np.zeros(shape, dtype))
@@ -184,7 +186,11 @@ def test_two_models_share_one_device(world: Any, hailo: ModuleType, artifact: Ar
     with pytest.raises(BackendUnavailable, match="group 'calmcam', not 'other'"):
         hailo.Backend(artifact, group="other")
     results: dict[int, Any] = {}
-    work = [threading.Thread(target=lambda n=n, b=b: results.update({n: b.infer(crops)})) for n, b in enumerate((one, other))]
+
+    def classify(place: int, backend: Any) -> None:
+        results[place] = backend.infer(crops)
+
+    work = [threading.Thread(target=classify, args=pair) for pair in enumerate((one, other))]
     for thread in work:
         thread.start()
     for thread in work:
@@ -287,7 +293,7 @@ def test_file_that_is_not_the_manifests(hailo: ModuleType, artifact: Artifact, c
     "state, kind, words",
     [
         ({"arch": "hailo8l"}, ModelError, "for another chip.*hailo8l"),
-        ({"arch": "hailo8l", "library": "4.20.0", "driver": "4.20.0", "firmware": "4.20.0"}, ModelError, "another chip"),
+        ({"arch": "hailo8l", **dict.fromkeys(("library", "driver", "firmware"), "4.20.0")}, ModelError, "another chip"),
         ({"driver": "4.22.0"}, BackendUnavailable, "driver's version differs.*full-upgrade"),
         ({"driver": ""}, BackendUnavailable, "driver is not loaded"),
         ({"firmware": "4.21.0"}, BackendUnavailable, "firmware's version differs.*one version"),
@@ -314,7 +320,9 @@ def test_no_permission_on_the_node(
         hailo.Backend(artifact)
 
 
-@pytest.mark.parametrize("version, words", [("4.17.0", "no async API"), ("5.2.0", "Hailo-10H"), ("", "unknown version")])
+@pytest.mark.parametrize(
+    "version, words", [("4.17.0", "no async API"), ("5.2.0", "Hailo-10H"), ("", "unknown version")]
+)
 def test_other_generations_are_refused(version: str, words: str) -> None:
     assert words in version_problem(version, "1.26.4", [])
 
@@ -332,13 +340,16 @@ def test_numpy_2_is_refused_unless_the_library_says_it_works() -> None:
 
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="shows what happens under NumPy 2")
-def test_why_numpy_2_is_refused(world: Any, hailo: ModuleType, artifact: Artifact, tmp_path: Path, monkeypatch: Any) -> None:
+def test_why_numpy_2_is_refused(
+    world: Any, hailo: ModuleType, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.zero_bytes = True
     with pytest.raises(BackendError, match="status 6, INVALID_OPERATION"):
         hailo.Backend(artifact)
     pinned = tmp_path / "hailort-4.23.0.dist-info"
     pinned.mkdir()
-    pinned.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: hailort\nVersion: 4.23.0\nRequires-Dist: numpy<2\n")
+    lines = ("Metadata-Version: 2.1", "Name: hailort", "Version: 4.23.0", "Requires-Dist: numpy<2", "")
+    pinned.joinpath("METADATA").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendUnavailable, match="zero bytes.*constraints-hailo.txt"):
         hailo.Backend(artifact)

@@ -19,7 +19,7 @@ from hailo_platform.pyhailort._pyhailort import HEADER, MAGIC
 from edge_app.manifest import Artifact, Input, Manifest, read_manifest, sha256, write_manifest
 
 
-def make_hef(tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net", version: int = 2) -> dict[str, str]:
+def make_hef(tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net") -> dict[str, str]:
     """Write the stand-in HEF `path`; returns stream name by the TFLite's output name."""
     data = tflite.read_bytes()
     runner = _runner(data)
@@ -31,7 +31,7 @@ def make_hef(tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net
     inputs = [{"name": "input_layer1", "shape": shape}]
     raw = {"name": name, "arch": arch, "inputs": inputs, "outputs": outputs, "fps": 1000.0}
     payload = json.dumps(raw).encode() + b"\0" + data
-    path.write_bytes(HEADER.pack(MAGIC, version, len(payload), zlib.crc32(payload)) + payload)
+    path.write_bytes(HEADER.pack(MAGIC, 2, len(payload), zlib.crc32(payload)) + payload)
     return {output["tensor"]: f"{name}/{output['name']}" for output in outputs}
 
 

@@ -27,8 +27,8 @@ class InferModel:
     class InferStream:
         """Shared state underneath, a new wrapper at each access."""
 
-        def __init__(self, info: _pyhailort.VStreamInfo, formats: dict[str, FormatType], order: dict[str, int]) -> None:
-            self._info, self._formats, self._order = info, formats, order
+        def __init__(self, info: _pyhailort.VStreamInfo, model: InferModel) -> None:
+            self._info, self._formats, self._order, self._nms = info, model._formats, model._order, model._nms
 
         @property
         def name(self) -> str:
@@ -61,10 +61,23 @@ class InferModel:
                 raise TypeError("set_format_order(): incompatible function arguments")
             self._order[self.name] = order
 
+        def set_nms_score_threshold(self, threshold: float) -> None:
+            self._nms.add(self.name)
+
+        def set_nms_iou_threshold(self, threshold: float) -> None:
+            self._nms.add(self.name)
+
+        def set_nms_max_proposals_per_class(self, max_proposals_per_class: int) -> None:
+            self._nms.add(self.name)
+
+        def set_nms_max_accumulated_mask_size(self, max_accumulated_mask_size: int) -> None:
+            self._nms.add(self.name)
+
     def __init__(self, chip: engine.Chip, hef: _pyhailort.HefData, hef_source: str | bytes) -> None:
         self._chip, self._data, self._source, self._batch = chip, hef, hef_source, 0
         self._formats = {info.name: FormatType.AUTO for info in (*hef.inputs, *hef.outputs)}
         self._order: dict[str, int] = {}
+        self._nms: set[str] = set()  # streams that an NMS setter was used on
 
     @property
     def hef(self) -> HEF:
@@ -103,12 +116,14 @@ class InferModel:
 
     def configure(self) -> ConfiguredInferModel:
         with ExceptionWrapper():
+            if self._nms:  # on plain outputs (1.5)
+                raise status(2)
             native = engine.configure(self._chip, self._data, self._formats, self._batch)
         return ConfiguredInferModel(native, self)
 
     def _stream(self, name: str, infos: list[_pyhailort.VStreamInfo]) -> InferStream:
         info = _pick(name, infos)
-        return InferModel.InferStream(info, self._formats, self._order)
+        return InferModel.InferStream(info, self)
 
 
 def _pick(name: str, infos: list[_pyhailort.VStreamInfo]) -> _pyhailort.VStreamInfo:
