@@ -83,11 +83,12 @@ class Canvas:
         self._paste(bitmap, self._place(spots, box) or inner)
 
     def chart(self, box: Rect, colour: Colour, values: Mapping[str, float]) -> None:
-        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover anything."""
-        if not values or box.y2 - box.y1 < 3 * self._size:
+        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover anything or dwarf it."""
+        if not values:
             return
         chart = _chart(tuple(values), max(SMALLEST - 1, round(self._size * CHART_SHARE)))
-        spot = self._place(self._beside(box, *chart.panel.shape[:2]))
+        tall, wide = chart.panel.shape[:2]
+        spot = self._place(self._beside(box, tall, wide)) if 2 * (box.y2 - box.y1) >= tall else None
         if spot is None:
             return
         self._shade(chart.panel, spot)

@@ -15,7 +15,7 @@ PALETTE: tuple[Colour, ...] = (
     (29, 233, 182), (240, 98, 92), (130, 177, 255), (212, 225, 87), (224, 130, 255)
 )  # fmt: skip
 GREY: Colour = (176, 184, 188)
-CHARTS_FROM = 400  # px of the picture's shorter side; below that a chart would cover what it explains
+CHARTS_FROM = 300  # px of the picture's shorter side; below that a chart would cover what it explains
 
 
 class Overlay:

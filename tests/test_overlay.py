@@ -106,6 +106,13 @@ def test_a_chart_shows_each_probability_where_there_is_room() -> None:
     assert not is_colour(Overlay()(portrait(320, 240)), ink)[:, int(portrait(320, 240).faces.boxes[0, 2]) + 40 :].any()
 
 
+def test_a_small_face_gets_no_chart() -> None:
+    image = grey(1280, 720)
+    for side, expected in ((60, False), (100, True)):
+        touched = changed(image, Overlay(status="")(result(image, found([(400, 300, 400 + side, 300 + side)]))))
+        assert touched[300 + side // 2, 400 + side + 8 :].any() == expected
+
+
 def test_a_chart_covers_no_neighbour() -> None:
     image = grey(1280, 720)
     boxes = [(100 + 130 * i, 200, 220 + 130 * i, 340) for i in range(8)]
