@@ -1,57 +1,52 @@
-"""`calmcam train`: the command line of the trainer. `train` parses, builds, calls and reports."""
+"""`calmcam train`: parses, calls and says what came of it."""
 
 from __future__ import annotations
 
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edge_app.errors import CalmcamError
-
-
-def _data(values: tuple[str, ...]) -> Path | dict[str, Path] | None:
-    named = [value.partition("=") for value in values]
-    if len(values) == 1 and not named[0][1]:
-        return Path(values[0])
-    return {name: Path(path) for name, _, path in named} or None
+from edge_app.errors import InputError
+from edge_app.tflite import quiet
 
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="Folder with the labelled pictures, one per data set.")
+@click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The labelled pictures, one folder per data set.")
 @click.option("--set", "changes", multiple=True, metavar="KEY.SUB=VALUE", help="Change one key of the recipe.")
 @click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Run folder; default runs/train/RECIPE[N].")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was ended.")
 @click.option("--check", is_flag=True, help="Only look at the data and report.")
-@click.option("--folds", type=click.IntRange(2), help="Grouped cross-validation instead of one run.")
+@click.option("--folds", type=click.IntRange(2), metavar="N", help="Grouped cross-validation instead of one run.")
 @click.option("--compare-cnn", is_flag=True, help="Train the small plain CNN beside it.")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
-@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
-def train(recipe, data, changes, output_dir, resume, check, folds, compare_cnn, device, verbose) -> None:
-    """Train a model as RECIPE says (teasing, multidomain, emotions, or a YAML file)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+def train(data: tuple[str, ...], output_dir: Path | None, device: str, **flags: Any) -> None:
+    """Train a model as RECIPE says: teasing, multidomain, emotions, or a YAML file.
+
+    The same code runs on every Keras backend: KERAS_BACKEND=torch calmcam train ...
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        from .runs import Request, start
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    from .runs import Request, start
 
-        click.echo(start(Request(recipe, _data(data), changes, output_dir, resume, check, folds, compare_cnn)))
-    except CalmcamError as error:
-        if verbose:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(error.exit_code) from error
-
-
-@click.group()
-def main() -> None:
-    """The trainer's commands, for use without the edge application."""
+    request = Request(data=named(data), output=output_dir, **flags)
+    if not request.check:
+        with quiet("Keras"):
+            from . import train as _  # noqa: F401 its backend talks while it loads
+    for line in start(request):
+        click.echo(line)
 
 
-main.add_command(train)
-
-if __name__ == "__main__":
-    main()
+def named(values: tuple[str, ...]) -> Path | dict[str, Path] | None:
+    """`--data` as one folder or as folders by name; InputError for a mixture."""
+    pairs = [value.partition("=") for value in values]
+    if len(values) == 1 and not pairs[0][1]:
+        return Path(values[0])
+    if any(not equals for _, equals, _ in pairs):
+        raise InputError(f"--data {' '.join(values)}: with several data sets expected NAME=DIR for each")
+    return {name: Path(path) for name, _, path in pairs} or None

@@ -63,11 +63,9 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
 
     The test part of the data is not opened.
     """
-    found, scans = [], []
-    for name, path in sources(recipe, data).items():
-        scanned = scan(path, name, _labels(recipe, name), recipe.input.spec)
-        scans.append(scanned)
-        found += divide(scanned.items, recipe.data, recipe.seed, path)
+    paths = sources(recipe, data)
+    scans = [scan(path, name, _labels(recipe, name), recipe.input.spec) for name, path in paths.items()]
+    found = divide([item for scanned in scans for item in scanned.items], recipe.data, recipe.seed, paths)
     return [Member(item, split, group) for item, split, group in found], scans
 
 

@@ -19,17 +19,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_app.errors import InputError, SourceError
+from edge_app.labels import canonical
 from edge_app.manifest import Input
 from edge_app.preprocess import fit
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-ALIASES = {
-    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "scared": "fear", "happiness": "happy", "joy": "happy",
-    "calm": "neutral", "sadness": "sad", "surprised": "surprise", "embarrassed": "embarrassment", "confusion": "confused",
-    "shyness": "shy", "non-teasing": "non_teasing", "nonteasing": "non_teasing", "not_teasing": "non_teasing",
-}  # fmt: skip
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "train", "validation": "train"}
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the CSV's codes 0..6
 USAGE = {"Training": "train", "PublicTest": "train", "PrivateTest": "test"}
@@ -47,6 +43,7 @@ class Item:
     part: str  # "train", "test" or "", as the data says
     image: np.ndarray | None = None  # (H, W, channels) uint8 at the model's input size
     thumb: np.ndarray | None = None  # (16, 16) uint8 grey, to find near-identical pictures
+    size: tuple[int, int] = (0, 0)  # height and width of the file in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +53,6 @@ class Scan:
     items: list[Item]
     bad: dict[str, str] = field(default_factory=dict)  # file -> why it could not be read
     ignored: dict[str, int] = field(default_factory=dict)  # folder that is none of the labels -> files in it
-
-
-def canonical(name: str) -> str:
-    """The label that a folder or column stands for: `Anger` -> `angry`; unknown ones stay as found."""
-    name = name.strip().lower().replace(" ", "_")
-    return ALIASES.get(name, name)
 
 
 def decode(path: Path) -> np.ndarray:
@@ -144,7 +135,7 @@ def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror or error})") from error
     image = decode_bytes(raw, file)
-    return Item(name, file, hashlib.sha256(raw).hexdigest(), label, source, part, fit(image, spec), thumbnail(image))
+    return Item(name, file, hashlib.sha256(raw).hexdigest(), label, source, part, fit(image, spec), thumbnail(image), image.shape[:2])
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -182,5 +173,5 @@ def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, tes
             if label in labels:
                 digest = hashlib.sha256(image.tobytes()).hexdigest()
                 part = USAGE.get(row["Usage"], "")
-                scanned.items.append(Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image)))
+                scanned.items.append(Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image), (48, 48)))
     return scanned

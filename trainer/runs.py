@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,9 +16,11 @@ from pathlib import Path
 from edge_app.errors import InputError, OutputError, SettingsError
 
 from .data import Member, Part, load_run, members, parts, write_split
+from .folds import fold_members, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
 
 log = logging.getLogger(__name__)
+Data = Path | Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Request:
     """What the command line asks for."""
 
     recipe: str | None
-    data: Path | Mapping[str, Path] | None
+    data: Data | None
     changes: tuple[str, ...] = ()
     output: Path | None = None
     resume: Path | None = None
@@ -34,39 +37,86 @@ class Request:
     compare_cnn: bool = False
 
 
-def start(request: Request) -> str:
-    """Do it; returns what to tell the user."""
+def start(request: Request) -> list[str]:
+    """Do it; returns what to tell the user, line by line."""
     if request.resume:
-        return _resume(request.resume, request.data)
+        return [_resume(request.resume, request.data)]
     if request.recipe is None:
         raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
-    recipe = read_recipe(request.recipe, request.changes)
-    if request.data is None:
+    recipe, data = read_recipe(request.recipe, request.changes), request.data
+    if data is None:
         raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
-    return run(recipe, request.data, folder(request.output, recipe.name))
+    if request.check:
+        from .check import check
+
+        return check(recipe, data, folder(request.output, f"{recipe.name}-check"))
+    from .weights import resolve
+
+    rivals = [resolve(recipe)]
+    if request.compare_cnn:
+        rivals.append(plain_cnn(rivals[0]))
+    if request.folds:
+        return _cross_validate(rivals, data, folder(request.output, f"{recipe.name}-folds"), request.folds)
+    out = folder(request.output, recipe.name)
+    return [run(rival, data, out / rival.family if position else out) for position, rival in enumerate(rivals)]
 
 
-def run(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> str:
+def plain_cnn(recipe: Recipe) -> Recipe:
+    """The same recipe with the small plain CNN from nothing, which has no backbone to freeze."""
+    stages = tuple(dataclasses.replace(stage, freeze=0.0, learning_rate=max(stage.learning_rate, 1e-3)) for stage in recipe.stages[:1])
+    stages = tuple(dataclasses.replace(stage, epochs=recipe.epochs) for stage in stages)
+    return dataclasses.replace(recipe, family="cnn", options={}, backbone="none", stages=stages)
+
+
+def run(recipe: Recipe, data: Data, out: Path) -> str:
     """One fresh run into the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
     found, scans = members(recipe, data)
     warn_few(recipe, found)
-    write_recipe(recipe, out / "recipe.yaml")
-    write_split(out / "split.csv", recipe, found)
-    described = {
-        "command": shlex.join(["calmcam", *sys.argv[1:]]),
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "data": {name: str(path) for name, path in data.items()} if isinstance(data, Mapping) else str(data),
-        "data_sha256": digests(found),
-        "unreadable": {file: why for scan in scans for file, why in scan.bad.items()},
-    }
-    write_json(out / "run.json", described | {"finished": False})
+    described = describe(recipe, data, found) | {"unreadable": {file: why for scan in scans for file, why in scan.bad.items()}}
+    _begin(recipe, out, found, described)
     loaded = parts(recipe, found, data, ("train", "validation"))
     del found, scans
     return _train(recipe, loaded, out, described)
 
 
-def _resume(out: Path, data: Path | Mapping[str, Path] | None) -> str:
+def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
+    """What `run.json` says before anything has happened."""
+    return {
+        "command": shlex.join(["calmcam", *sys.argv[1:]]),
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "data": {name: str(path) for name, path in data.items()} if isinstance(data, Mapping) else str(data),
+        "data_sha256": digests(found),
+    }
+
+
+def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) -> None:
+    write_recipe(recipe, out / "recipe.yaml")
+    write_split(out / "split.csv", recipe, found)
+    write_json(out / "run.json", described | {"finished": False})
+
+
+def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int) -> list[str]:
+    from .scores import held_out
+
+    found, _ = members(rivals[0], data)
+    warn_few(rivals[0], found)
+    rows: list[dict[str, object]] = []
+    for recipe in rivals:
+        for number, divided in enumerate(fold_members(recipe, found, count), start=1):
+            inner = out / f"{recipe.family}-{number}"
+            inner.mkdir()
+            described = describe(recipe, data, divided)
+            _begin(recipe, inner, divided, described)
+            log.info(_train(recipe, parts(recipe, divided, data, ("train", "validation")), inner, described))
+            scores = held_out(recipe, inner / "best.keras", parts(recipe, divided, data, ("test",))["test"])
+            rows.append({"network": recipe.family, "fold": number, **scores})
+            write_folds(out / "folds.csv", rows)
+    return [*summary(rows), f"{out / 'folds.csv'}"]
+
+
+def _resume(out: Path, data: Data | None) -> str:
     recipe = read_recipe(str(out / "recipe.yaml")) if (out / "recipe.yaml").is_file() else None
     if recipe is None or not (out / "run.json").is_file():
         raise InputError(f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +19,12 @@ def predict(model: keras.Model, images: np.ndarray, batch: int = 256) -> dict[st
     """Logits (N, C) float32 by head of images (N, H, W, C) uint8."""
     rows = [model.predict_on_batch(images[i : i + batch].astype(np.float32)) for i in range(0, len(images), batch)]
     return {name: np.concatenate([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
+
+
+def held_out(recipe: Recipe, path: Path, part: Part) -> dict[str, float]:
+    """Measures of a saved model on a part that chose nothing."""
+    row = judge(recipe, part, predict(keras.models.load_model(path, compile=False), part.images))
+    return {name.removeprefix("val_"): value for name, value in row.items()}
 
 
 def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[str, float]:

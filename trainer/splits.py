@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,20 +19,22 @@ from .recipe import DataRecipe
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 
-def divide(items: Sequence[Item], recipe: DataRecipe, seed: int, path: Path) -> list[tuple[Item, str, str]]:
+def divide(items: Sequence[Item], recipe: DataRecipe, seed: int, paths: Mapping[str, Path]) -> list[tuple[Item, str, str]]:
     """(item, "train" | "validation" | "test", group) for every item, whole groups together, classes in proportion.
 
-    Test images that the data names stay test; otherwise `recipe.test` of all is held out.
+    `paths` holds the folder of every data set, which are divided together: a picture that lies in two of them falls on
+    one side. `recipe.test` is held out only when the data brings no test part. InputError when a part lacks a class.
     """
     items = limited(items, recipe.limit)
-    named = named_groups(items, recipe, path)
-    groups = merge(named, same_pictures(items, recipe.near))
+    labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
+    groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
     shares = {"validation": recipe.validation, "test": recipe.test if all(item.part == "" for item in items) else 0.0}
-    splits = assign(groups, [item.label for item in items], shares, seed)
+    splits = assign(groups, labels, shares, seed)
     for part in ("train", *(name for name, share in shares.items() if share)):
-        missing = {item.label for item in items} - {item.label for item, split in zip(items, splits, strict=True) if split == part}
+        missing = set(labels) - {label for label, split in zip(labels, splits, strict=True) if split == part}
         if missing:
-            raise InputError(f"{path}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups")
+            where = ", ".join(str(path) for path in paths.values())
+            raise InputError(f"{where}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups")
     return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
 
 
@@ -47,14 +49,13 @@ def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float
     order.sort(key=lambda group: -len(members[group]) if len(members[group]) > 2 else 0)
     splits = ["train"] * len(labels)
     for part, share in shares.items():
-        room = {label: max(round(size * share), 1 if share else 0) for label, size in sizes.items()}
+        room = Counter({label: max(round(size * share), 1 if share else 0) for label, size in sizes.items()})
         for group in order:
             counts = Counter(labels[row] for row in members[group])
             if splits[members[group][0]] == "train" and all(room[label] >= count for label, count in counts.items()):
                 for row in members[group]:
                     splits[row] = part
-                for label, count in counts.items():
-                    room[label] -= count
+                room.subtract(counts)
     return splits
 
 
@@ -75,9 +76,9 @@ def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -
     return fold
 
 
-def named_groups(items: Sequence[Item], recipe: DataRecipe, path: Path) -> list[str]:
+def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
     """Group name of every item by column or name pattern; its own file name where neither says anything."""
-    table = _groups_file(path, recipe.groups_file)
+    tables = {source: _groups_file(path, recipe.groups_file) for source, path in paths.items()}
     try:
         pattern = re.compile(recipe.group) if recipe.group else None
     except re.error as error:
@@ -87,7 +88,8 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, path: Path) -> list[
     names = []
     for item in items:
         hit = pattern.search(item.file) if pattern else None
-        names.append(table.get(item.file) or (hit.group(1) if hit else "") or f"file:{item.file}")
+        listed = tables[item.source].get(item.file.removeprefix(f"{item.source}/" if item.source else ""))
+        names.append(listed or (hit.group(1) if hit else "") or f"file:{item.file}")
     return names
 
 

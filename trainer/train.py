@@ -58,18 +58,28 @@ def network(recipe: Recipe, policy: str = "float32") -> keras.Model:
     try:
         outputs = {head.name: 1 if head.kind == "sigmoid" else len(head.labels) for head in recipe.heads}
         spec = recipe.input.spec
-        return families.build(recipe.family, (spec.height, spec.width, spec.channels), outputs, recipe.options)
+        options = {**recipe.options} | ({"weights": "imagenet"} if recipe.backbone == "imagenet" else {})
+        return families.build(recipe.family, (spec.height, spec.width, spec.channels), outputs, options)
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def save_plain(model: keras.Model, recipe: Recipe, path: Path) -> None:
+def save_plain(model: keras.Model, path: Path) -> None:
     """Save the weights as a float32 model, whole or not at all, whatever precision it was trained in."""
-    plain = network(recipe)
+    plain = keras.Model.from_config(_float32(model.get_config()))
     plain.set_weights(model.get_weights())
     part = path.with_name(f"{path.stem}.part.keras")
     plain.save(part)
     part.replace(path)
+
+
+def _float32(config: object) -> object:
+    """A model's configuration with every dtype policy replaced by float32."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return config | {"config": {"name": "float32"}}
+        return {key: _float32(value) for key, value in config.items()}
+    return type(config)(_float32(value) for value in config) if isinstance(config, (list, tuple)) else config
 
 
 def compile_stage(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) -> None:
@@ -149,9 +159,7 @@ def _run_stage(
     compile_stage(model, recipe, stage, len(batches))
     if resume:
         state.load(model)
-    judge = callbacks.Judge(
-        state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, recipe, run / "best.keras")
-    )
+    judge = callbacks.Judge(state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, run / "best.keras"))
     around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
     around += [callbacks.Patience(state, stage), *tensorboard(run), callbacks.Checkpoint(state)]
     if tell is not None:

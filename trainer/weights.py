@@ -1,17 +1,38 @@
-"""Where a network's first weights come from: nowhere, a file, or our own `emotions` network."""
+"""Where a network's first weights come from: nowhere, ImageNet, a .keras file, another run, or our own `emotions` network.
+
+A backbone that is a run, or our own, brings its network and its input; the recipe keeps its heads, dropout and the rest.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from edge_app.errors import ModelError
+from edge_app.errors import ModelError, SettingsError
+from edge_app.manifest import find_model
 
-from .recipe import Recipe
+from .recipe import Recipe, read_recipe
 
 log = logging.getLogger(__name__)
+
+OWN = "backbone.npz"  # beside recipe.yaml in models/emotions: float16 arrays named layer/position
+HEADS = ("dropout", "dense")  # options that belong to the new heads
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with the family, options and input of its backbone, when that brings them."""
+    folder = _folder(recipe.backbone)
+    if folder is None:
+        return recipe
+    source = read_recipe(str(folder / "recipe.yaml"))
+    body = {key: value for key, value in source.options.items() if key not in HEADS}
+    heads = {key: value for key, value in recipe.options.items() if key in HEADS}
+    return dataclasses.replace(recipe, family=source.family, options=body | heads, input=source.input, crop=source.crop)
 
 
 def start_weights(model: keras.Model, recipe: Recipe) -> int:
@@ -21,23 +42,66 @@ def start_weights(model: keras.Model, recipe: Recipe) -> int:
     """
     if recipe.backbone in ("none", "imagenet"):
         return 0
-    path = backbone_file(recipe.backbone)
-    source = {layer.name: layer for layer in keras.models.load_model(path, compile=False).layers}
+    path, source = _source(recipe.backbone)
     taken = 0
     for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]:
-        other = source.get(layer.name)
-        if other is not None and layer.weights and [w.shape for w in layer.weights] == [w.shape for w in other.weights]:
-            layer.set_weights(other.get_weights())
+        values = source.get(layer.name)
+        if layer.weights and values and [tuple(w.shape) for w in layer.weights] == [value.shape for value in values]:
+            layer.set_weights(values)
             taken += 1
     if not taken:
-        raise ModelError(f"{path}: no layer fits the family {recipe.family}; expected a .keras file of that family, or backbone=none")
+        raise ModelError(f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none")
     log.info("%d layers start from %s", taken, path)
     return taken
 
 
-def backbone_file(name: str) -> Path:
-    """The file behind `backbone`; ModelError when it is not there."""
-    path = Path(__file__).parent.parent / "models" / "emotions" / "best.keras" if name == "emotions" else Path(name)
-    if not path.is_file():
-        raise ModelError(f"{path}: missing; expected the backbone's .keras file, or --set backbone=none")
-    return path
+def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
+    """Write a trained model's backbone, float16, to the .npz `path`, and its recipe beside it, for `backbone=emotions`."""
+    arrays = {
+        f"{layer.name}/{i}": value.astype(np.float16)
+        for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]
+        for i, value in enumerate(layer.get_weights())
+    }
+    part = path.with_name(f"{path.stem}.part.npz")
+    np.savez(part, **arrays)
+    part.replace(path)
+    path.with_name("recipe.yaml").write_bytes(recipe_file.read_bytes())
+
+
+def _folder(backbone: str) -> Path | None:
+    if backbone in ("none", "imagenet"):
+        return None
+    if backbone == "emotions":
+        folder = find_model("emotions").folder if _installed() else Path("models/emotions")
+        if not (folder / OWN).is_file() or not (folder / "recipe.yaml").is_file():
+            raise ModelError(f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none")
+        return folder
+    return Path(backbone) if (Path(backbone) / "recipe.yaml").is_file() else None
+
+
+def _installed() -> bool:
+    try:
+        find_model("emotions")
+    except SettingsError:
+        return False
+    return True
+
+
+def _source(backbone: str) -> tuple[Path, Mapping[str, list[np.ndarray]]]:
+    folder = _folder(backbone)
+    if folder is not None and (folder / OWN).is_file():
+        return folder / OWN, _arrays(folder / OWN)
+    path = folder / "best.keras" if folder else Path(backbone)
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: expected a .keras file or a run folder for backbone ({error})") from error
+    return path, {layer.name: layer.get_weights() for layer in model.layers}
+
+
+def _arrays(path: Path) -> dict[str, list[np.ndarray]]:
+    found: dict[str, list[np.ndarray]] = {}
+    with np.load(path) as saved:
+        for name in saved.files:
+            found.setdefault(name.rpartition("/")[0], []).append(saved[name].astype(np.float32))
+    return found

@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
-from edge_app.errors import SettingsError
+from edge_app.errors import ModelError, SettingsError
 from edge_app.manifest import unknown
 
 
@@ -42,3 +42,19 @@ def pooled_heads(x: keras.KerasTensor, heads: dict[str, int], dropout: float, de
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     return {name: keras.layers.Dense(width, dtype="float32", name=name)(x) for name, width in heads.items()}
+
+
+def application(
+    maker: Callable[..., keras.Model], input_shape: tuple[int, int, int], weights: str
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Input and last feature map of one of `keras.applications`; ModelError when its weights cannot be had."""
+    if input_shape[2] != 3:
+        raise SettingsError(f"{maker.__name__}: expected input.colour=rgb, got gray")
+    image = keras.Input(input_shape, name="image")
+    try:
+        body = maker(include_top=False, weights=None if weights == "none" else weights, input_tensor=image)
+    except OSError as error:
+        raise ModelError(f"{maker.__name__}: its {weights} weights cannot be downloaded ({error}); use backbone=none or emotions") from error
+    except ValueError as error:
+        raise SettingsError(f"{maker.__name__}: {error}") from error
+    return image, body.output

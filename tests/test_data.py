@@ -1,0 +1,229 @@
+"""Data sets as parts: layouts, aliases, odd files, groups, membership by hash."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("yaml")
+
+import pictures  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
+from edge_app.manifest import Input  # noqa: E402
+from trainer.data import load_run, members, parts, write_split  # noqa: E402
+from trainer.folders import canonical, decode, scan  # noqa: E402
+from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
+from trainer.splits import folds, near_hashes  # noqa: E402
+
+LABELS = ("angry", "happy")
+GREY = Input(24, 24, "gray", "uint8")
+
+
+def recipe(*changes: str) -> Recipe:
+    raw: dict = {
+        "name": "tiny",
+        "family": "cnn",
+        "input": {"size": 24, "colour": "gray"},
+        "heads": [{"name": "emotion", "labels": list(LABELS)}],
+        "data": {"validation": 0.25},
+        "stages": [{"name": "all", "epochs": 1, "learning_rate": 0.1}],
+    }
+    for change in changes:
+        apply(raw, change)
+    return parse(raw, "tiny.yaml")
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imencode(path.suffix, image)[1].tofile(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    pictures.write(tmp_path / "data" / "train", LABELS, 40)
+    pictures.write(tmp_path / "data" / "test", LABELS, 10, seed=1)
+    return tmp_path / "data"
+
+
+def test_train_and_validation_come_from_train_alone(data: Path) -> None:
+    found, _ = members(recipe(), data)
+    assert {member.item.file.split("/")[0] for member in found} == {"train"}
+    assert sum(member.split == "validation" for member in found) == 20
+    made = parts(recipe(), found, data, ("train", "validation"))
+    assert made["train"].images.shape == (60, 24, 24, 1) and made["train"].images.dtype == np.uint8
+    assert made["validation"].labels["emotion"].tolist().count(1) == 10
+
+
+def test_run_is_read_back_by_hash_even_after_renaming(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    found, _ = members(recipe(), data)
+    write_recipe(recipe(), run / "recipe.yaml")
+    write_split(run / "split.csv", recipe(), found)
+    before = load_run(run, data)
+    (data / "train" / "angry" / "0000.png").rename(data / "train" / "angry" / "moved.png")
+    after = load_run(run, data)
+    assert set(before) == {"train", "validation"}
+    assert before["train"].hashes == after["train"].hashes
+    assert len(load_run(run, data, ("test",))["test"]) == 20
+    (data / "train" / "angry" / "moved.png").unlink()
+    with pytest.raises(InputError, match="1 of them are missing or changed"):
+        load_run(run, data)
+
+
+@pytest.mark.parametrize(("folder", "label"), [("Anger", "angry"), ("happiness", "happy"), ("shy", "shy"), ("Non-Teasing", "non_teasing")])
+def test_aliases(folder: str, label: str) -> None:
+    assert canonical(folder) == label
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp"])
+def test_formats_colours_and_hangul_paths(tmp_path: Path, suffix: str) -> None:
+    colour = np.zeros((30, 20, 3), np.uint8)
+    colour[..., 0] = 200
+    path = tmp_path / "웃음" / f"얼굴{suffix}"
+    path.parent.mkdir()
+    Image.fromarray(colour).save(path)
+    image = decode(path)
+    assert image.shape == (30, 20, 3)
+    assert abs(int(image[..., 0].mean()) - 200) < 6 and image[..., 2].mean() < 6
+
+
+def test_exif_turns_the_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((10, 30), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(tmp_path / "turned.jpg").shape[:2] == (30, 10)
+
+
+def test_unreadable_files_are_named_and_left_out(data: Path) -> None:
+    (data / "train" / "angry" / "text.png").write_text("no picture", encoding="utf-8")
+    scanned = scan(data, "", LABELS, GREY)
+    assert len(scanned.items) == 80
+    assert list(scanned.bad) == ["train/angry/text.png"]
+    assert "cannot be decoded" in scanned.bad["train/angry/text.png"]
+
+
+def test_empty_folder_one_class_and_strange_class(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="expected"):
+        scan(tmp_path / "empty", "", LABELS, GREY)
+    pictures.write(tmp_path / "one", ("happy",), 3)
+    with pytest.raises(InputError, match="found only happy"):
+        scan(tmp_path / "one", "", LABELS, GREY)
+    pictures.write(data / "test", ("smug",), 2)
+    with pytest.raises(InputError, match="'smug' that the model does not know"):
+        scan(data, "", LABELS, GREY, test=True)
+
+
+def test_identical_and_near_identical_pictures_stay_on_one_side(data: Path) -> None:
+    original = decode(data / "train" / "angry" / "0000.png")
+    for number in range(12):
+        near = np.clip(original.astype(int) + number % 3, 0, 255).astype(np.uint8)
+        save(data / "train" / "angry" / f"twin{number}.png", near)
+    for seed in range(4):
+        found, _ = members(recipe(f"seed={seed}"), data)
+        twins = {m.split for m in found if "twin" in m.item.file or m.item.file.endswith("angry/0000.png")}
+        assert len(twins) == 1
+
+
+@pytest.mark.parametrize("way", ["pattern", "file"])
+def test_named_groups_stay_together(data: Path, way: str) -> None:
+    for label in LABELS:
+        for file in sorted((data / "train" / label).iterdir()):
+            file.rename(file.with_name(f"p{int(file.stem) // 5}_{file.name}"))
+    rows = [{"file": f"train/{f.parent.name}/{f.name}", "group": f.name[:2]} for f in (data / "train").rglob("*.png")]
+    with (data / "groups.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["file", "group"])
+        writer.writeheader()
+        writer.writerows(rows)
+    change = "data.group='/(p[0-9]+)_'" if way == "pattern" else "data.groups_file=groups.csv"
+    found, _ = members(recipe(change), data)
+    people = {}
+    for member in found:
+        people.setdefault(member.item.path.name.partition("_")[0], set()).add(member.split)
+    assert all(len(splits) == 1 for splits in people.values())
+    assert {split for splits in people.values() for split in splits} == {"train", "validation"}
+    with pytest.raises(SettingsError, match="needs one"):
+        members(recipe("data.group=p"), data)
+
+
+def test_fer2013_csv_keeps_its_usage(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with (tmp_path / "fer2013.csv").open("w", encoding="utf-8") as file:
+        file.write("emotion,pixels,Usage\n")
+        for number in range(40):
+            usage = "PrivateTest" if number < 6 else "Training"
+            pixels = " ".join(map(str, random.integers(0, 256, 2304)))
+            file.write(f"{0 if number % 2 else 3},{pixels},{usage}\n")
+        file.write("9,1 2 3,Training\n")
+    scanned = scan(tmp_path, "", LABELS, GREY)
+    assert len(scanned.items) == 34 and len(scanned.bad) == 1
+    assert len(scan(tmp_path / "fer2013.csv", "", LABELS, GREY, test=True).items) == 6
+
+
+def test_votes_become_soft_targets(data: Path) -> None:
+    (data / "ferplus_votes.csv").write_text(
+        "file,neutral,happiness,anger,contempt,unknown\nx/train/angry/0000.png,4,2,6,0,3\n", encoding="utf-8"
+    )
+    soft = recipe("heads.emotion.votes_share=0.5")
+    found, _ = members(soft, data)
+    made = parts(soft, found, data, ("train", "validation"))
+    rows = [(p, p.files.index("train/angry/0000.png")) for p in made.values() if "train/angry/0000.png" in p.files]
+    chosen, row = rows[0]
+    assert chosen.targets["emotion"][row] == pytest.approx([0.5 + 0.5 * 6 / 8, 0.5 * 2 / 8])
+    assert all(p.targets["emotion"].sum(axis=1) == pytest.approx(1) for p in made.values())
+
+
+def test_heads_learn_only_from_their_own_data(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "fer", ("happy", "sad"), 20)
+    pictures.write(tmp_path / "fane", ("happy", "shy"), 20, seed=2)
+    raw = {
+        "name": "two",
+        "family": "cnn",
+        "input": {"size": 24},
+        "heads": [
+            {"name": "fer", "data": "fer", "labels": ["happy", "sad"], "class_weights": {"sad": 2.0}},
+            {"name": "fane", "data": "fane", "labels": ["happy", "shy"]},
+            {"name": "domain", "data": "*", "labels": ["fer", "fane"]},
+        ],
+        "stages": [{"name": "all", "epochs": 1, "learning_rate": 0.1}],
+    }
+    both = parse(raw, "two.yaml")
+    found, _ = members(both, {"fer": tmp_path / "fer", "fane": tmp_path / "fane"})
+    train = parts(both, found, tmp_path, ("train",))["train"]
+    fer = train.labels["domain"] == 0
+    assert (train.weights["fane"][fer] == 0).all() and (train.weights["fer"][~fer] == 0).all()
+    assert (train.weights["domain"] == 1).all()
+    assert sorted(set(train.weights["fer"].tolist())) == [0.0, 1.0, 2.0]
+    with pytest.raises(InputError, match=r"needs \['fane'\]"):
+        members(both, {"fer": tmp_path / "fer"})
+
+
+def test_folds_keep_groups_and_use_every_row_once() -> None:
+    groups = [row // 3 for row in range(60)]
+    labels = ["a" if row % 4 else "b" for row in range(60)]
+    fold = folds(groups, labels, 5, seed=3)
+    assert np.bincount(fold).tolist() == [12] * 5
+    assert all(len({fold[row] for row in range(60) if groups[row] == group}) == 1 for group in set(groups))
+
+
+def test_near_hashes_finds_what_comparing_all_pairs_finds() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**63, 60, np.uint64)
+    hashes = np.concatenate([hashes, hashes[:20] ^ np.uint64(0b10010001), hashes[:5]])
+    brute = [
+        (a, b) for a in range(len(hashes)) for b in range(a + 1, len(hashes)) if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= 4
+    ]
+    assert near_hashes(hashes, 4) == brute and len(brute) >= 25
+
+
+def test_split_in_a_read_only_place_has_its_sentence(data: Path) -> None:
+    found, _ = members(recipe(), data)
+    with pytest.raises(OutputError, match="choose another folder"):
+        write_split(Path("/proc/split.csv"), recipe(), found)

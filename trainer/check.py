@@ -1,0 +1,103 @@
+"""`calmcam train RECIPE --check`: what the data are like before hours are spent on them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_app.errors import OutputError
+
+from .data import sources
+from .folders import Item, Scan, scan
+from .recipe import Recipe
+from .splits import merge, named_groups, same_pictures
+
+ROWS, COLUMNS = 9, 12  # of the sample sheet
+CELL = 96  # px
+FEW = 50
+
+
+def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[str]:
+    """Lines on counts, sizes, duplicates and bad files of the whole data, test part included, and `samples.jpg` in `out`.
+
+    Nothing is learnt from the test part here; it is only counted and compared.
+    """
+    lines, everything = [], []
+    paths = sources(recipe, data)
+    for name, path in paths.items():
+        labels = next(head.labels for head in recipe.heads if head.data == name)
+        scanned = scan(path, name, labels, recipe.input.spec)
+        test = scan(path, name, labels, recipe.input.spec, test=True) if has_test(path) else Scan([])
+        lines += [f"{path}:", *_counts(scanned, test, labels), *_bad(scanned, test)]
+        everything += scanned.items + test.items
+    named = named_groups(everything, recipe.data, paths)
+    lines += [*_duplicates(everything, recipe.data.near), f"groups: {len(set(merge(named, [])))}"]
+    sheet = out / "samples.jpg"
+    write_sheet(sheet, everything)
+    return [*lines, f"sample sheet: {sheet}"]
+
+
+def has_test(path: Path) -> bool:
+    """The data bring a test part of their own."""
+    return not path.is_dir() or not any(path.glob("*/")) or any(entry.name.lower() in ("test", "testing") for entry in path.iterdir())
+
+
+def write_sheet(path: Path, items: Sequence[Item]) -> None:
+    """A picture with one row of samples per class."""
+    by_label = defaultdict(list)
+    for item in items:
+        by_label[item.label].append(item)
+    rows = [_row(label, chosen) for label, chosen in sorted(by_label.items())[:ROWS]]
+    written = cv2.imencode(".jpg", np.concatenate(rows))[1] if rows else np.empty(0, np.uint8)
+    try:
+        written.tofile(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+
+
+def _counts(scanned: Scan, test: Scan, labels: Sequence[str]) -> list[str]:
+    train, held = (Counter(item.label for item in part.items) for part in (scanned, test))
+    lines = []
+    for label in labels:
+        few = f"  fewer than {FEW}: expect scores that swing by 10 points and more" if train[label] < FEW else ""
+        lines.append(f"  {label:<16}{train[label]:>8,}{held[label]:>8,}{few}")
+    strange = [f"  {name}/: none of the labels, {count:,} files left out" for name, count in scanned.ignored.items()]
+    sizes = Counter(item.size for item in scanned.items).most_common(3)
+    common = ", ".join(f"{width}x{height} ({count:,})" for (height, width), count in sizes)
+    return [f"  {'class':<16}{'train':>8}{'test':>8}", *lines, *strange, f"  commonest sizes: {common}"]
+
+
+def _bad(*scans: Scan) -> list[str]:
+    bad = {file: why for scanned in scans for file, why in scanned.bad.items()}
+    return [f"  unreadable: {len(bad)}", *(f"    {why}" for why in list(bad.values())[:10])] if bad else ["  unreadable: 0"]
+
+
+def _duplicates(items: Sequence[Item], near: int) -> list[str]:
+    exact, alike, classes, splits, examples = 0, 0, 0, 0, []
+    for a, b in same_pictures(items, near):
+        if a == b:
+            continue
+        first, second = items[a], items[b]
+        exact += first.sha256 == second.sha256
+        alike += first.sha256 != second.sha256
+        splits += first.part != second.part
+        if first.label != second.label:
+            classes += 1
+            examples.append(f"  {first.file} = {second.file}")
+    said = f"same pictures: {exact:,} identical pairs, {alike:,} near-identical pairs; {classes:,} across classes, {splits:,} across train and test"
+    return [said, *examples[:5]]
+
+
+def _row(label: str, items: Sequence[Item]) -> np.ndarray:
+    row = np.full((CELL, (COLUMNS + 1) * CELL, 3), 255, np.uint8)
+    cv2.putText(row, label[:12], (4, CELL // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    picks = np.linspace(0, len(items) - 1, min(COLUMNS, len(items))).astype(int)
+    for column, pick in enumerate(picks, start=1):
+        image = cv2.resize(items[pick].image, (CELL, CELL), interpolation=cv2.INTER_AREA)
+        bgr = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
+        row[:, column * CELL : (column + 1) * CELL] = bgr
+    return row

@@ -1,0 +1,15 @@
+"""EfficientNetV2-B0 (Tan and Le 2021, arXiv 2104.00298) as Keras ships it, with its own rescaling inside."""
+
+from __future__ import annotations
+
+import keras
+
+from . import application, pooled_heads
+
+
+def build(
+    input_shape: tuple[int, int, int], heads: dict[str, int], *, weights: str = "none", dropout: float = 0.3, dense: int = 0
+) -> keras.Model:
+    """Pretrained on ImageNet with `weights` "imagenet", which Keras downloads once; needs rgb pictures."""
+    image, x = application(keras.applications.EfficientNetV2B0, input_shape, weights)
+    return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="efficientnetv2_b0")

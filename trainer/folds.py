@@ -1,0 +1,59 @@
+"""Grouped cross-validation: every fold is held out once and never chooses anything."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .data import Member
+from .recipe import Recipe
+from .splits import assign, folds
+
+log = logging.getLogger(__name__)
+
+
+def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[list[Member]]:
+    """One membership per fold: the fold is "test", the rest is divided into train and validation, groups together."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(member.group for member in found))}
+    groups = [numbers[member.group] for member in found]
+    labels = [f"{member.item.source}/{member.item.label}" for member in found]
+    fold = folds(groups, labels, count, recipe.seed)
+    result = []
+    for held_out in range(count):
+        rest = np.flatnonzero(fold != held_out)
+        shares = {"validation": recipe.data.validation}
+        inner = assign([groups[row] for row in rest], [labels[row] for row in rest], shares, recipe.seed + held_out)
+        splits = np.full(len(found), "test", dtype="<U10")
+        splits[rest] = inner
+        result.append([dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)])
+    return result
+
+
+def write_folds(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """folds.csv: one row of held-out scores per network and fold."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
+
+
+def summary(rows: Sequence[dict[str, object]]) -> list[str]:
+    """Mean and standard deviation over the folds of every measure, one line per network."""
+    lines = []
+    for network in dict.fromkeys(str(row["network"]) for row in rows):
+        mine = [row for row in rows if row["network"] == network]
+        names = [name for name in mine[0] if name not in ("network", "fold", "score") and not name.endswith("_loss")]
+        said = ", ".join(f"{name} {_mean_sd([float(row[name]) for row in mine])}" for name in names)
+        lines.append(f"{network}, {len(mine)} folds: {said}")
+    return lines
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
