@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,9 @@ def annotate(
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
         try:
-            _work(job, analysis, stop, outcomes)
-            _record(folder, analysis, outcomes, {**ctx.params, "settings": settings})
+            total = _work(job, analysis, stop, outcomes)
+            if total.frames:
+                _record(folder, total, outcomes, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
         finally:
             runs.discard_empty(folder)
             _report(outcomes, folder)
@@ -71,25 +71,25 @@ def _folder(settings: Settings, given: Path | None, exist_ok: bool, first: Path)
     return runs.open_folder(Path(settings.runs_dir) / "annotate", first.stem)
 
 
-def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcome]) -> None:
+def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcome]) -> Report:
+    """Work on all inputs; `outcomes` grows meanwhile, so that it tells also of a run that fails. Returns the sum."""
+    total = Report()
     labels = analysis.manifest.heads[0].labels
     results = plugins.load("sinks", "results").Sink(job.folder / "results.jsonl", job.folder / "results.csv", labels=labels)
     with results, ProgressBar(len(job.inputs)) as bar:
         for outcome in job.outcomes(analysis, results, stop, bar.counter):
             outcomes.append(outcome)
             bar.done(outcome)
+            total = total.merge(outcome.report)
+            outcome.settle()
+    return total
 
 
-def _record(folder: Path, analysis: Analysis, outcomes: list[Outcome], arguments: dict[str, object]) -> None:
-    """Write `run.json`, unless nothing came of any input."""
-    total = functools.reduce(Report.merge, (outcome.report for outcome in outcomes), Report())
-    if not total.frames:
-        return
+def _record(folder: Path, total: Report, outcomes: list[Outcome], about: dict[str, object]) -> None:
     files = [
-        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.report.summary()}
-        for outcome in outcomes
+        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.summary} for outcome in outcomes
     ]
-    runs.record(folder, total, {**analysis.record(), "arguments": arguments, "files": files})
+    runs.record(folder, total, {**about, "files": files})
 
 
 def _report(outcomes: list[Outcome], folder: Path) -> None:

@@ -39,6 +39,12 @@ class Outcome:
     output: Path | None = None  # the annotated copy
     error: CalmcamError | None = None
     report: Report = field(default_factory=Report)
+    summary: dict[str, object] = field(default_factory=dict)  # of the report
+
+    def settle(self) -> None:
+        """Sum up, and let go of the samples: there may be thousands of inputs."""
+        self.summary = self.report.summary()
+        self.report.spans_ms.clear()
 
     @property
     def partly(self) -> bool:

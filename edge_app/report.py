@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-KEEP = 100_000  # samples per span; beyond that every second one is thrown away, and so on
+KEEP = 20_000  # samples per span (0.2 MB); beyond that every second one is thrown away, and so on
 
 
 @dataclass(eq=False)
@@ -20,7 +21,7 @@ class Report:
     faces: int = 0
     devices: Counter = field(default_factory=Counter)  # device -> frames it classified
     labels: Counter = field(default_factory=Counter)  # decided label -> faces
-    spans_ms: dict[str, list[float]] = field(default_factory=dict)  # stage -> wall ms per frame
+    spans_ms: dict[str, array] = field(default_factory=dict)  # stage -> wall ms per frame, float64
     seconds: float = 0.0  # wall time of the loop
     stopped: bool = False  # somebody asked it to stop
     _strides: Counter = field(default_factory=Counter)
@@ -29,7 +30,7 @@ class Report:
         """Count one frame with what its stages took."""
         self.frames += 1
         for name, ms in spans_ms.items():
-            samples = self.spans_ms.setdefault(name, [])
+            samples = self.spans_ms.setdefault(name, array("d"))
             if self.frames % (1 << self._strides[name]) == 0:
                 samples.append(ms)
             if len(samples) >= KEEP:
@@ -43,12 +44,14 @@ class Report:
 
     def percentiles(self, name: str) -> dict[str, float]:
         """p50, p95, p99 in ms of one span; NaN when it has no sample."""
-        samples = self.spans_ms.get(name) or [float("nan")]
+        samples = self.spans_ms.get(name) or array("d", [float("nan")])
         return dict(zip(("p50", "p95", "p99"), np.percentile(samples, (50, 95, 99)).tolist(), strict=True))
 
     def merge(self, other: Report) -> Report:
         """A new report over both; seconds add up."""
-        spans = {name: self.spans_ms.get(name, []) + other.spans_ms.get(name, []) for name in {**self.spans_ms, **other.spans_ms}}
+        none = array("d")
+        names = {**self.spans_ms, **other.spans_ms}
+        spans = {name: _thinned(self.spans_ms.get(name, none) + other.spans_ms.get(name, none)) for name in names}
         return Report(
             self.frames + other.frames,
             self.dropped + other.dropped,
@@ -73,3 +76,7 @@ class Report:
             "stopped": self.stopped,
             "ms": {name: {p: round(ms, 3) for p, ms in self.percentiles(name).items()} for name in self.spans_ms},
         }
+
+
+def _thinned(samples: array) -> array:
+    return samples[::2] if len(samples) > KEEP else samples

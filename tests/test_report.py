@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from edge_app import report as module
+from edge_app.report import Report
+
+
+def test_spans_become_percentiles():
+    report = Report()
+    for ms in range(1, 101):
+        report.add({"detect": float(ms)})
+    assert report.frames == 100
+    assert report.percentiles("detect") == pytest.approx({"p50": 50.5, "p95": 95.05, "p99": 99.01})
+    assert math.isnan(report.percentiles("draw")["p50"])
+
+
+def test_memory_stays_bounded_and_the_median_right(monkeypatch):
+    monkeypatch.setattr(module, "KEEP", 100)
+    report = Report()
+    for index in range(10_000):
+        report.add({"detect": float(index)})
+    assert 40 <= len(report.spans_ms["detect"]) <= 100
+    assert report.percentiles("detect")["p50"] == pytest.approx(5000, rel=0.1)
+
+
+def test_two_reports_add_up():
+    one, other = Report(seconds=1.0), Report(seconds=3.0, stopped=True, dropped=2)
+    one.add({"detect": 1.0})
+    other.add({"detect": 3.0, "draw": 5.0})
+    one.labels["happy"] += 2
+    other.labels["happy"] += 1
+    both = one.merge(other)
+    assert (both.frames, both.dropped, both.seconds, both.fps, both.stopped) == (2, 2, 4.0, 0.5, True)
+    assert both.labels["happy"] == 3 and list(both.spans_ms["detect"]) == [1.0, 3.0] and list(both.spans_ms["draw"]) == [5.0]
+
+
+def test_a_summary_is_plain():
+    report = Report(seconds=2.0)
+    report.add({"detect": 1.5})
+    read = json.loads(json.dumps(report.summary()))
+    assert read["ms"]["detect"]["p50"] == 1.5 and read["fps"] == 0.5
+
+
+def test_nothing_has_no_rate():
+    assert Report().fps == 0.0
