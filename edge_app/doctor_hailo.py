@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import doctor_hailo_use
 from .checks import BROKEN, OK, STATUS_ABSENT, STATUS_HANGS, WARNING, Check, Machine
 from .errors import CalmcamError
 from .hailo_checks import fits, version_problem
@@ -55,6 +56,7 @@ def checks(machine: Machine) -> list[Check]:
         _node(nodes),
         python_check,
         firmware_check,
+        *doctor_hailo_use.checks(machine, nodes),
         compiled(architecture),
     ]
 
