@@ -35,7 +35,12 @@ from .settings import Settings
 @click.option("--no-video", "video", is_flag=True, flag_value=False, default=True, help="Write results only.")
 @click.pass_context
 def annotate(
-    ctx: click.Context, inputs: tuple[str, ...], settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any
+    ctx: click.Context,
+    inputs: tuple[str, ...],
+    settings: Settings,
+    output_dir: Path | None,
+    exist_ok: bool,
+    **options: Any,
 ) -> None:
     """Find and read the faces in videos and pictures.
 
@@ -52,7 +57,9 @@ def annotate(
         try:
             total = _work(job, analysis, stop, outcomes)
             if total.frames:
-                _record(folder, total, outcomes, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
+                _record(
+                    folder, total, outcomes, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
+                )
         finally:
             runs.discard_empty(folder)
             _report(outcomes, folder)
@@ -75,7 +82,9 @@ def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcom
     """Work on all inputs; `outcomes` grows meanwhile, so that it tells also of a run that fails. Returns the sum."""
     total = Report()
     labels = analysis.manifest.heads[0].labels
-    results = plugins.load("sinks", "results").Sink(job.folder / "results.jsonl", job.folder / "results.csv", labels=labels)
+    results = plugins.load("sinks", "results").Sink(
+        job.folder / "results.jsonl", job.folder / "results.csv", labels=labels
+    )
     with results, ProgressBar(len(job.inputs)) as bar:
         for outcome in job.outcomes(analysis, results, stop, bar.counter):
             outcomes.append(outcome)
@@ -87,7 +96,8 @@ def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcom
 
 def _record(folder: Path, total: Report, outcomes: list[Outcome], about: dict[str, object]) -> None:
     files = [
-        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.summary} for outcome in outcomes
+        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.summary}
+        for outcome in outcomes
     ]
     runs.record(folder, total, {**about, "files": files})
 

@@ -1,4 +1,4 @@
-"""Offline work on many files: each gets an annotated copy, all share one results file, a bad one does not stop the rest."""
+"""Offline work on many files: each gets an annotated copy, all share the results, a bad one does not stop the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from .overlay import Overlay
 from .report import Report
 from .run import Draw, Sink, Stop, run
 from .settings import Settings
-
 
 COPIED = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -84,7 +83,15 @@ class Annotation:
                     raise SourceError(item.problem)
                 source = self._source(item.path)
                 sinks = [results, counter(number, item.path, source), *self._copies(item.path, output)]
-                run(source, analysis.stages(), sinks, live=False, draw=self._draw(output), stop=stop, report=outcome.report)
+                run(
+                    source,
+                    analysis.stages(),
+                    sinks,
+                    live=False,
+                    draw=self._draw(output),
+                    stop=stop,
+                    report=outcome.report,
+                )
             except OutputError:
                 raise
             except InputError as error:
@@ -94,7 +101,11 @@ class Annotation:
 
     def _draw(self, output: Path) -> Draw | None:
         status = "clock" if output.suffix == ".mp4" else ""
-        return Overlay(labels=self._settings.labels, blur=self._settings.blur, status=status) if self.options.video else None
+        return (
+            Overlay(labels=self._settings.labels, blur=self._settings.blur, status=status)
+            if self.options.video
+            else None
+        )
 
     def _source(self, path: Path) -> Any:
         part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
@@ -105,7 +116,11 @@ class Annotation:
             return []
         if output.suffix != ".mp4":
             return [plugins.load("sinks", "pictures").Sink(output)]
-        audio = {"audio_from": path if self.options.audio else None, "start": self.options.start, "end": self.options.end}
+        audio = {
+            "audio_from": path if self.options.audio else None,
+            "start": self.options.start,
+            "end": self.options.end,
+        }
         return [plugins.load("sinks", "video").Sink(output, **audio)]
 
 

@@ -34,7 +34,13 @@ def tables(found: Mapping[str, Any]) -> str:
     model, detector = found["model"], found["detector"]
     named = f"{model['name']} {model['variant']} on {found['device']}, {detector['file']}"
     parts = [f"{headline(found)}, {named}", _stages(found), _whole(found)]
-    for key, tell in (("floor", _floor), ("overlap", _overlap), ("paced", _paced), ("memory", _memory), ("startup", _startup)):
+    for key, tell in (
+        ("floor", _floor),
+        ("overlap", _overlap),
+        ("paced", _paced),
+        ("memory", _memory),
+        ("startup", _startup),
+    ):
         if key in found:
             parts.append(tell(found[key]))
     return "\n\n".join(parts[:3]) + "\n" + "\n".join(parts[3:])
@@ -81,22 +87,22 @@ def _overlap(overlap: Mapping[str, Any]) -> str:
 
 
 def _paced(paced: Mapping[str, Any]) -> str:
-    age = paced["age"]
+    age = " ".join(f"{name} {paced['age'][name]:.1f}" for name in ("p50", "p95", "p99"))
     return (
-        f"live at {paced['asked_fps']:g} fps: {paced['fps']:.1f} fps, frame age p50 {age['p50']:.1f} p95 {age['p95']:.1f} "
-        f"p99 {age['p99']:.1f} ms, growth {paced['age_growth_ms']:+.1f} ms, dropped {paced['dropped']}, "
-        f"{paced['cpu_ms']:.2f} CPU ms per frame"
+        f"live at {paced['asked_fps']:g} fps: {paced['fps']:.1f} fps, frame age {age} ms, growth "
+        f"{paced['age_growth_ms']:+.1f} ms, dropped {paced['dropped']}, {paced['cpu_ms']:.2f} CPU ms per frame"
     )
 
 
 def _memory(memory: Mapping[str, float]) -> str:
-    return (
-        f"memory: peak {memory['peak_mb']:.0f} MB; {memory['before_mb']:.0f} MB after warm-up, {memory['after_mb']:.0f} MB at the end"
-    )
+    before, after = memory["before_mb"], memory["after_mb"]
+    return f"memory: peak {memory['peak_mb']:.0f} MB; {before:.0f} MB after warm-up, {after:.0f} MB at the end"
 
 
 def _startup(startup: Mapping[str, float]) -> str:
-    return f"start-up: first result of calmcam live after {startup['seconds']:.2f} s, with {startup['memory_mb']:.0f} MB"
+    return (
+        f"start-up: first result of calmcam live after {startup['seconds']:.2f} s, with {startup['memory_mb']:.0f} MB"
+    )
 
 
 def comparison_table(found: Mapping[str, Any]) -> str:
@@ -104,7 +110,10 @@ def comparison_table(found: Mapping[str, Any]) -> str:
     rows = []
     for row in found["compare"]:
         middle = row["median"]
-        ratios = [f"{row['ratio'][key][1]:.2f} ({row['ratio'][key][0]:.2f}-{row['ratio'][key][2]:.2f})" for key in ("cpu_ms", "fps")]
+        ratios = [
+            f"{row['ratio'][key][1]:.2f} ({row['ratio'][key][0]:.2f}-{row['ratio'][key][2]:.2f})"
+            for key in ("cpu_ms", "fps")
+        ]
         cells = [middle["fps"], middle["cpu_ms"], middle["detect"], middle["classify"]]
         rows.append([f"{row['model']['name']} {row['name']}", *cells, *ratios])
     head = ["in turn, A B A B", "frames/s", "CPU ms/frame", "detect ms", "classify ms", "CPU ratio", "frames/s ratio"]

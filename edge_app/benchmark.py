@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ import click
 
 from . import measure, runs
 from .bench_tables import comparison_table, tables
-from .build import Analysis, source_kind
+from .build import Analysis, expression_model, source_kind
 from .errors import InputError, SettingsError
 from .manifest import unknown
 from .measure import Alone, Plan
@@ -31,7 +30,9 @@ ROUNDS = 3
 @click.command()
 @settings_options(*MODEL_SETTINGS)
 @click.option("--source", default="synthetic", show_default=True, help="Clip, or synthetic.")
-@click.option("--faces", type=click.IntRange(0, 64), default=1, show_default=True, help="Faces of the synthetic source.")
+@click.option(
+    "--faces", type=click.IntRange(0, 64), default=1, show_default=True, help="Faces of the synthetic source."
+)
 @click.option("--size", default="1280x720", show_default=True, help="Pixels of the synthetic source.")
 @click.option("--frames", type=click.IntRange(10), default=300, show_default=True, help="Frames that are measured.")
 @click.option("--warm-up", type=click.IntRange(1), default=30, show_default=True, help="Frames before them.")
@@ -83,11 +84,15 @@ def _measured(settings: Settings, plan: Plan, options: Mapping[str, Any]) -> dic
         found["analysis"] = {"fps": report.fps, "cpu_ms": cpu_ms, "faces": report.faces, "ms": _spans(report)}
         if options["paced"]:
             found["paced"] = _paced(plan, analysis, options["paced"])
-        found["memory"] = {"before_mb": before, "after_mb": measure.resident_mb(), "peak_mb": measure.resident_mb(peak=True)}
+        found["memory"] = {
+            "before_mb": before,
+            "after_mb": measure.resident_mb(),
+            "peak_mb": measure.resident_mb(peak=True),
+        }
         if options["encode"]:
             report, cpu_ms = measure.annotate(plan, analysis)
             found["annotate"] = {"fps": report.fps, "cpu_ms": cpu_ms, "ms": _spans(report)}
-        if options["floor"]:
+        if options["floor"] and analysis.artifact.path.suffix == ".tflite":
             found |= _beside_the_floor(plan, analysis, settings, found.get("annotate"))
     if options["startup"]:
         found["startup"] = measure.first_result(["--model", settings.model, "--device", settings.device])
@@ -107,7 +112,9 @@ def _paced(plan: Plan, analysis: Analysis, fps: float) -> dict[str, object]:
     return {"asked_fps": fps, "fps": report.fps, "dropped": report.dropped, "cpu_ms": cpu_ms, **spans}
 
 
-def _beside_the_floor(plan: Plan, analysis: Analysis, settings: Settings, annotated: Mapping | None) -> dict[str, object]:
+def _beside_the_floor(
+    plan: Plan, analysis: Analysis, settings: Settings, annotated: Mapping | None
+) -> dict[str, object]:
     alone = Alone()
     alone.measure(plan, analysis, settings)
     ours, floor = statistics.median(alone.analysis_ms), statistics.median(alone.floor_ms)
@@ -125,12 +132,12 @@ def _beside_the_floor(plan: Plan, analysis: Analysis, settings: Settings, annota
         found["floor"]["decode"] = decode
     if annotated:
         encode_ms = alone.encode(plan.frames)
-        slowest = max({**{name: spans["mean"] for name, spans in found["alone_ms"].items()}, "encode": encode_ms}.items(),
-                      key=lambda item: item[1] if item[0] != "age" else 0.0)  # fmt: skip
-        allowed = 1e3 / slowest[1]
+        means = {name: spans["mean"] for name, spans in found["alone_ms"].items()} | {"encode": encode_ms}
+        slowest = max(means, key=means.__getitem__)
+        allowed = 1e3 / means[slowest]
         found["overlap"] = {
             "encode_alone_ms": encode_ms,
-            "slowest_stage": slowest[0],
+            "slowest_stage": slowest,
             "allowed_fps": allowed,
             "annotate_fps": annotated["fps"],
             "ratio": annotated["fps"] / allowed,
@@ -139,7 +146,7 @@ def _beside_the_floor(plan: Plan, analysis: Analysis, settings: Settings, annota
 
 
 def configurations(text: str, model: Any) -> list[dict[str, Any]]:
-    """What `--compare` names: `int8,float32` are variants; `threads=1,2` are values; SettingsError for unknown names."""
+    """What `--compare` names: `int8,float32` are variants, `threads=1,2` values; SettingsError for unknown names."""
     key, found = "variant", []
     for part in text.split(","):
         named, equals, value = part.strip().rpartition("=")
@@ -157,8 +164,6 @@ def configurations(text: str, model: Any) -> list[dict[str, Any]]:
 
 
 def _compared(settings: Settings, plan: Plan, text: str) -> dict[str, object]:
-    from .build import expression_model
-
     wanted = configurations(text, expression_model(settings.model))
     names = [" ".join(f"{key}={value}" for key, value in one.items()) for one in wanted]
     rounds: list[list[dict[str, float]]] = [[] for _ in wanted]

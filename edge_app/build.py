@@ -77,7 +77,9 @@ def expression_model(name: str) -> Manifest:
     """The manifest of an installed or given model that reads expressions; SettingsError for another task."""
     manifest = find_model(name)
     if manifest.task != "face_expression":
-        raise SettingsError(f"{name}: expected a model for face_expression, got one for {manifest.task}; see calmcam models")
+        raise SettingsError(
+            f"{name}: expected a model for face_expression, got one for {manifest.task}; see calmcam models"
+        )
     return manifest
 
 

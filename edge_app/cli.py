@@ -1,4 +1,4 @@
-"""`calmcam`: the command line. Subcommands are imported when they are called, errors become one sentence and an exit code."""
+"""`calmcam`: the command line. Commands are imported when called; errors become one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "demo": ("edge_app.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
     "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
     "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
+    "fit-crop": ("trainer.cropfit_cli:fit_crop", "Measure which face crop fits a trained run.", "train"),
     "compile": ("deploy.cli:compile_command", "Compile a model for a Hailo accelerator.", ""),
     "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),
 }
@@ -61,7 +62,9 @@ class LazyGroup(click.Group):
         command.params.extend(option for option in _global_options() if option.name not in known)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "; calmcam --help lists them"

@@ -27,7 +27,9 @@ class StatusLine(AbstractContextManager):
     def __init__(self, source: Any, stop: Stop, *, frames: int | None = None) -> None:
         self._source, self._stop, self._left = source, stop, frames
         self._console = Console(stderr=True)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        )
         self._every = ON_TERMINAL_S if self._live else IN_LOG_S
         self._told = 0.0
 
@@ -64,7 +66,13 @@ def status_line(result: Result, state: str = "") -> str:
         for decision in faces.decisions or ()
     )
     count = f"{len(faces)} face{'' if len(faces) == 1 else 's'}" + (f": {said}" if said else "")
-    parts = (result.frame.source, state, f"{status.fps:.1f} fps", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
+    parts = (
+        result.frame.source,
+        state,
+        f"{status.fps:.1f} fps",
+        f"age {status.age_ms:.0f} ms",
+        f"dropped {status.dropped}",
+    )
     return " · ".join(part for part in (*parts, status.device, count) if part)
 
 

@@ -1,4 +1,4 @@
-"""`calmcam live`: a camera, stream or clip, read as it comes; in a window where there is a display, headless elsewhere."""
+"""`calmcam live`: a camera, stream or clip, read as it comes; in a window where there is a display, else headless."""
 
 from __future__ import annotations
 
@@ -55,7 +55,15 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         try:
-            run(source, analysis.stages(), sinks, live=True, draw=_draw(settings, show or folder), stop=stop, report=report)
+            run(
+                source,
+                analysis.stages(),
+                sinks,
+                live=True,
+                draw=_draw(settings, show or folder),
+                stop=stop,
+                report=report,
+            )
         finally:
             _tell(report, folder, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
     ctx.exit(signals.exit_code)
@@ -110,7 +118,9 @@ def _sinks(
         sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))
     if folder:
         sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4"))
-        sinks.append(plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels))
+        sinks.append(
+            plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels)
+        )
     if options["to_stdout"]:
         sinks.append(plugins.load("sinks", "results").Sink(stream=sys.stdout, labels=labels))
     if "NOTIFY_SOCKET" in os.environ:

@@ -23,6 +23,7 @@ from .overlay import Overlay
 from .pace import Paced
 from .report import Report
 from .run import Draw, Sink, run
+from .settings import Settings
 from .types import NO_FACES, Faces, Frame, Result, Status
 
 KEPT = 60  # drawn pictures that are encoded again alone: 166 MB at 1280x720
@@ -118,14 +119,17 @@ class Alone:
         self.floor_ms: list[float] = []  # CPU per frame, bare detector and bare interpreter
         self.faces, self.floor_faces = 0, 0
 
-    def measure(self, plan: Plan, analysis: Analysis, settings: Any) -> None:
+    def measure(self, plan: Plan, analysis: Analysis, settings: Settings) -> None:
         """Go through the plan's frames; ours and the floor take turns in going first."""
         bare_interpreter = plugins.load("backends", "litert").bare(analysis.artifact, threads=settings.threads)
         bare_detector = plugins.load("tasks", "face_detection").bare(analysis.detector.path, conf=settings.conf)
         stages, overlay = analysis.stages(), Overlay(status="clock")
         with plan.portion(plan.warm_up + plan.frames) as frames, bare_detector as detect:
             for frame in frames:
-                halves = [lambda f=frame: self._ours(stages, f), lambda f=frame: self._floor(detect, bare_interpreter, f)]
+                halves = [
+                    lambda f=frame: self._ours(stages, f),
+                    lambda f=frame: self._floor(detect, bare_interpreter, f),
+                ]
                 for half in halves if frame.index % 2 else reversed(halves):
                     half()
                 self._draw(overlay, frame)
@@ -197,7 +201,18 @@ def decoding(plan: Plan) -> float:
 def first_result(arguments: Sequence[str], repeats: int = 3) -> dict[str, float]:
     """Median seconds from the start of a `calmcam live` process to its first result, and its memory then, in MB."""
     seconds, memory = [], []
-    command = [sys.executable, "-m", "edge_app", "live", "--source", "synthetic", "--no-show", "--json", "--frames", "30"]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_app",
+        "live",
+        "--source",
+        "synthetic",
+        "--no-show",
+        "--json",
+        "--frames",
+        "30",
+    ]
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     for _ in range(repeats):

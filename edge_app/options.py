@@ -56,8 +56,12 @@ def settings_options(*names: str) -> Callable:
 def output_options(command: Callable) -> Callable:
     """Add `-o/--output-dir` and `--exist-ok`."""
     path = click.Path(path_type=Path)
-    command = click.option("--exist-ok", is_flag=True, help="Allow an output folder that holds something already.")(command)
-    return click.option("-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/.")(command)
+    command = click.option("--exist-ok", is_flag=True, help="Allow an output folder that holds something already.")(
+        command
+    )
+    return click.option(
+        "-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/."
+    )(command)
 
 
 def _option(name: str) -> Callable:

@@ -1,4 +1,4 @@
-"""A progress bar for long offline work: on a terminal a bar with rate and remaining time, elsewhere a line per input."""
+"""Progress of long offline work: on a terminal a bar with rate and remaining time, elsewhere a line per input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from .annotation import Outcome
@@ -29,7 +38,9 @@ class ProgressBar(AbstractContextManager):
         self._inputs, self._finished = inputs, 0
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._progress = Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
 
     def __enter__(self) -> ProgressBar:
         self._progress.start()
@@ -49,7 +60,9 @@ class ProgressBar(AbstractContextManager):
         if outcome.error:
             line = f"{place if self._inputs > 1 else 'Error: '}{outcome.error}"
         else:
-            line = f"{place}{outcome.path.name}: {report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
+            line = (
+                f"{place}{outcome.path.name}: {report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
+            )
         self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
 
 

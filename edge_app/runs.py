@@ -94,7 +94,9 @@ def _made(folder: Path) -> bool:
             raise OutputError(f"{folder}: expected an output folder, got a file; name another one with -o") from error
         return False
     except OSError as error:
-        raise OutputError(f"{folder}: the output folder cannot be made ({error.strerror}); name another one with -o") from error
+        raise OutputError(
+            f"{folder}: the output folder cannot be made ({error.strerror}); name another one with -o"
+        ) from error
     return True
 
 

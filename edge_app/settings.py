@@ -1,4 +1,4 @@
-"""Choices of this installation: one TOML file under flags and over defaults. Facts about a model stand in its manifest."""
+"""Choices of this installation: one TOML file under flags and over defaults. Facts about a model: its manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Settings:
     device: str = "auto"  # "auto" is the Hailo when there is one and the model was compiled for it
     threads: int = 1  # per CPU interpreter
     detector: str = "full"  # BlazeFace full range, or short range for faces close by
-    conf: float = 0.4  # a face below this detector confidence is ignored, 0..1; 0.4 misses half of what 0.5 misses (measured)
+    conf: float = 0.4  # detector confidence below which a face is ignored; 0.4 misses half of what 0.5 does (measured)
     max_faces: int = 10  # per frame, the most confident first
     min_size: int = 20  # px; a face whose shorter side is below is ignored
     labels: str = "en"  # language of the drawn labels
@@ -65,7 +65,7 @@ def default_path() -> Path:
 
 
 def read_settings(path: Path | None = None) -> Settings:
-    """Defaults overlaid with the file at `path`, or at `default_path()` if that exists; SettingsError says what is wrong."""
+    """Defaults under the file at `path`, or at `default_path()` if that exists; SettingsError says what is wrong."""
     if path is None:
         path = default_path()
         if not path.is_file():

@@ -12,7 +12,13 @@ from edge_app.sources.synthetic import Source
 
 
 def write_clip(
-    path: Path, *, frames: int = 20, size: tuple[int, int] = (320, 240), fps: int = 25, faces: int = 1, sound: bool = False
+    path: Path,
+    *,
+    frames: int = 20,
+    size: tuple[int, int] = (320, 240),
+    fps: int = 25,
+    faces: int = 1,
+    sound: bool = False,
 ) -> Path:
     """An MPEG-4 part 2 video of the wandering portrait, with a tone in AAC if `sound`."""
     with av.open(str(path), "w") as container, Source(width=size[0], height=size[1], fps=fps, faces=faces) as source:

@@ -48,7 +48,9 @@ def test_a_view_that_is_not_contiguous_is_taken(analyzer, portrait):
     assert len(analyzer(portrait[:, ::-1]).faces) == 1
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_what_is_no_picture_is_refused(analyzer, bad):
     with pytest.raises(ValueError, match="uint8"):
         analyzer(bad)

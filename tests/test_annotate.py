@@ -79,7 +79,9 @@ def test_the_sound_can_be_left_out(annotate, material, tmp_path):
 
 
 def test_a_part_and_a_stride_keep_the_clock_of_the_file(annotate, material, tmp_path):
-    result = annotate(material / "clip.mp4", "-o", tmp_path / "out", "--start", "0:00.2", "--end", "0.6", "--vid-stride", 2)
+    result = annotate(
+        material / "clip.mp4", "-o", tmp_path / "out", "--start", "0:00.2", "--end", "0.6", "--vid-stride", 2
+    )
     assert result.exit_code == 0, result.output
     assert [(line["frame"], line["t"]) for line in lines(tmp_path / "out")] == [(n, n / 25) for n in (5, 7, 9, 11, 13)]
     assert times(tmp_path / "out" / "clip.mp4") == pytest.approx([0, 0.08, 0.16, 0.24, 0.32], abs=1e-4)

@@ -18,7 +18,6 @@ from clips import times, write_clip, write_sound
 from small_model import LABELS, write_model
 
 from edge_app.cli import cli
-from edge_app.manifest import Head
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
@@ -171,10 +170,16 @@ def test_a_cut_video_is_annotated_as_far_as_it_goes(calmcam, material, tmp_path)
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
     result = calmcam("annotate", "--model", material / "model", "cut.mkv", "-o", "out")
     assert result.exit_code == 2 and "cut off; it can be read up to" in result.stderr and "broke off" in result.stdout
-    assert 10 < len(times(tmp_path / "out" / "cut.mp4")) == len((tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    assert (
+        10
+        < len(times(tmp_path / "out" / "cut.mp4"))
+        == len((tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    )
 
 
-@pytest.mark.parametrize(("origin", "name", "copy"), [("clip.mp4", "clip.jpg", "clip.mp4"), (ASTRONAUT, "face.mp4", "face.jpg")])
+@pytest.mark.parametrize(
+    ("origin", "name", "copy"), [("clip.mp4", "clip.jpg", "clip.mp4"), (ASTRONAUT, "face.mp4", "face.jpg")]
+)
 def test_a_wrong_extension_is_seen_through(calmcam, material, tmp_path, origin, name, copy):
     shutil.copy(material / origin, tmp_path / name)
     result = calmcam("annotate", "--model", material / "model", name, "-o", "out")
@@ -182,7 +187,9 @@ def test_a_wrong_extension_is_seen_through(calmcam, material, tmp_path, origin, 
     assert (tmp_path / "out" / copy).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["with space.jpg", "it's \"quoted\".jpg", "100%d %s.jpg", "웃는 얼굴.jpg", "-o.jpg", "[1]*.jpg", "a:b.mp4"])
+@pytest.mark.parametrize(
+    "name", ["with space.jpg", 'it\'s "quoted".jpg', "100%d %s.jpg", "웃는 얼굴.jpg", "-o.jpg", "[1]*.jpg", "a:b.mp4"]
+)
 def test_a_name_may_be_anything(calmcam, material, tmp_path, name):
     shutil.copy(ASTRONAUT if name.endswith(".jpg") else material / "clip.mp4", tmp_path / name)
     result = calmcam("annotate", "--model", material / "model", "-o", "out", "--", name)
@@ -205,7 +212,11 @@ def test_a_frame_size_that_changes_in_the_middle(calmcam, material, tmp_path):
     (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     result = calmcam("annotate", "--model", material / "model", "both.ts", "-o", "out")
     assert result.exit_code == 0, result.output
-    assert len(times(tmp_path / "out" / "both.mp4")) == len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) > 15
+    assert (
+        len(times(tmp_path / "out" / "both.mp4"))
+        == len((tmp_path / "out" / "results.jsonl").read_text().splitlines())
+        > 15
+    )
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -219,7 +230,10 @@ def test_an_output_folder_that_cannot_be_made(calmcam, material, tmp_path, place
 def test_an_output_that_would_replace_its_input(calmcam, material, tmp_path):
     shutil.copy(material / "clip.mp4", tmp_path / "clip.mp4")
     before = tree(tmp_path)
-    refused(calmcam("annotate", "--model", material / "model", "clip.mp4", "-o", ".", "--exist-ok"), "would replace the input")
+    refused(
+        calmcam("annotate", "--model", material / "model", "clip.mp4", "-o", ".", "--exist-ok"),
+        "would replace the input",
+    )
     assert tree(tmp_path) == before
 
 

@@ -109,7 +109,11 @@ def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
 def test_the_settings_file_may_be_named_before_and_after_the_command(tmp_path, place):
     config = tmp_path / "c.toml"
     config.write_text('model = "emotoins"')
-    arguments = ["--config", str(config), "annotate", "x.mp4"] if place == "before" else ["annotate", "x.mp4", "--config", str(config)]
+    arguments = (
+        ["--config", str(config), "annotate", "x.mp4"]
+        if place == "before"
+        else ["annotate", "x.mp4", "--config", str(config)]
+    )
     result = calmcam(*arguments)
     assert result.exit_code == 2 and "unknown model 'emotoins'" in result.stderr
 

@@ -60,7 +60,12 @@ def test_saving_writes_video_results_and_record(live, tmp_path):
     result = live("--source", "synthetic", "--no-show", "--save", "--frames", 10)
     folder = tmp_path / "runs" / "live" / "synthetic"
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in folder.iterdir()) == ["annotated.mp4", "results.csv", "results.jsonl", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "annotated.mp4",
+        "results.csv",
+        "results.jsonl",
+        "run.json",
+    ]
     assert len(times(folder / "annotated.mp4")) == len((folder / "results.jsonl").read_text().splitlines()) >= 10
     assert json.loads((folder / "run.json").read_text())["arguments"]["settings"]["source"] == "synthetic"
 
@@ -88,7 +93,18 @@ def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
-    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_app",
+        "live",
+        "--model",
+        model,
+        "--source",
+        "synthetic",
+        "--no-show",
+        "--json",
+    ]
     command += ["-o", str(tmp_path / "out")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(10):

@@ -35,7 +35,11 @@ def test_two_reports_add_up():
     other.labels["happy"] += 1
     both = one.merge(other)
     assert (both.frames, both.dropped, both.seconds, both.fps, both.stopped) == (2, 2, 4.0, 0.5, True)
-    assert both.labels["happy"] == 3 and list(both.spans_ms["detect"]) == [1.0, 3.0] and list(both.spans_ms["draw"]) == [5.0]
+    assert (
+        both.labels["happy"] == 3
+        and list(both.spans_ms["detect"]) == [1.0, 3.0]
+        and list(both.spans_ms["draw"]) == [5.0]
+    )
 
 
 def test_a_summary_is_plain():

@@ -60,6 +60,8 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
 
 
 def test_secrets_of_an_address_are_not_written(tmp_path):
-    runs.write_record(tmp_path, {"source": "rtsp://me:pa55@cam.local:554/live?token=pa55", "next": "http://cam/x?key=pa55"})
+    runs.write_record(
+        tmp_path, {"source": "rtsp://me:pa55@cam.local:554/live?token=pa55", "next": "http://cam/x?key=pa55"}
+    )
     text = (tmp_path / "run.json").read_text()
     assert "pa55" not in text and "rtsp://...@cam.local:554/live?..." in text and '"http://cam/x?..."' in text
