@@ -59,21 +59,15 @@ class StatusLine(AbstractContextManager):
 
 
 def status_line(result: Result, state: str = "") -> str:
-    """One line on how a run does: source, rate, age, drops, device, and what the faces express."""
+    """One line on how a run does: rate, age, drops, device, what the faces express, and the source."""
     status, faces = result.status, result.faces
     said = ", ".join(
         f"{decision.label} {100 * decision.confidence:.0f} %" if not decision.unsure else "unsure"
         for decision in faces.decisions or ()
     )
-    count = f"{len(faces)} face{'' if len(faces) == 1 else 's'}" + (f": {said}" if said else "")
-    parts = (
-        result.frame.source,
-        state,
-        f"{status.fps:.1f} fps",
-        f"age {status.age_ms:.0f} ms",
-        f"dropped {status.dropped}",
-    )
-    return " · ".join(part for part in (*parts, status.device, count) if part)
+    count = counted(len(faces), "face") + (f": {said}" if said else "")
+    rates = (f"{status.fps:.1f} fps", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
+    return " · ".join(part for part in (*rates, status.device, count, state, result.frame.source) if part)
 
 
 def summary(report: Report) -> str:
@@ -82,14 +76,19 @@ def summary(report: Report) -> str:
         return f"no frame in {report.seconds:.1f} s"
     age = report.percentiles("age")
     parts = [
-        f"{report.frames} frames in {report.seconds:.1f} s",
+        f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s",
         f"{report.fps:.1f} fps",
         f"age p50 {age['p50']:.1f} p95 {age['p95']:.1f} ms",
         f"dropped {report.dropped}",
         " + ".join(f"{device} {n}" for device, n in report.devices.items()),
-        f"{report.faces} faces" + (f": {main_labels(report.labels)}" if report.labels else ""),
+        counted(report.faces, "face") + (f": {main_labels(report.labels)}" if report.labels else ""),
     ]
     return " · ".join(part for part in parts if part)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 face`, `2 faces`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def main_labels(labels: Counter, most: int = 3) -> str:

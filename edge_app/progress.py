@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .annotation import Outcome
+from .console import counted
 from .types import Result
 
 
@@ -60,8 +61,9 @@ class ProgressBar(AbstractContextManager):
         if outcome.error:
             line = f"{place if self._inputs > 1 else 'Error: '}{outcome.error}"
         else:
+            did = f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}"
             line = (
-                f"{place}{outcome.path.name}: {report.frames} frames, {report.faces} faces, {report.fps:.0f} frames/s"
+                f"{place}{outcome.path.name}: {did}, {report.fps:.0f} frames/s"
             )
         self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
 

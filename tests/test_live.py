@@ -158,8 +158,8 @@ def test_the_status_line_says_what_the_faces_express():
     said = (Decision("happy", 0.81, {}), Decision("unsure", 0.4, {}, True, "small"))
     faces = Faces(np.zeros((2, 4), np.float32), np.zeros(2, np.float32), decisions=said)
     line = status_line(result(faces), "reconnecting")
-    assert line == "cam0 · reconnecting · 30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure"
-    assert status_line(result(NO_FACES)).endswith("0 faces")
+    assert line == "30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure · reconnecting · cam0"
+    assert status_line(result(NO_FACES)).endswith("0 faces · cam0")
 
 
 def test_the_status_line_stops_the_run_after_so_many_results():
