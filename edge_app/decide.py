@@ -30,11 +30,18 @@ POOR = 0.01  # weight of a sighting that is too small, turned or blurred, agains
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a face must be like to carry a decision."""
+    """What a face must be like to carry a decision.
 
-    small: float = 24.0  # px, shorter side of the box
-    turned: float = 0.57  # of geometry.turn
-    blurred: float = 20.0  # variance of the Laplacian of the crop
+    Measured on the 3,579 test pictures of FER2013 with the first `emotions` model: its answers above the confidence
+    threshold are 80 % right, and stay so down to crops of 24 px (79 % at 20, 72 % at 14) and up to a Gaussian blur of
+    1.25 px at 48 px (74 % at 1.5 px, whose median sharpness is 685; 66 % at 2 px, 292). All its answers are 55 % right
+    below a turn of 0.2 and 35 % above 1.0, which is about 35 degrees: the nose's tip lies some 1.4 half ear distances
+    before the axis of the ears.
+    """
+
+    small: float = 20.0  # px, shorter side of the box; the crop is a little larger
+    turned: float = 1.0  # of geometry.turn
+    blurred: float = 500.0  # preprocess.sharpness of the crop
 
 
 class Decider:

@@ -21,7 +21,7 @@ def frame(seconds: float, source: str = "clip") -> Frame:
     return Frame(PICTURE, 0, round(seconds * 1e9), source)
 
 
-def faces(*probabilities, ids=(1,), side=100.0, points=FRONTAL, sharpness=500.0) -> Faces:
+def faces(*probabilities, ids=(1,), side=100.0, points=FRONTAL, sharpness=5000.0) -> Faces:
     n = len(probabilities)
     return Faces(
         boxes=np.tile(np.array([0, 0, side, side], np.float32), (n, 1)),
@@ -107,7 +107,7 @@ def test_a_wrong_first_frame_is_mended_quickly(fps):
         ({"side": 10.0}, "small"),
         ({"points": TURNED}, "turned"),
         ({"points": [[200 - x, y] for x, y in TURNED]}, "turned"),
-        ({"sharpness": 0.5}, "blurred"),
+        ({"sharpness": 300.0}, "blurred"),
     ],
 )
 @RATES
