@@ -12,7 +12,7 @@ from edge_app.types import Faces, Frame
 HEAD = Head("emotion", "softmax", ("angry", "happy", "neutral"), unsure_below=0.5)
 ANGRY, HAPPY, NEUTRAL, FLAT = np.eye(3).tolist() + [[0.35, 0.33, 0.32]]
 FRONTAL = [[40, 40], [80, 40], [60, 60], [60, 80], [20, 45], [100, 45]]
-TURNED = [[70, 40], [95, 40], [100, 60], [90, 80], [20, 45], [100, 45]]
+TURNED = [[70, 40], [95, 40], [110, 60], [90, 80], [20, 45], [100, 45]]
 PICTURE = np.zeros((200, 200, 3), np.uint8)
 RATES = pytest.mark.parametrize("fps", [5, 15, 30, 120])
 
