@@ -24,12 +24,17 @@ def write_card(path: Path, study: Study) -> None:
 def card(study: Study) -> Iterator[str]:
     """The lines of the card."""
     yield from (f"# {study.name}", "", *_summary(study), "")
-    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in SPLITS.values()), "")
+    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in split_words(study.scored)), "")
     for head in study.heads:
         yield from _head(study, head)
     yield from ("## Files", "", *_files(study), "")
     yield from ("## What it cannot do", "", *(f"- {text}" for text in LIMITS), "", AI_ACT, "")
     yield from ("## How it was made", "", *_origin(study))
+
+
+def split_words(scored: Sequence[Scored]) -> list[str]:
+    """What the splits are that scores stand for."""
+    return [words for split, words in SPLITS.items() if any(row.split == split for row in scored)]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from edge_app.errors import InputError, OutputError, SettingsError
@@ -20,7 +21,7 @@ from .calibrate import calibrated
 from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, read_recipe, write_recipe
 from .report import write_report
 from .study import Study
 from .weights import write_backbone
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 WORST = 4  # int8 operators that may stay in float before the export gives up
 EXTRA = ("keras", "weights", "backbone")
+KERAS = "model.keras"
 FER2013 = re.compile(r"fer(2013|\d{7})|\.csv#\d+$", re.I)
 Data = Path | Mapping[str, Path]
 
@@ -59,6 +61,7 @@ class _Work:
     parts: dict[str, Part]
     heads: tuple[Head, ...]
     folder: Path
+    variants: tuple[str, ...]
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     logits: dict[str, parity.Logits] = field(default_factory=dict)  # variant -> on validation
 
@@ -92,9 +95,15 @@ def _opened(order: Order) -> _Work:
     if order.out.exists() and not order.exist_ok and (not order.out.is_dir() or any(order.out.iterdir())):
         raise OutputError(f"{order.out}: exists already; name another folder with -o, or replace it with --exist-ok")
     recipe, record = _run(order.run)
-    for variant in order.variants or recipe.export.variants:
-        if variant not in quantise.VARIANTS:
-            raise SettingsError(f"variants: {unknown('variant', variant, quantise.VARIANTS)}")
+    variants = order.variants or ("keras", *recipe.export.variants)
+    for variant in variants:
+        if variant not in ("keras", *quantise.VARIANTS):
+            raise SettingsError(f"variants: {unknown('variant', variant, ('keras', *quantise.VARIANTS))}")
+    if not set(variants) & set(quantise.VARIANTS):
+        raise SettingsError(f"variants: expected at least one of {', '.join(quantise.VARIANTS)}, got {', '.join(variants)}")
+    for kind in recipe.export.files:
+        if kind not in (*EXTRA, *quantise.VARIANTS):
+            raise SettingsError(f"export.files: {unknown('variant', kind, [*EXTRA, *quantise.VARIANTS])}")
     data = order.data or _stored(record)
     parts = load_run(order.run, data)
     _may_show(order, parts)
@@ -105,7 +114,13 @@ def _opened(order: Order) -> _Work:
         folder.mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder with -o") from error
-    return _Work(order, recipe, record, data, parts, heads, folder)
+    return _Work(order, recipe, record, data, parts, heads, folder, variants)
+
+
+def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras.Model]:
+    """Recipe, train and validation parts, and model of a finished run."""
+    recipe, record = _run(run)
+    return recipe, load_run(run, data or _stored(record)), quantise.load_keras(run / "best.keras")
 
 
 def _may_show(order: Order, parts: Mapping[str, Part]) -> None:
@@ -129,9 +144,9 @@ def _stored(record: Mapping[str, object]) -> Data:
     return {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(str(stored))
 
 
-def _convert(work: _Work, model, crops: np.ndarray) -> None:  # noqa: ANN001
+def _convert(work: _Work, model: keras.Model, crops: np.ndarray) -> None:
     with quantise.Converter(model, crops) as converter:
-        for variant in work.order.variants or work.recipe.export.variants:
+        for variant in filter(quantise.VARIANTS.__contains__, work.variants):
             log.info("converting to %s", variant)
             _write(work, variant, converter.convert(variant))
 
@@ -144,7 +159,7 @@ def _write(work: _Work, variant: str, content: bytes) -> None:
     work.logits[variant] = parity.file_logits(variant, artifact, work.parts["validation"].images)
 
 
-def _gate(work: _Work, model, crops: np.ndarray) -> list[parity.Parity]:  # noqa: ANN001
+def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Parity]:
     """Every file against Keras on the validation images; int8 gets its worst operators back in float before it fails."""
     work.logits["keras"] = parity.keras_logits(model, work.parts["validation"].images)
     rows = _compared(work)
@@ -160,7 +175,7 @@ def _gate(work: _Work, model, crops: np.ndarray) -> list[parity.Parity]:  # noqa
     return rows
 
 
-def _mended(work: _Work, model, crops: np.ndarray) -> list[parity.Parity]:  # noqa: ANN001
+def _mended(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Parity]:
     with quantise.Converter(model, crops) as converter:
         worst = [name for name, _ in converter.blame()[:WORST]]
         for count in range(1, len(worst) + 1):
@@ -249,7 +264,7 @@ def _votes(work: _Work) -> Path | None:
     return None
 
 
-def _describe(work: _Work, study: Study, model) -> None:  # noqa: ANN001
+def _describe(work: _Work, study: Study, model: keras.Model) -> None:
     """Write manifest, card and the extra names that the recipe asks for into the new folder."""
     record, recipe = work.record, work.recipe
     origin = {
@@ -281,21 +296,22 @@ def _describe(work: _Work, study: Study, model) -> None:  # noqa: ANN001
     )
     write_manifest(study.manifest)
     write_card(work.folder / "CARD.md", study)
+    if "keras" in work.variants:
+        shutil.copyfile(work.order.run / "best.keras", work.folder / KERAS)
     for kind, name in recipe.export.files.items():
         _extra(work, model, kind, work.folder / name)
 
 
-def _extra(work: _Work, model, kind: str, path: Path) -> None:  # noqa: ANN001
+def _extra(work: _Work, model: keras.Model, kind: str, path: Path) -> None:
     if kind == "keras":
         shutil.copyfile(work.order.run / "best.keras", path)
     elif kind == "weights":
         model.save_weights(path)
     elif kind == "backbone":
-        write_backbone(model, work.order.run / "recipe.yaml", path)
+        write_recipe(work.recipe, work.folder / "recipe.yaml")
+        write_backbone(model, work.folder / "recipe.yaml", path)
     elif kind in work.artifacts:
         shutil.copyfile(work.artifacts[kind].path, path)
-    else:
-        raise SettingsError(f"export.files: {unknown('variant', kind, [*EXTRA, *work.artifacts])}")
 
 
 def _publish(made: Path, out: Path) -> None:

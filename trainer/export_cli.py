@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from edge_app.errors import InputError
 from edge_app.tflite import quiet
+
+from .cli import named
 
 
 @click.command("export")
@@ -39,7 +40,7 @@ def export(run: Path, output_dir: Path | None, data: tuple[str, ...], **flags: A
     order = Order(
         run=run,
         out=out,
-        data=_data(data),
+        data=named(data),
         variants=tuple(filter(None, flags["variants"].split(","))),
         test=not flags["no_test"],
         exist_ok=flags["exist_ok"],
@@ -67,15 +68,6 @@ def _lines(study: Any) -> list[str]:
         )
     sizes = {variant: artifact.bytes / 1e6 for variant, artifact in study.manifest.artifacts.items()}
     return lines + [f"{name}: {size:.2f} MB, {study.latency_ms[name]:.2f} ms per face" for name, size in sizes.items()]
-
-
-def _data(values: tuple[str, ...]) -> Path | dict[str, Path] | None:
-    if len(values) == 1 and "=" not in values[0]:
-        return Path(values[0])
-    named = [value.partition("=") for value in values]
-    if any(not equals for _, equals, _ in named):
-        raise InputError(f"--data: expected one DIR, or NAME=DIR for every data set, got {' '.join(values)}")
-    return {name: Path(path) for name, _, path in named} or None
 
 
 def _free(parent: Path, name: str) -> Path:

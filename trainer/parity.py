@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from edge_app import metrics
@@ -44,7 +45,7 @@ class Parity:
         )
 
 
-def keras_logits(model, images: np.ndarray, *, batch: int = 256) -> Logits:  # noqa: ANN001
+def keras_logits(model: keras.Model, images: np.ndarray, *, batch: int = 256) -> Logits:
     """Logits by head of a Keras model for images (N, H, W, C) uint8."""
     chunks = [images[start : start + batch].astype(np.float32) for start in range(0, len(images), batch)]
     outputs = [model(chunk, training=False) for chunk in chunks]

@@ -6,8 +6,12 @@ scheme: int8 weights per channel, int8 activations per tensor, int32 biases.
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -79,7 +83,7 @@ class Converter:
 
         A rounding that does no harm gives about 0.29 (Jacob et al. 2018); above 0.7 an operator is worth a look.
         """
-        with quiet("TensorFlow"):
+        with quiet("TensorFlow"), _old_interpreter():
             converter = tf.lite.TFLiteConverter.from_saved_model(self._folder.name, signature_keys=[SIGNATURE])
             self._integer(converter)
             debugger = self._debugger(converter, ())
@@ -98,9 +102,12 @@ class Converter:
 
     def _selective(self, converter: tf.lite.TFLiteConverter, keep_float: Sequence[str]) -> bytes:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-        return self._debugger(converter, keep_float).get_nondebug_quantized_model()
+        with _old_interpreter():
+            return self._debugger(converter, keep_float).get_nondebug_quantized_model()
 
-    def _debugger(self, converter: tf.lite.TFLiteConverter, keep_float: Sequence[str]):  # noqa: ANN202
+    def _debugger(
+        self, converter: tf.lite.TFLiteConverter, keep_float: Sequence[str]
+    ) -> tf.lite.experimental.QuantizationDebugger:
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=list(keep_float))
         return tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=self._crops, debug_options=options
@@ -151,11 +158,16 @@ def host_work(taken: dict) -> tuple[float, float]:
     return (1.0 if exact else 1 / float(scale)), float(zero)
 
 
-def _table(debugger) -> list[dict]:  # noqa: ANN001
-    """Rows of the debugger's statistics, which it writes as CSV only."""
-    import csv
-    import io
+@contextlib.contextmanager
+def _old_interpreter() -> Iterator[None]:
+    """The quantisation debugger warns that the interpreter which it uses itself has moved to another package."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated", category=UserWarning)
+        yield
 
+
+def _table(debugger: tf.lite.experimental.QuantizationDebugger) -> list[dict]:
+    """Rows of the debugger's statistics, which it writes as CSV only."""
     text = io.StringIO()
     debugger.layer_statistics_dump(text)
     rows = csv.DictReader(io.StringIO(text.getvalue()))

@@ -14,9 +14,9 @@ from edge_app.errors import OutputError
 from edge_app.manifest import Head, sha256
 
 from . import charts
-from .card import FILE_HEADER, SCORE_HEADER, class_rows, count_rows, file_rows, percent, score_rows, unsure_share
+from .card import FILE_HEADER, SCORE_HEADER, class_rows, count_rows, file_rows, percent, score_rows, split_words, unsure_share
 from .study import Study
-from .words import AI_ACT, CALIBRATION, LIMITS, SPLITS
+from .words import AI_ACT, CALIBRATION, LIMITS
 
 SHOWN = 24  # confident mistakes
 STYLE = (
@@ -42,7 +42,7 @@ def page(study: Study) -> Iterator[str]:
     title = html.escape(f"{study.name}: report card")
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
     yield _text(f"Data: {study.about or 'not stated'}. Licence: {study.licence}.")
-    yield from ("<h2>Scores</h2>", table(SCORE_HEADER, score_rows(study.scored)), _list(SPLITS.values()))
+    yield from ("<h2>Scores</h2>", table(SCORE_HEADER, score_rows(study.scored)), _list(split_words(study.scored)))
     yield from ("<h2>Files</h2>", table(FILE_HEADER, file_rows(study)))
     for head in study.heads:
         yield from _head(study, head)

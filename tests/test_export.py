@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+
+from edge_app.backends.litert import Backend
+from edge_app.errors import InputError, ModelError, OutputError, SettingsError
+from edge_app.manifest import read_manifest, verify
+from edge_app.preprocess import to_input
+from trainer import export, finalscore, parity, quantise, representative, runs
+from trainer.data import load_run
+from trainer.recipe import parse
+
+# Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+LABELS = ["happy", "sad"]
+RECIPE = {
+    "name": "tiny",
+    "family": "residual",
+    "options": {"channels": [8, 16], "blocks": [0, 1], "dropout": 0.0},
+    "input": {"size": 24, "colour": "gray"},
+    "heads": [{"name": "mood", "labels": LABELS, "votes_share": 0.5}],
+    "data": {"validation": 0.3, "near": 0},
+    "stages": [{"name": "all", "epochs": 15, "learning_rate": 0.01, "optimizer": "adamw"}],
+    "batch": 8,
+    "export": {"representative": 64, "calibration": 96, "files": {"int8": "known_name.tflite", "weights": "w.weights.h5"}},
+}
+
+
+def picture(rng, label):
+    image = rng.integers(60, 120, (24, 24)).astype(np.uint8)
+    centre = tuple(int(value) for value in rng.integers(8, 16, 2))
+    if label == "happy":
+        cv2.circle(image, centre, 6, 250, -1)
+    else:
+        cv2.line(image, (centre[0] - 6, 4), (centre[0] + 6, 20), 5, 3)
+    return image
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    lines = ["file,happiness,sadness,unknown"]
+    for part, count in (("train", 70), ("test", 20)):
+        for label in LABELS:
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                file = f"{part}/{label}/{number:03d}.png"
+                cv2.imwrite(str(folder / file), picture(rng, label))
+                lines.append(f"{file},{'5,0,5' if number % 2 else '9,1,0' if label == 'happy' else '1,9,0'}")
+    for number in range(5):
+        shutil.copy(folder / f"train/sad/{number:03d}.png", folder / f"test/sad/{number:03d}.png")
+    (folder / "ferplus_votes.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    folder.mkdir()
+    runs.run(parse(RECIPE, "test"), data, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    return export.export(export.Order(run, out, command="calmcam export tiny", about="circles and lines", mistakes=True)), out
+
+
+@pytest.fixture
+def again(run, tmp_path):
+    """A copy of the run that a test may spoil."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def test_every_variant_is_there_and_described(exported):
+    study, out = exported
+    manifest = read_manifest(out / "manifest.json")
+    assert set(manifest.artifacts) == set(quantise.VARIANTS)
+    for artifact in manifest.artifacts.values():
+        verify(artifact)
+        assert dict(artifact.outputs) == {"mood": "mood"}
+        assert artifact.emits == "logits"
+    names = {path.name for path in out.iterdir()} - {f"{name}.tflite" for name in quantise.VARIANTS}
+    assert names == {"manifest.json", "CARD.md", "model.keras", "known_name.tflite", "w.weights.h5"}
+    assert not out.with_name("tiny.part").exists()
+
+
+def test_int8_takes_raw_pixels(exported):
+    spec = read_manifest(exported[1] / "manifest.json").artifact("int8").input
+    assert (spec.dtype, spec.scale, spec.offset) == ("uint8", 1, 0)
+
+
+def test_int8_is_integers_throughout(exported):
+    from edge_app.backends.litert import Interpreter
+
+    details = Interpreter(str(exported[1] / "int8.tflite")).get_tensor_details()
+    assert {np.dtype(detail["dtype"]).name for detail in details if detail["dtype"] is not None} <= {"uint8", "int8", "int32"}
+
+
+@pytest.mark.parametrize("variant", quantise.VARIANTS)
+def test_the_file_answers_as_the_model(exported, run, data, variant):
+    part = load_run(run, data)["validation"]
+    artifact = read_manifest(exported[1] / "manifest.json").artifact(variant)
+    wanted = parity.keras_logits(keras.saving.load_model(exported[1] / "model.keras", compile=False), part.images)["mood"]
+    backend = Backend(artifact)
+    came = backend.infer(to_input(part.images, artifact.input))["mood"]
+    backend.close()
+    spread = np.abs(wanted).max()
+    assert np.abs(came - wanted).max() < spread * {"float32": 1e-4, "float16": 0.01}.get(variant, 0.15)
+
+
+def test_scores_say_what_they_stand_on(exported):
+    study, out = exported
+    rows = {(row["split"], row["metric"]): row for row in read_manifest(out / "manifest.json").scores if row["variant"] == "int8"}
+    assert rows["test", "accuracy"]["n"] == 40
+    assert rows["test without duplicates of train", "accuracy"]["n"] == 35
+    assert rows["test, FER+ majority", "accuracy"]["n"] == 20  # five of ten votes are no majority
+    assert rows["test", "accuracy"]["value"] > 0.9
+    low, high = rows["test", "accuracy"]["interval"]
+    assert low < rows["test", "accuracy"]["value"] <= high
+
+
+def test_the_card_and_the_report_stand_alone(exported, run):
+    card = (exported[1] / "CARD.md").read_text(encoding="utf-8")
+    report = (run / "report.html").read_text(encoding="utf-8")
+    for words in ("What it cannot do", "Regulation (EU) 2024/1689", "circles and lines"):
+        assert words in card and words in report
+    assert 'src="http' not in report and "<link" not in report and "<script" not in report
+    assert report.count("data:image/png;base64,") >= 4
+
+
+def test_calibration_crops_are_raw_balanced_and_enough(exported, run):
+    with np.load(run / "calibration.npz") as saved:
+        crops = saved["crops"]
+    assert (crops.shape, crops.dtype) == ((96, 24, 24, 1), np.uint8)
+
+
+def test_weights_that_were_trained_on_after_the_test_are_refused(exported, again, data, tmp_path):
+    model = keras.saving.load_model(again / "best.keras", compile=False)
+    model.layers[-1].set_weights([value * 0.9 for value in model.layers[-1].get_weights()])
+    model.save(again / "best.keras")
+    with pytest.raises(InputError, match="the test part was used already"):
+        export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def test_a_file_that_answers_otherwise_is_refused(again, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.quantise.Converter, "convert", lambda self, variant, **_: spoiled(self, variant))
+    with pytest.raises(parity.ParityError, match=r"float32 against keras, head mood.*nothing was exported"):
+        export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def spoiled(converter, variant):
+    """Convert a model whose last layer was turned around."""
+    layer = converter._model.layers[-1]
+    good = layer.get_weights()
+    layer.set_weights([-value for value in good])
+    with quantise.Converter(converter._model, converter._representative) as other:
+        content = original(other, variant)
+    layer.set_weights(good)
+    return content
+
+
+original = quantise.Converter.convert
+
+
+def test_int8_operators_can_stay_in_float(run, data, tmp_path):
+    crops = load_run(run, data)["train"].images[:32]
+    with quantise.Converter(quantise.load_keras(run / "best.keras"), crops) as converter:
+        blamed = converter.blame()
+        content = converter.convert("int8", keep_float=[blamed[0][0]])
+    assert all(a[1] >= b[1] for a, b in zip(blamed, blamed[1:], strict=False))
+    (tmp_path / "mixed.tflite").write_bytes(content)
+    artifact = quantise.describe(tmp_path / "mixed.tflite", "gray", parse(RECIPE, "test").heads)
+    assert np.isfinite(parity.file_logits("int8", artifact, crops)["mood"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"variants": ("int9",)}, SettingsError, "unknown variant 'int9'; did you mean 'int8'"),
+        ({"variants": ("keras",)}, SettingsError, "at least one of float32"),
+        ({"run": Path("nowhere")}, InputError, "expected the folder of a training run"),
+        ({"data": Path("nowhere")}, InputError, "nowhere"),
+    ],
+)
+def test_a_wrong_order_is_refused(run, tmp_path, change, error, message):
+    order = {"run": run, "out": tmp_path / "out"} | change
+    with pytest.raises(error, match=message):
+        export.export(export.Order(**order))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def test_an_existing_folder_is_kept(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(OutputError, match="--exist-ok"):
+        export.export(export.Order(run, tmp_path))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_missing_or_broken_model_gets_a_sentence(tmp_path):
+    with pytest.raises(ModelError, match="missing; expected the best.keras"):
+        quantise.load_keras(tmp_path / "best.keras")
+    (tmp_path / "best.keras").write_bytes(b"no zip")
+    with pytest.raises(ModelError, match="Keras cannot load it"):
+        quantise.load_keras(tmp_path / "best.keras")
+
+
+def test_representative_crops_cover_all_pixels():
+    crops = np.random.default_rng(0).integers(40, 200, (8, 6, 6, 1)).astype(np.uint8)
+    whole = quantise.with_full_range(crops)
+    assert (whole.min(), whole.max()) == (0, 255)
+    assert (whole != crops).any(axis=(1, 2, 3)).sum() == 1
+    assert quantise.with_full_range(whole) is whole
+
+
+def test_every_beginning_is_balanced():
+    labels = {"mood": np.array([0] * 90 + [1] * 10), "place": np.full(100, -1)}
+    rows = representative.balanced(labels, np.random.default_rng(0))
+    assert sorted(rows) == list(range(100))
+    assert (labels["mood"][rows[:20]] == 1).sum() == 10
+
+
+def test_limits_of_the_gate():
+    def row(**change):
+        return parity.Parity(**{"variant": "int8", "against": "keras", "head": "h", "n": 1000, "agreement": 0.99, "loss": 0.0,
+                                "mean_dp": 0.0} | change)  # fmt: skip
+
+    assert not parity.failures([row(loss=0.5), row(agreement=0.95), row(variant="float32", agreement=0.999)], 0.5, 0.95)
+    assert parity.failures([row(loss=0.6)], 0.5, 0.95)
+    assert parity.failures([row(agreement=0.94)], 0.5, 0.95)
+    assert parity.failures([row(variant="float32", agreement=0.99)], 0.5, 0.95)
+    assert not parity.failures([row(n=50, loss=2.0, agreement=0.98)], 0.5, 0.99)  # one picture
+
+
+def test_votes_for_nothing_count_against_a_majority(tmp_path):
+    path = tmp_path / "votes.csv"
+    path.write_text("file,happiness,sadness,unknown\ntest/happy/a.png,5,0,5\ntest/happy/b.png,6,0,4\n")
+    assert finalscore.majorities(path) == {"test/happy/b.png": "happy"}
+
+
+def test_fer2013_pictures_are_never_shown(again, tmp_path):
+    rows = (again / "split.csv").read_text().replace(".png", ".png", 1)
+    assert export.FER2013.search("train/happy/fer0001234.png") and export.FER2013.search("icml.csv#17")
+    assert not export.FER2013.search(rows.splitlines()[1].split(",")[0])
+
+
+def test_the_command_reports(again, tmp_path):
+    from click.testing import CliRunner
+
+    from trainer.export_cli import export as command
+
+    result = CliRunner().invoke(command, [str(again), "-o", str(tmp_path / "out"), "--variants", "int8", "--no-test"])
+    assert result.exit_code == 0, result.output
+    assert "int8 against keras, head mood" in result.output
+    assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
