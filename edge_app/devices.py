@@ -11,6 +11,7 @@ import numpy as np
 from . import plugins
 from .errors import BackendError, BackendUnavailable, InputError, MissingPackage, SettingsError
 from .failover import Failover
+from .hailo_probe import identify
 from .manifest import Artifact, Manifest, unknown, verify
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def open_steady(manifest: Manifest, variant: str, *, threads: int = 1) -> Backen
     if variant not in HAILO_VARIANTS or not set(CPU_VARIANTS) & set(manifest.artifacts):
         return open_backend(artifact, threads=threads)
     other = manifest.artifact(on_cpu(manifest))
-    return Failover(partial(open_backend, artifact), partial(open_backend, other, threads=threads), (artifact, other))
+    device, cpu = partial(open_backend, artifact), partial(open_backend, other, threads=threads)
+    return Failover(device, cpu, (artifact, other), probe=identify)
 
 
 def open_best(manifest: Manifest, variant: str | None, device: str, *, threads: int = 1) -> tuple[Backend, str, str]:

@@ -41,13 +41,19 @@ class Failover:
         cpu: Callable[[], Backend],
         artifacts: tuple[Artifact, Artifact],
         *,
+        probe: Callable[[], object] = lambda: None,
         delay: float = 0.5,
         longest: float = 30.0,
     ):
-        """Open both. `artifacts`: what `device` and `cpu` run; ManifestError where they cannot stand in for each other."""
+        """Open both.
+
+        `artifacts`: what `device` and `cpu` run; ManifestError where they cannot stand in for each other. `probe` is
+        called before the device is opened again and raises CalmcamError where that would be in vain.
+        """
         self._names = _paired(*artifacts)
         self._spec = artifacts[1].input
-        self._open, self._first, self._delay, self._longest = device, delay, delay, longest
+        self._open, self._probe = device, probe
+        self._first, self._delay, self._longest = delay, delay, longest
         self._closing, self._mutex = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._cpu = cpu()
@@ -101,6 +107,7 @@ class Failover:
         device.close()
         while not self._closing.wait(self._delay):
             try:
+                self._probe()
                 fresh = self._open()
             except CalmcamError as error:
                 self._delay = min(2 * self._delay, self._longest)
@@ -119,7 +126,7 @@ def _paired(device: Artifact, cpu: Artifact) -> dict[str, str]:
     one, other = device.input, cpu.input
     names = f"{device.path.name} and {cpu.path.name}"
     if (one.height, one.width, one.colour) != (other.height, other.width, other.colour):
-        raise ManifestError(f"{names}: expected inputs of one size and colour, got {one} and {other}; export both again")
+        raise ManifestError(f"{names}: expected inputs of one size and colour, got {one} and {other}; export again")
     if one.dtype != "uint8" or one.scale != 1 or one.offset != 0:
         raise ManifestError(f"{device.path.name}: expected raw uint8 pixels as input, got {one}; compile it again")
     if device.emits != cpu.emits or set(device.outputs) != set(cpu.outputs):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     monkeypatch.syspath_prepend(DOUBLES)
     monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")  # or the double, like the real one, leaves hailort.log here
     monkeypatch.setattr("edge_app.hailo_checks.NODES", "/nonexistent/hailo*")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(DOUBLES), os.environ.get("PYTHONPATH", "")]))
     _forget()
     state = importlib.import_module("hailo_world").world
     gc.freeze()  # VDevice collects garbage when made; what is old need not be looked at hundreds of times
@@ -40,6 +42,20 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     _forget()
     assert not killed
     assert not chips
+
+
+@pytest.fixture
+def tell(world: object, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Change the world, of this process and of those that it starts."""
+
+    def change(**state: object) -> None:
+        for name, value in state.items():
+            setattr(world, name, value)
+        words = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in state.items()}
+        words = {name: int(value) if isinstance(value, bool) else value for name, value in words.items()}
+        monkeypatch.setenv("CALMCAM_DOUBLE", " ".join(f"{name}={value}" for name, value in words.items()))
+
+    return change
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_app import hailo_facts, plugins
+from edge_app import hailo_facts, hailo_probe, plugins
 from edge_app.backends import litert
 from edge_app.errors import BackendError, BackendUnavailable, CalmcamError, DeviceLost, MissingPackage, ModelError
 from edge_app.hailo_checks import version_problem
@@ -383,25 +383,31 @@ def test_package_absent_or_broken(world: Any, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_available_takes_the_variant_for_the_chip(
-    world: Any, hailo: ModuleType, artifact: Artifact, arch: str, variants: tuple, chosen: str
+    tell: Any, hailo: ModuleType, artifact: Artifact, arch: str, variants: tuple, chosen: str
 ) -> None:
-    world.arch = arch
+    tell(arch=arch)
     variant, why = hailo.available({name: artifact for name in variants})
     assert variant == chosen
     assert why.startswith(arch.upper()) if chosen else "compile MODEL --arch hailo8l" in why
 
 
-def test_asking_the_chip_leaves_the_window_signal_alone(world: Any, hailo: ModuleType) -> None:
-    assert hailo.identify().architecture == "HAILO8"
+def test_the_chip_is_asked_elsewhere(tell: Any, hailo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hailo_probe.identify() == hailo_probe.Chip("HAILO8", "4.23.0")
     assert signal.SIGWINCH not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    world.driver = "4.20.0"
+    tell(driver="4.20.0")
     with pytest.raises(BackendUnavailable, match="driver's version differs"):
-        hailo.identify()
+        hailo_probe.identify()
+    monkeypatch.setattr(hailo_probe, "_SCRIPT", "import os; os.abort()")
+    with pytest.raises(BackendUnavailable, match="ended the process"):
+        hailo_probe.identify()
+    monkeypatch.setattr(hailo_probe, "_SCRIPT", "import threading; threading.Event().wait()")
+    monkeypatch.setattr(hailo_probe, "PATIENCE", 0.3)
+    with pytest.raises(BackendUnavailable, match="no answer within 0.3 s"):
+        hailo_probe.identify()
 
 
 @pytest.mark.parametrize("state", [{"ids": ()}, {"driver": ""}, {"driver": "4.1.0"}])
-def test_auto_on_a_machine_without(world: Any, hailo: ModuleType, compiled: Manifest, state: dict) -> None:
-    for name, value in state.items():
-        setattr(world, name, value)
+def test_auto_on_a_machine_without(tell: Any, hailo: ModuleType, compiled: Manifest, state: dict) -> None:
+    tell(**state)
     variant, why = hailo.available(compiled.artifacts)
     assert variant == "" and len(why) > 30

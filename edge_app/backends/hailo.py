@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import numpy as np
 from ..errors import BackendError, BackendUnavailable, DeviceLost, MissingPackage
 from ..hailo_checks import absence, check_file, check_streams, fits, permission_problem, version_problem
 from ..hailo_facts import REMEDIES, explain
+from ..hailo_probe import identify
 from ..manifest import Artifact
 
 os.environ.setdefault("HAILORT_LOGGER_PATH", "NONE")  # before the import: no hailort.log in the user's folders
@@ -39,8 +39,8 @@ except ImportError as error:
 
 log = logging.getLogger(__name__)
 
-_OPENING = 5.0  # seconds for the first inference, which may load the network, and for a driver's answer
-_REBIND = getattr(hailo_platform, "__version__", "").startswith("4.18")  # copies bindings only by halves
+_OPENING = 5.0  # seconds for the first inference, which may load the network
+_OLD = getattr(hailo_platform, "__version__", "").startswith("4.18")  # copies bindings only by halves, and see below
 
 # Both families, related to each other or not (4.x: not): every exception class of the two modules.
 _CLASSES = [item for module in (pyhailort, _pyhailort) for item in vars(module).values() if isinstance(item, type)]
@@ -113,6 +113,8 @@ class Backend:
         self._mutex, self._failure = threading.Lock(), ""
         if problem := library_problem():
             raise BackendUnavailable(problem)
+        if _OLD:  # its callback thread reads an empty queue after a minute without a callback
+            log.warning("HailoRT 4.18 may end the process after a minute without a face; upgrade it (hailo-all)")
         check_file(artifact)
         with _opening(self._path):
             hef = hailo_platform.HEF(os.fspath(self._path))  # needs no device
@@ -166,9 +168,8 @@ class Backend:
         model = vdevice.create_infer_model(os.fspath(self._path))
         for name in self._shapes:
             model.output(name).set_format_type(hailo_platform.FormatType.FLOAT32)
-        configured = stack.enter_context(model.configure())
-        stack.callback(configured.shutdown)  # aborts what a failure left in flight; leaving would wait for it
-        return configured
+        # Leaving the context aborts what is in flight with Python's lock released; its shutdown() would hold the lock.
+        return stack.enter_context(model.configure())
 
     def _forget(self) -> None:
         """Let go of every object of HailoRT: none may outlive the VDevice."""
@@ -192,7 +193,7 @@ class Backend:
         """
         deadline, outcome = time.monotonic() + timeout, _Outcome()
         self._input[: len(rows)] = rows
-        if _REBIND:
+        if _OLD:
             self._bindings = [self._bind(slot) for slot in range(len(self._input))]
         self._configured.wait_for_async_ready(timeout_ms=round(timeout * 1e3), frames_count=len(rows))
         self._configured.run_async(self._bindings[: len(rows)], outcome)
@@ -256,33 +257,6 @@ def presence_problem() -> str:
     except _FOREIGN as error:
         return f"the Hailo: {explain(error)[1]}"
     return permission_problem() or ("" if found else absence())
-
-
-def identify() -> SimpleNamespace:
-    """`architecture` ("HAILO8", "HAILO8L") and `firmware` of the first chip.
-
-    In a thread of its own: opening a device blocks SIGWINCH in its thread for good, and a hung driver must not hang us.
-    BackendUnavailable says why it cannot be asked.
-    """
-    chip = SimpleNamespace(error=BackendUnavailable(f"the Hailo's driver gave no answer within {_OPENING:g} s; reboot"))
-    thread = threading.Thread(target=_ask, args=(chip,), name="hailo-identify", daemon=True)
-    thread.start()
-    thread.join(_OPENING)
-    if chip.error:
-        raise chip.error
-    return chip
-
-
-def _ask(chip: SimpleNamespace) -> None:
-    try:
-        device = hailo_platform.Device()  # in a variable: its control dies with it
-        board = device.control.identify()
-        chip.architecture = getattr(board.device_architecture, "name", str(board.device_architecture))
-        chip.firmware = str(board.firmware_version).rstrip("\0")
-        device.release()
-        chip.error = None
-    except _FOREIGN as error:
-        chip.error = BackendUnavailable(f"the Hailo: {explain(error)[1]}")
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ def _from_environment() -> World:
     given: dict[str, Any] = {}
     for word in os.environ.get("CALMCAM_DOUBLE", "").split():
         name, _, value = word.partition("=")
-        readers = {bool: lambda text: text not in ("0", ""), tuple: lambda text: tuple(text.split(","))}
+        readers = {bool: lambda text: text not in ("0", ""), tuple: lambda text: tuple(filter(None, text.split(",")))}
         given[name] = readers.get(types[name], types[name])(value)
     return World(abort="CALMCAM_DOUBLE" in os.environ, **given)
 

@@ -1,0 +1,57 @@
+"""Ask the Hailo who it is, in a process of its own.
+
+Opening a device holds Python's lock and, with a driver that hangs, for ever; it also blocks SIGWINCH in its thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from .errors import BackendUnavailable
+from .hailo_facts import explain
+
+PATIENCE = 10.0  # seconds; importing HailoRT takes about one on a Raspberry Pi
+_SCRIPT = """
+import json, hailo_platform
+try:
+    device = hailo_platform.Device()  # in a variable: its control dies with it
+    board = device.control.identify()
+    said = {
+        "architecture": getattr(board.device_architecture, "name", str(board.device_architecture)),
+        "firmware": str(board.firmware_version),
+    }
+except Exception as error:  # of either family; the number is the cause's, or that of a raw one
+    number = str(((error.__cause__ or error).args or ("",))[0])
+    said = {"error": f"libhailort failed with error: {number}" if number.isdecimal() else str(error)}
+print(json.dumps(said))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """What a device says of itself."""
+
+    architecture: str  # "HAILO8", "HAILO8L"; its board name says "Hailo-8" on both
+    firmware: str
+
+
+def identify() -> Chip:
+    """The first chip; BackendUnavailable says why it cannot be asked."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    child = subprocess.Popen([sys.executable, "-c", _SCRIPT], **pipes)
+    try:
+        out, _ = child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        child.kill()
+        child.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # what hangs in the driver cannot even be killed
+            child.wait(1.0)
+        raise BackendUnavailable(f"the Hailo's driver gave no answer within {PATIENCE:g} s; reboot") from error
+    said = json.loads((out.strip().splitlines() or ['{"error": "the library ended the process that asked"}'])[-1])
+    if "error" in said:
+        raise BackendUnavailable(f"the Hailo: {explain(RuntimeError(said['error']))[1]}")
+    return Chip(said["architecture"], said["firmware"].rstrip("\0"))
