@@ -247,7 +247,7 @@ def test_a_full_output_folder(calmcam, material, tmp_path):
 
 def test_a_disk_that_fills_up(material, tmp_path):
     """A limit on the size of files fails like a full disk, by another number."""
-    write_clip(tmp_path / "long.avi", frames=200, size=(320, 240))
+    write_clip(tmp_path / "long.avi", frames=100, size=(320, 240))
     before = tree(tmp_path)
     command = [sys.executable, "-m", "edge_app", "annotate", "--model", material / "model", tmp_path / "long.avi"]
     command += ["-o", tmp_path / "out", "--no-audio"]
