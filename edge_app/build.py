@@ -33,6 +33,7 @@ class Analysis(AbstractContextManager):
     def __init__(self, settings: Settings) -> None:
         """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
         self.manifest = expression_model(settings.model)
+        self._range = settings.detector
         self.detector = find_model("face_detection").artifact(settings.detector)
         verify(self.detector)
         with ExitStack() as stack:
@@ -69,7 +70,7 @@ class Analysis(AbstractContextManager):
             "device": self.backend.device,
             "device_why": self.why,
             "model": _record(self.manifest.name, self.variant, self.artifact),
-            "detector": _record("face_detection", "", self.detector),
+            "detector": _record("face_detection", self._range, self.detector),
         }
 
 

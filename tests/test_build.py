@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from small_model import write_model
+
+from edge_app.build import Analysis, expression_model, open_source, source_kind
+from edge_app.errors import MissingPackage, SettingsError
+from edge_app.settings import Settings
+
+ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("0", "camera"),
+        ("/dev/video0", "camera"),
+        ("picamera", "picamera"),
+        ("picamera:1", "picamera"),
+        ("synthetic:4", "synthetic"),
+        ("rtsp://me:pw@cam/live", "stream"),
+        ("http://host/x.jpg", "stream"),
+        ("missing.mp4", "video"),
+        ("missing.JPG", "images"),
+        ("some/*.jpg", "images"),
+    ],
+)
+def test_a_text_names_its_source(text, kind):
+    assert source_kind(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0", "a.mp4", "images"),
+        (b"\x89PNG\r\n\x1a\n", "a", "images"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "a.bin", "images"),
+        (b"RIFF\0\0\0\0AVI LIST", "a.jpg", "video"),
+        (b"\0\0\0\x18ftypheic", "a.mp4", "images"),
+        (b"\0\0\0\x18ftypisom", "a.jpg", "video"),
+        (b"\x1aE\xdf\xa3", "a.png", "video"),
+        (b"hello", "a.png", "images"),
+        (b"hello", "a.mp4", "video"),
+        (b"", "a.jpg", "images"),
+    ],
+)
+def test_a_file_is_known_by_its_first_bytes_and_else_by_its_name(tmp_path, head, name, kind):
+    (tmp_path / name).write_bytes(head + bytes(64) if head else b"")
+    assert source_kind(str(tmp_path / name)) == kind
+
+
+def test_a_folder_holds_pictures(tmp_path):
+    assert source_kind(str(tmp_path)) == "images"
+
+
+def test_options_that_are_none_are_left_to_the_source():
+    assert open_source("synthetic", width=64, height=None).size == (64, 720)
+
+
+def test_a_source_whose_package_is_missing_says_so(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.delitem(sys.modules, "edge_app.sources.picamera", raising=False)
+    with pytest.raises(MissingPackage, match="picamera2"), open_source("picamera"):
+        pass
+
+
+def test_stages_have_names_and_start_anew(tmp_path):
+    with Analysis(Settings(model=str(write_model(tmp_path)), device="cpu")) as analysis:
+        first, second = analysis.stages(), analysis.stages()
+        record = analysis.record()
+    assert [name for name, _ in first] == ["detect", "crop", "classify", "track", "decide"]
+    assert first[0][1] is second[0][1] and first[3][1] is not second[3][1] and first[4][1] is not second[4][1]
+    assert record["model"]["variant"] == "int8" and record["detector"]["variant"] == "full"
+
+
+def test_what_fails_while_loading_leaves_nothing_open(tmp_path):
+    before = threading.active_count()
+    with pytest.raises(SettingsError, match="did you mean 'int8'"):
+        Analysis(Settings(model=str(write_model(tmp_path)), variant="int9"))
+    assert threading.active_count() == before
+
+
+def test_a_detector_is_no_model_to_classify_with():
+    with pytest.raises(SettingsError, match="expected a model for face_expression, got one for face_detection"):
+        expression_model("face_detection")
