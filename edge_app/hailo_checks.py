@@ -23,6 +23,7 @@ class Stream(Protocol):
 
     name: str
     shape: tuple[int, ...]  # no batch
+    format: object  # type, order
     quant_info: object  # qp_scale, qp_zp: real = (level - qp_zp) * qp_scale
 
 
@@ -83,6 +84,10 @@ def check_streams(artifact: Artifact, inputs: Sequence[Stream], outputs: Sequenc
     expected, came = [(spec.height, spec.width, spec.channels)], [tuple(info.shape) for info in inputs]
     if came != expected or spec.dtype != "uint8":
         raise ModelError(f"{path}: manifest says one input {expected[0]} {spec.dtype}, the file has {came} uint8")
+    taken, nms = inputs[0].format, [info.name for info in outputs if "NMS" in info.format.order.name]
+    if (taken.type.name, taken.order.name) != ("UINT8", "NHWC") or nms:
+        came = f"{taken.type.name} {taken.order.name}" + (f" and box outputs {nms}" if nms else "")
+        raise ModelError(f"{path}: expected UINT8 NHWC in and plain tensors out, got {came}; compile the model again")
     quant = inputs[0].quant_info
     if abs(quant.qp_scale - 1) > 1e-3 or quant.qp_zp:
         raise ModelError(f"{path}: expected raw pixels as input, got scale {quant.qp_scale:g}; compile the model again")

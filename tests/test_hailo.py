@@ -21,7 +21,7 @@ import pytest
 from edge_app import hailo_facts, hailo_probe, plugins
 from edge_app.backends import litert
 from edge_app.errors import BackendError, BackendUnavailable, CalmcamError, DeviceLost, MissingPackage, ModelError
-from edge_app.hailo_checks import version_problem
+from edge_app.hailo_checks import check_streams, version_problem
 from edge_app.manifest import Artifact, Manifest
 
 pytest_plugins = ("hailo_fixtures",)
@@ -287,6 +287,42 @@ def test_file_that_is_not_the_manifests(hailo: ModuleType, artifact: Artifact, c
         changes = {"input": dataclasses.replace(artifact.input, **changes["input"])}
     with pytest.raises(ModelError, match=words):
         hailo.Backend(dataclasses.replace(artifact, **changes))
+
+
+def test_input_whose_normalisation_was_forgotten(hailo: ModuleType, artifact: Artifact) -> None:
+    network = artifact.path.with_name("small_int8.tflite")
+    importlib.import_module("make_hef").make_hef(network, artifact.path, name="small", scale=0.0078, zero=128)
+    with pytest.raises(ModelError, match="expected raw pixels as input, got scale 0.0078; compile the model again"):
+        hailo.Backend(artifact)
+
+
+def test_boxes_are_refused(hailo: ModuleType, artifact: Artifact, world: Any) -> None:
+    infos = hailo.hailo_platform.HEF(str(artifact.path)).get_output_vstream_infos()
+    infos[0].format.order = hailo.hailo_platform.FormatOrder.HAILO_NMS_BY_CLASS
+    inputs = hailo.hailo_platform.HEF(str(artifact.path)).get_input_vstream_infos()
+    with pytest.raises(ModelError, match=r"plain tensors out, got UINT8 NHWC and box outputs \['small"):
+        check_streams(artifact, inputs, infos)
+
+
+def test_empty_axes_are_dropped(hailo: ModuleType, artifact: Artifact, crops: np.ndarray) -> None:
+    backend = hailo.Backend(artifact)
+    flat = backend.infer(crops)
+    backend.close()
+    network = artifact.path.with_name("small_int8.tflite")
+    importlib.import_module("make_hef").make_hef(network, artifact.path, name="small", axes=(1, 1))
+    backend = hailo.Backend(artifact)
+    for name, values in backend.infer(crops).items():
+        np.testing.assert_array_equal(values, flat[name])
+    backend.close()
+
+
+@pytest.mark.parametrize("contexts, batch", [(1, 0), (3, 4)])
+def test_networks_in_several_contexts_run_in_bursts(
+    world: Any, hailo: ModuleType, artifact: Artifact, contexts: int, batch: int
+) -> None:
+    world.contexts = contexts
+    hailo.Backend(artifact, depth=4).close()
+    assert world.batch == batch
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,12 @@ class Backend:
             raise BackendUnavailable(problem)
         self._shape = tuple(inputs[0].shape)
         self._shapes = {info.name: tuple(info.shape) for info in outputs}  # of every output: each needs a buffer
-        self._wanted = tuple(artifact.outputs.values())
+        # What is handed out, without the empty axes that convolutional heads keep: (1, 1, C) is (C,).
+        self._wanted = {name: _flat(self._shapes[name]) for name in artifact.outputs.values()}
+        several = any(group.is_multi_context for group in hef.get_network_groups_infos())
         with contextlib.ExitStack() as stack, _opening(self._path):
-            self._configured = self._configure(stack, group)
+            # Networks in several contexts swap weights over PCIe: let a whole burst pass before each swap.
+            self._configured = self._configure(stack, group, depth if several else 0)
             self._allocate(inputs[0].name, min(depth, self._configured.get_async_queue_size()))
             self._burst(self._input[:1], _OPENING)
             self._open = stack.pop_all()
@@ -138,7 +141,7 @@ class Backend:
         """
         if batch.shape[1:] != self._shape or batch.dtype != np.uint8:
             raise BackendError(f"{self._path.name}: expected rows {self._shape} uint8, got {batch.shape} {batch.dtype}")
-        results = {name: np.empty((len(batch), *self._shapes[name]), np.float32) for name in self._wanted}
+        results = {name: np.empty((len(batch), *shape), np.float32) for name, shape in self._wanted.items()}
         with self._mutex:
             self._refuse_use()
             for start in range(0, len(batch), len(self._input)):
@@ -146,7 +149,7 @@ class Backend:
                 with self._failing():
                     self._burst(rows, self._timeout)
                 for name, result in results.items():
-                    result[start : start + len(rows)] = self._outputs[name][: len(rows)]
+                    result[start : start + len(rows)] = self._outputs[name][: len(rows)].reshape(-1, *result.shape[1:])
         return results
 
     def close(self) -> None:
@@ -160,12 +163,13 @@ class Backend:
             except _FOREIGN as error:
                 log.warning("%s: releasing the Hailo: %s", self._path.name, explain(error)[1])
 
-    def _configure(self, stack: contextlib.ExitStack, group: str) -> Any:
+    def _configure(self, stack: contextlib.ExitStack, group: str, batch: int) -> Any:
         """The configured model; `stack` releases what was opened for it."""
         vdevice = _chip.take(group)
         stack.callback(_chip.give)
         stack.callback(self._forget)
         model = vdevice.create_infer_model(os.fspath(self._path))
+        model.set_batch_size(batch)  # 0: automatic
         for name in self._shapes:
             model.output(name).set_format_type(hailo_platform.FormatType.FLOAT32)
         # Leaving the context aborts what is in flight with Python's lock released; its shutdown() would hold the lock.
@@ -257,6 +261,10 @@ def presence_problem() -> str:
     except _FOREIGN as error:
         return f"the Hailo: {explain(error)[1]}"
     return permission_problem() or ("" if found else absence())
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[2:] if len(shape) == 3 and shape[:2] == (1, 1) else shape
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """What the Hailo backend itself costs, on the double: python tests/doubles/bench_overhead.py [--frames N] [--json]
 
-The double is set to 0.5 ms per face and a queue of 8 and computes nothing, so that what is measured is ours: CPU time of
-the calling thread per frame with four faces (the double's own launching is in it), and, with a detector that keeps a CPU
-busy, end-to-end time against the slower of the two. These are figures about our code and none about the chip.
+The double is set to 0.5 ms per face and a queue of 8 and computes nothing, so that what is measured is ours: CPU time
+of the calling thread per frame with four faces (the double's own launching is in it), and, with a detector that keeps a
+CPU busy, end-to-end time against the slower of the two. These are figures about our code and none about the chip.
 """
 
 from __future__ import annotations

@@ -337,6 +337,7 @@ def configure(chip: Chip, hef: HefData, formats: Mapping[str, FormatType], batch
         raise status(93 if world.release >= (4, 21) else 26)
     if batch > 63 or any(formats[info.name] == FormatType.UINT16 for info in hef.inputs):
         raise status(2)
+    world.batch = batch
     model = Configured(chip, hef, formats, batch)
     if batch > model.queue:
         model.close()

@@ -35,6 +35,7 @@ class World:
     zero_bytes: bool = False  # behave as bindings built before NumPy 2 do under NumPy 2 (1.1)
     queue: int = 32  # nominal depth (1.6)
     latency_ms: float = 0.0  # per frame
+    contexts: int = 1  # of every HEF
     execute: bool = True  # run the network; False gives zeros, for measuring overhead
     open_ms: float = 0.0  # what opening a VDevice takes
     open_status: int = 0  # creating a VDevice fails with it
@@ -51,6 +52,7 @@ class World:
 
     transfers: int = 0
     launches: int = 0
+    batch: int = 0  # of the model configured last
     bindings: int = 0  # made so far
     most: int = 0  # frames in flight at once
     losses: int = 0

@@ -19,16 +19,23 @@ from hailo_platform.pyhailort._pyhailort import HEADER, MAGIC
 from edge_app.manifest import Artifact, Input, Manifest, read_manifest, sha256, write_manifest
 
 
-def make_hef(tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net") -> dict[str, str]:
-    """Write the stand-in HEF `path`; returns stream name by the TFLite's output name."""
+def make_hef(
+    tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net", axes: tuple[int, ...] = (), **given: object
+) -> dict[str, str]:
+    """Write the stand-in HEF `path`; returns stream name by the TFLite's output name.
+
+    `axes` stand before the shape of each output, as convolutional heads have them; `given` describes the input
+    otherwise than it is (scale, zero).
+    """
     data = tflite.read_bytes()
     runner = _runner(data)
     (_, detail), *_ = runner.get_input_details().items()
     ranges = _ranges(runner)
     tensors = sorted(runner.get_output_details(), reverse=True)  # neither alphabetical nor numeric order (1.4)
     outputs = [_output(f"fc{n}", tensor, runner, ranges) for n, tensor in enumerate(tensors, 1)]
-    shape = [int(size) for size in detail["shape"][1:]]
-    inputs = [{"name": "input_layer1", "shape": shape}]
+    for output in outputs:
+        output["shape"] = [*axes, *output["shape"]]
+    inputs = [{"name": "input_layer1", "shape": [int(size) for size in detail["shape"][1:]], **given}]
     raw = {"name": name, "arch": arch, "inputs": inputs, "outputs": outputs, "fps": 1000.0}
     payload = json.dumps(raw).encode() + b"\0" + data
     path.write_bytes(HEADER.pack(MAGIC, 2, len(payload), zlib.crc32(payload)) + payload)

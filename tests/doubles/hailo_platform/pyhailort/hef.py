@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hailo_world import world
+
 from . import _pyhailort
 from ._pyhailort import status
 from .errors import ExceptionWrapper, HailoRTException
@@ -12,7 +14,7 @@ from .errors import ExceptionWrapper, HailoRTException
 @dataclass
 class NetworkGroupInfo:
     name: str
-    is_multi_context: bool = False
+    is_multi_context: bool
 
 
 class HEF:
@@ -33,7 +35,7 @@ class HEF:
         return [self._hef.name]
 
     def get_network_groups_infos(self) -> list[NetworkGroupInfo]:
-        return [NetworkGroupInfo(self._hef.name)]
+        return [NetworkGroupInfo(self._hef.name, world.contexts > 1)]
 
     def get_networks_names(self, network_group_name: str | None = None) -> list[str]:
         self._known(network_group_name)

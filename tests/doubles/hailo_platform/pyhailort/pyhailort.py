@@ -1,4 +1,4 @@
-"""Stand-in for the Python layer: VDevice (1.3), and every name that the real module has and somebody uses."""
+"""Stand-in for the Python layer: VDevice (1.3), and the names of the real module. It has no blocking path (1.10)."""
 
 from __future__ import annotations
 
@@ -82,9 +82,6 @@ class VDevice:
             chip, self._chip = self._chip, None
             chip.release()
 
-    def configure(self, hef: HEF, configure_params_by_name: dict[str, Any] = {}) -> list[Any]:  # noqa: B006
-        raise NotImplementedError("the double has no blocking path (1.10)")
-
     def create_infer_model(self, hef_source: str | bytes, name: str = "") -> InferModel:
         if os.getpid() != self._creation_pid:
             raise HailoRTException("InferModel can be created only from the process VDevice was created in.")
@@ -115,13 +112,3 @@ def _no_file() -> None:
 
 if world.release < (4, 18):
     del VDevice.create_infer_model
-
-
-class InferVStreams:
-    """Named but not built: the blocking path (1.10) is not used here."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        raise NotImplementedError("the double has no blocking path (1.10)")
-
-
-InputVStreams = OutputVStreams = InputVStreamParams = OutputVStreamParams = InferVStreams
