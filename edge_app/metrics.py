@@ -70,7 +70,7 @@ class Scores:
 
 
 def score(truth: np.ndarray, probs: np.ndarray) -> Scores:
-    """Everything at once; ValueError for rows that disagree, labels out of range or probabilities that are no numbers."""
+    """Everything at once; ValueError for rows that disagree, labels out of range or probabilities that are none."""
     matrix = confusion(truth, answers(truth, probs), probs.shape[1])
     n, hits = int(matrix.sum()), int(np.trace(matrix))
     bars = reliability(truth, probs)
@@ -92,12 +92,14 @@ def answers(truth: np.ndarray, probs: np.ndarray) -> np.ndarray:
     if probs.ndim != 2 or len(probs) != len(truth):
         raise ValueError(f"probs: expected ({len(truth)}, C), got {probs.shape}")
     if not np.isfinite(probs).all():
-        raise ValueError(f"probs: expected finite numbers, got {int((~np.isfinite(probs)).any(axis=1).sum())} rows without")
+        raise ValueError(
+            f"probs: expected finite numbers, got {int((~np.isfinite(probs)).any(axis=1).sum())} rows without"
+        )
     return probs.argmax(axis=1)
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> Interval:
-    """Score interval of a proportion `hits` / `n` (Wilson 1927, doi 10.1080/01621459.1927.10502953); (0, 1) for n = 0."""
+    """Score interval of a proportion `hits` / `n` (Wilson 1927, 10.1080/01621459.1927.10502953); (0, 1) for n = 0."""
     if not n:
         return 0.0, 1.0
     p, share = hits / n, z * z / n

@@ -48,7 +48,9 @@ def test_unlabelled_images_do_not_count():
 
 
 def test_pooling_adjacent_violators_by_hand():
-    assert calibrate.isotonic(np.array([1.0, 0, 0, 1, 1, 0, 1])).tolist() == pytest.approx([1 / 3] * 3 + [2 / 3] * 3 + [1])
+    assert calibrate.isotonic(np.array([1.0, 0, 0, 1, 1, 0, 1])).tolist() == pytest.approx(
+        [1 / 3] * 3 + [2 / 3] * 3 + [1]
+    )
 
 
 def test_where_everything_is_right_nothing_is_unsure():

@@ -16,7 +16,7 @@ MARGIN, SHIFT = 0.12, -0.05
 
 
 class Finder:
-    """A detector whose box is such that `Crop(MARGIN, SHIFT)` gives the picture's square, give or take; blind for dark ones."""
+    """A detector from whose box `Crop(MARGIN, SHIFT)` makes the picture's square, give or take; blind for dark ones."""
 
     def __init__(self, noise=0.0):
         self._rng, self._noise = np.random.default_rng(0), noise
@@ -27,7 +27,9 @@ class Finder:
             return NO_FACES
         (top, left), (bottom, right) = lit.min(axis=0), lit.max(axis=0) + 1
         size = (right - left) / (1 + 2 * MARGIN)
-        middle = np.array([(left + right) / 2, (top + bottom) / 2 - SHIFT * size]) + self._rng.normal(0, self._noise * size, 2)
+        middle = np.array([(left + right) / 2, (top + bottom) / 2 - SHIFT * size]) + self._rng.normal(
+            0, self._noise * size, 2
+        )
         box = np.concatenate([middle - size / 2, middle + size / 2])[None].astype(np.float32)
         decoy = np.array([[0, 0, 20, 20]], np.float32)
         points = np.zeros((2, 6, 2), np.float32)

@@ -33,9 +33,13 @@ RECIPE = {
     "input": {"size": 24, "colour": "gray"},
     "heads": [{"name": "mood", "labels": LABELS, "votes_share": 0.5}],
     "data": {"validation": 0.3, "near": 0},
-    "stages": [{"name": "all", "epochs": 15, "learning_rate": 0.01, "optimizer": "adamw"}],
-    "batch": 8,
-    "export": {"representative": 64, "calibration": 96, "files": {"int8": "known_name.tflite", "weights": "w.weights.h5"}},
+    "stages": [{"name": "all", "epochs": 6, "learning_rate": 0.01, "optimizer": "adamw"}],
+    "batch": 4,
+    "export": {
+        "representative": 64,
+        "calibration": 96,
+        "files": {"int8": "known_name.tflite", "weights": "w.weights.h5"},
+    },
 }
 
 
@@ -77,7 +81,9 @@ def run(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "tiny"
-    return export.export(export.Order(run, out, command="calmcam export tiny", about="circles and lines", mistakes=True)), out
+    return export.export(
+        export.Order(run, out, command="calmcam export tiny", about="circles and lines", mistakes=True)
+    ), out
 
 
 @pytest.fixture
@@ -108,14 +114,20 @@ def test_int8_is_integers_throughout(exported):
     from edge_app.backends.litert import Interpreter
 
     details = Interpreter(str(exported[1] / "int8.tflite")).get_tensor_details()
-    assert {np.dtype(detail["dtype"]).name for detail in details if detail["dtype"] is not None} <= {"uint8", "int8", "int32"}
+    assert {np.dtype(detail["dtype"]).name for detail in details if detail["dtype"] is not None} <= {
+        "uint8",
+        "int8",
+        "int32",
+    }
 
 
 @pytest.mark.parametrize("variant", quantise.VARIANTS)
 def test_the_file_answers_as_the_model(exported, run, data, variant):
     part = load_run(run, data)["validation"]
     artifact = read_manifest(exported[1] / "manifest.json").artifact(variant)
-    wanted = parity.keras_logits(keras.saving.load_model(exported[1] / "model.keras", compile=False), part.images)["mood"]
+    wanted = parity.keras_logits(keras.saving.load_model(exported[1] / "model.keras", compile=False), part.images)[
+        "mood"
+    ]
     backend = Backend(artifact)
     came = backend.infer(to_input(part.images, artifact.input))["mood"]
     backend.close()
@@ -125,7 +137,11 @@ def test_the_file_answers_as_the_model(exported, run, data, variant):
 
 def test_scores_say_what_they_stand_on(exported):
     study, out = exported
-    rows = {(row["split"], row["metric"]): row for row in read_manifest(out / "manifest.json").scores if row["variant"] == "int8"}
+    rows = {
+        (row["split"], row["metric"]): row
+        for row in read_manifest(out / "manifest.json").scores
+        if row["variant"] == "int8"
+    }
     assert rows["test", "accuracy"]["n"] == 40
     assert rows["test without duplicates of train", "accuracy"]["n"] == 35
     assert rows["test, FER+ majority", "accuracy"]["n"] == 20  # five of ten votes are no majority
@@ -238,8 +254,8 @@ def test_every_beginning_is_balanced():
 
 def test_limits_of_the_gate():
     def row(**change):
-        return parity.Parity(**{"variant": "int8", "against": "keras", "head": "h", "n": 1000, "agreement": 0.99, "loss": 0.0,
-                                "mean_dp": 0.0} | change)  # fmt: skip
+        usual = {"variant": "int8", "against": "keras", "head": "h", "n": 1000}
+        return parity.Parity(**usual | {"agreement": 0.99, "loss": 0.0, "mean_dp": 0.0} | change)
 
     assert not parity.failures([row(loss=0.5), row(agreement=0.95), row(variant="float32", agreement=0.999)], 0.5, 0.95)
     assert parity.failures([row(loss=0.6)], 0.5, 0.95)

@@ -34,7 +34,12 @@ def test_macro_f1_leaves_out_classes_that_never_occur():
 
 def test_wilson_against_published_values():
     # Newcombe 1998, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29
-    expected = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611), (1, 29): (0.0061, 0.1718)}
+    expected = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
     for (hits, n), interval in expected.items():
         assert metrics.wilson(hits, n) == pytest.approx(interval, abs=5e-5)
     assert metrics.wilson(0, 0) == (0, 1)

@@ -33,10 +33,10 @@ def temperature(truth: np.ndarray, logits: np.ndarray) -> float:
 
 
 def unsure_below(truth: np.ndarray, probs: np.ndarray) -> float:
-    """The confidence below which answers are more often wrong than right, by probabilities (N, C) against `truth` (N,).
+    """The confidence below which answers are more often wrong than right, by probabilities (N, C) and `truth` (N,).
 
-    Accuracy as a rising function of confidence is fitted by pooling adjacent violators (Ayer et al. 1955); the answer is
-    where it reaches one half, and 0 where it always does or there are too few images to tell.
+    Accuracy as a rising function of confidence is fitted by pooling adjacent violators (Ayer et al. 1955); the answer
+    is where it reaches one half, and 0 where it always does or there are too few images to tell.
     """
     if len(truth) < FEWEST:
         return 0.0

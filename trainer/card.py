@@ -55,14 +55,18 @@ def three(value: float, interval: Sequence[float] | None = None) -> str:
 
 def score_rows(scored: Sequence[Scored]) -> list[list[str]]:
     """Cells of the table of scores, by head, split and variant."""
-    return [
-        [row.head, row.split, row.variant, str(row.scores.n), percent(row.scores.accuracy, row.scores.accuracy_interval),
-         three(row.scores.macro_f1, row.scores.macro_f1_interval), f"{row.ece_before:.3f}", f"{row.scores.ece:.3f}"]
-        for row in sorted(scored, key=lambda row: (row.head, row.split, row.variant))
-    ]  # fmt: skip
+    ordered = sorted(scored, key=lambda row: (row.head, row.split, row.variant))
+    return [[row.head, row.split, row.variant, *_cells(row)] for row in ordered]
 
 
 SCORE_HEADER = ("head", "split", "variant", "n", "accuracy (95 %)", "macro-F1 (95 %)", "ECE, T = 1", "ECE, calibrated")
+
+
+def _cells(row: Scored) -> list[str]:
+    found = row.scores
+    accuracy = percent(found.accuracy, found.accuracy_interval)
+    macro = three(found.macro_f1, found.macro_f1_interval)
+    return [str(found.n), accuracy, macro, f"{row.ece_before:.3f}", f"{found.ece:.3f}"]
 
 
 def class_rows(found: Scored, labels: Sequence[str]) -> list[list[str]]:
@@ -76,7 +80,11 @@ def unsure_share(study: Study, split: str, head: Head) -> tuple[float, float, fl
     """Share of pictures below the unsure threshold, and accuracy above and below it."""
     _, truth, probs = study.answers(split, head)
     low, right = probs.max(axis=1) < head.unsure_below, probs.argmax(axis=1) == truth
-    return float(low.mean()), float(right[~low].mean()) if (~low).any() else 0.0, float(right[low].mean()) if low.any() else 0.0
+    return (
+        float(low.mean()),
+        float(right[~low].mean()) if (~low).any() else 0.0,
+        float(right[low].mean()) if low.any() else 0.0,
+    )
 
 
 def file_rows(study: Study) -> list[list[str]]:
@@ -90,11 +98,25 @@ def file_rows(study: Study) -> list[list[str]]:
             if gate.variant == variant
         )
         takes = f"{spec.dtype} {spec.height} x {spec.width} {spec.colour}"
-        rows.append([f"`{artifact.path.name}`", f"{artifact.bytes / 1e6:.2f} MB", takes, f"{study.latency_ms[variant]:.2f}", gates])
+        rows.append(
+            [
+                f"`{artifact.path.name}`",
+                f"{artifact.bytes / 1e6:.2f} MB",
+                takes,
+                f"{study.latency_ms[variant]:.2f}",
+                gates,
+            ]
+        )
     return rows
 
 
-FILE_HEADER = ("file", "size", "takes", "ms per face (LiteRT, 1 thread, median, machine busy or not)", "against Keras, validation")
+FILE_HEADER = (
+    "file",
+    "size",
+    "takes",
+    "ms per face (LiteRT, 1 thread, median, machine busy or not)",
+    "against Keras, validation",
+)
 
 
 def count_rows(study: Study, head: Head) -> list[list[str]]:
@@ -110,7 +132,8 @@ def _summary(study: Study) -> Iterator[str]:
         found = study.found(study.split, head.name)
         if found is not None:
             accuracy = percent(found.scores.accuracy, found.scores.accuracy_interval)
-            yield f"**{head.name}** ({', '.join(head.labels)}): {accuracy} right on the {study.split} part, `{study.chief}`, as shipped."
+            labels = ", ".join(head.labels)
+            yield f"**{head.name}** ({labels}): {accuracy} right on the {study.split} part, `{study.chief}`."
     yield from ("", f"Data: {study.about or 'not stated'}", "", f"Licence: {study.licence}")
 
 
@@ -126,10 +149,14 @@ def _head(study: Study, head: Head) -> Iterator[str]:
     yield from (f"## {head.name}, {study.split} part, {study.chief}", "")
     yield from table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("", "Confusion (truth in rows):", "")
-    yield from table(("", *head.labels), [[label, *map(str, row)] for label, row in zip(head.labels, found.scores.matrix, strict=True)])
+    yield from table(
+        ("", *head.labels),
+        [[label, *map(str, row)] for label, row in zip(head.labels, found.scores.matrix, strict=True)],
+    )
     yield from ("", "Images per part:", "", *table(("class", *study.counts), count_rows(study, head)))
-    yield from ("", f"{CALIBRATION} Temperature {head.temperature:.3f}; unsure below {head.unsure_below:.2f}: "
-                f"{percent(share)} of the {study.split} pictures, right {percent(below)} of the time against {percent(above)} above.", "")  # fmt: skip
+    yield from ("", f"{CALIBRATION} Temperature {head.temperature:.3f}; unsure below {head.unsure_below:.2f}:")
+    yield f"{percent(share)} of these pictures, {percent(below)} of them right, against {percent(above)} above."
+    yield ""
 
 
 def _files(study: Study) -> list[str]:
@@ -138,12 +165,16 @@ def _files(study: Study) -> list[str]:
 
 def _origin(study: Study) -> Iterator[str]:
     record, crop = study.record, study.recipe.crop
-    yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {record.get('device', 'an unknown device')}"
+    device, epoch = record.get("device", "an unknown device"), record.get("selected", {}).get("epoch", "?")
+    yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {device}"
     yield f"- exported with `{study.command}`"
-    yield f"- weights of epoch {record.get('selected', {}).get('epoch', '?')}, chosen by {study.recipe.select} on validation"
+    yield f"- weights of epoch {epoch}, chosen by {study.recipe.select} on validation"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
-    yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, chosen on the train part (`trainer/cropfit.py`)"
+    yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, chosen by `calmcam fit-crop`"
     yield f"- versions: {', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())}"
-    images = {name: max((int(np.size(column)) for column in labels.values()), default=0) for name, labels in study.counts.items()}
+    images = {
+        name: max((int(np.size(column)) for column in labels.values()), default=0)
+        for name, labels in study.counts.items()
+    }
     yield f"- images: {', '.join(f'{count} {name}' for name, count in images.items())}"

@@ -30,7 +30,15 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> str:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(share):
         colour = "white" if value > 0.5 else "black"
-        axes.text(column, row, f"{100 * value:.0f}\n({matrix[row, column]})", ha="center", va="center", fontsize=7, color=colour)
+        axes.text(
+            column,
+            row,
+            f"{100 * value:.0f}\n({matrix[row, column]})",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=colour,
+        )
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="answer", ylabel="truth")
@@ -44,7 +52,12 @@ def reliability(before: Reliability, after: Reliability) -> str:
         bins = len(bars.count)
         edges = np.arange(bins) / bins
         axes.bar(edges, bars.accuracy, 1 / bins, align="edge", edgecolor="white", label="accuracy")
-        axes.step(np.r_[edges, 1], np.r_[0, bars.count] / max(1, bars.count.max()) * 0.25, color="grey", label="pictures (shape)")
+        axes.step(
+            np.r_[edges, 1],
+            np.r_[0, bars.count] / max(1, bars.count.max()) * 0.25,
+            color="grey",
+            label="pictures (shape)",
+        )
         filled = bars.count > 0
         axes.plot(bars.confidence[filled], bars.accuracy[filled], "ko", ms=3)
         axes.plot([0, 1], [0, 1], "--", color="black", lw=0.8)

@@ -71,7 +71,7 @@ class Candidate:
 
 
 def detected(pictures: np.ndarray, find: Stage) -> Iterator[tuple[int, np.ndarray, np.ndarray, Faces]]:
-    """Row, canvas, place (1, 4) and the one face (or none) of every picture (N, h, w, c) uint8; `evaluate --detect` does so."""
+    """Row, canvas, place (1, 4) and the one face (or none) of pictures (N, h, w, c) uint8, as `evaluate --detect`."""
     for row, picture in enumerate(pictures):
         canvas, place = on_canvas(np.broadcast_to(picture, (*picture.shape[:2], 3)))
         yield row, canvas, place, nearest(find(Frame(canvas, row, 0), NO_FACES), place)
@@ -103,8 +103,8 @@ def fitted(placed: Placed) -> Crop:
     """The crop whose squares are the pictures', in the median; InputError when too few faces were found."""
     if len(placed.rows) < FEWEST:
         raise InputError(
-            f"fit-crop: the detector found {len(placed.rows)} faces in {placed.total} pictures, expected {FEWEST} or more; "
-            "are these pictures of single faces?"
+            f"fit-crop: the detector found {len(placed.rows)} faces in {placed.total} pictures, expected {FEWEST} or "
+            "more; are these pictures of single faces?"
         )
     longest = sizes(placed.boxes).max(axis=1)
     margin = (np.median(placed.squares[:, 2] / longest) - 1) / 2
@@ -148,19 +148,26 @@ def confirm(
             for out, crop in zip(cut, crops, strict=True):
                 out.append(crop_faces(canvas, faces.boxes, faces.points, crop, spec)[0])
     if not rows:
-        raise InputError(f"fit-crop: the detector found no face in {len(pictures)} validation pictures; are these faces?")
+        raise InputError(
+            f"fit-crop: the detector found no face in {len(pictures)} validation pictures; are these faces?"
+        )
     ready = classify(pictures[rows]) == truth[rows]
-    return [Candidate(crop, classify(np.stack(out)) == truth[rows], ready) for crop, out in zip(crops, cut, strict=True)]
+    return [
+        Candidate(crop, classify(np.stack(out)) == truth[rows], ready) for crop, out in zip(crops, cut, strict=True)
+    ]
 
 
 def chosen(found: Sequence[Candidate], fit_to: Crop) -> Candidate:
     """Of the candidates within one standard error of the most accurate, one that does not turn faces and is nearest to
     `fit_to`, what geometry says: the rest is noise that would be fitted (Breiman et al. 1984, the 1 SE rule).
 
-    The error is that of the paired difference (McNemar 1947): only pictures count that one answers and the other does not.
+    The error is that of the paired difference (McNemar 1947): only pictures count that one answers and the other
+    does not.
     """
     best = max(found, key=lambda one: one.accuracy)
-    near = [one for one in found if best.right.sum() - one.right.sum() <= np.count_nonzero(best.right != one.right) ** 0.5]
+    near = [
+        one for one in found if best.right.sum() - one.right.sum() <= np.count_nonzero(best.right != one.right) ** 0.5
+    ]
     return min(near, key=lambda one: (one.crop.align != "none", _away(one.crop, fit_to)))
 
 

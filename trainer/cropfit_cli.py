@@ -22,7 +22,9 @@ PICTURES = 1500  # of each part, spread evenly: a run takes about a minute
 @click.command("fit-crop")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
-@click.option("--conf", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score of the detector.")
+@click.option(
+    "--conf", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score of the detector."
+)
 @click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of each part.")
 @click.option("--head", default="", help="Head whose accuracy decides; default: the first.")
 def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
@@ -62,10 +64,19 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
     best = cropfit.chosen(found, crop)
     jitter = cropfit.jitter(placed, crop)
     for one in found:
-        click.echo(f"{_words(one.crop)}: accuracy {one.accuracy:.4f}, loses {one.loss:.2f} points of {len(one.right)} faces")
-    click.echo(f"found {placed.found:.1%} of {placed.total} train pictures at conf {flags['conf']}; left over: {asdict(jitter)}")
+        click.echo(
+            f"{_words(one.crop)}: accuracy {one.accuracy:.4f}, loses {one.loss:.2f} points of {len(one.right)} faces"
+        )
+    click.echo(
+        f"found {placed.found:.1%} of {placed.total} train pictures at conf {flags['conf']}; "
+        f"left over: {asdict(jitter)}"
+    )
     record = {"crop": asdict(best.crop), "fitted": asdict(crop), "found": placed.found, "pictures": placed.total}
-    record |= {"jitter": asdict(jitter), "candidates": [asdict(one.crop) | {"accuracy": one.accuracy, "loss": one.loss} for one in found], "conf": flags["conf"]}
+    record |= {
+        "jitter": asdict(jitter),
+        "candidates": [asdict(one.crop) | {"accuracy": one.accuracy, "loss": one.loss} for one in found],
+        "conf": flags["conf"],
+    }
     write_json(run / "crop.json", record)
     click.echo(f"{run / 'crop.json'}: {_words(best.crop)}")
 

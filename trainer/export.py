@@ -85,7 +85,9 @@ def export(order: Order) -> Study:
         write_report(order.run / "report.html", study)
         _publish(work.folder, order.out)
     except OSError as error:
-        raise OutputError(f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o") from error
+        raise OutputError(
+            f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o"
+        ) from error
     finally:
         shutil.rmtree(work.folder, ignore_errors=True)
     return study
@@ -100,7 +102,9 @@ def _opened(order: Order) -> _Work:
         if variant not in ("keras", *quantise.VARIANTS):
             raise SettingsError(f"variants: {unknown('variant', variant, ('keras', *quantise.VARIANTS))}")
     if not set(variants) & set(quantise.VARIANTS):
-        raise SettingsError(f"variants: expected at least one of {', '.join(quantise.VARIANTS)}, got {', '.join(variants)}")
+        raise SettingsError(
+            f"variants: expected at least one of {', '.join(quantise.VARIANTS)}, got {', '.join(variants)}"
+        )
     for kind in recipe.export.files:
         if kind not in (*EXTRA, *quantise.VARIANTS):
             raise SettingsError(f"export.files: {unknown('variant', kind, [*EXTRA, *quantise.VARIANTS])}")
@@ -124,15 +128,21 @@ def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras
 
 
 def _may_show(order: Order, parts: Mapping[str, Part]) -> None:
-    shown = next((file for part in parts.values() for file in part.files if order.mistakes and FER2013.search(file)), None)
+    shown = next(
+        (file for part in parts.values() for file in part.files if order.mistakes and FER2013.search(file)), None
+    )
     if shown:
-        raise SettingsError(f"--show-mistakes: {shown} looks like FER2013, whose pictures must not be shown; leave the flag out")
+        raise SettingsError(
+            f"--show-mistakes: {shown} looks like FER2013, whose pictures must not be shown; leave the flag out"
+        )
 
 
 def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
     path = run / "run.json"
     if not path.is_file() or not (run / "recipe.yaml").is_file():
-        raise InputError(f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first")
+        raise InputError(
+            f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first"
+        )
     recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
     if crop.is_file():  # what `fit-crop` measured for this run
         recipe = replace(recipe, crop=Crop(**json.loads(crop.read_text(encoding="utf-8"))["crop"]))
@@ -160,7 +170,7 @@ def _write(work: _Work, variant: str, content: bytes) -> None:
 
 
 def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Parity]:
-    """Every file against Keras on the validation images; int8 gets its worst operators back in float before it fails."""
+    """Every file against Keras on the validation images; int8 gets its worst operators in float before it fails."""
     work.logits["keras"] = parity.keras_logits(model, work.parts["validation"].images)
     rows = _compared(work)
     if any(row.variant == "int8" for row in _beyond(work, rows)):
@@ -170,7 +180,7 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
         limits = work.recipe.export
         raise parity.ParityError(
             f"{work.order.run}: {'; '.join(map(str, beyond))}; allowed are {limits.max_loss} points and "
-            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer or raise export.representative"
+            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer or raise representative"
         )
     return rows
 

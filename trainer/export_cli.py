@@ -20,10 +20,14 @@ from .cli import named
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Model folder; default runs/export/NAME[N].")
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
-@click.option("--variants", default="", metavar="A,B", help="Which files, of float32,float16,dynamic,int8; default: the recipe's.")
+@click.option(
+    "--variants", default="", metavar="A,B", help="Which files, of float32,float16,dynamic,int8; default: the recipe's."
+)
 @click.option("--no-test", is_flag=True, help="Do not use the test part yet.")
 @click.option("--exist-ok", is_flag=True, help="Replace the model folder when it is there.")
-@click.option("--show-mistakes", is_flag=True, help="The licence of the data allows showing its pictures in the report.")
+@click.option(
+    "--show-mistakes", is_flag=True, help="The licence of the data allows showing its pictures in the report."
+)
 @click.option("--name", default="", help="Name of the model; default: the recipe's.")
 @click.option("--licence", default="", help="Licence of the model, for its manifest and card.")
 @click.option("--about", default="", metavar="TEXT", help="What the data are, for manifest and card.")
@@ -63,8 +67,9 @@ def _lines(study: Any) -> list[str]:
     for row in study.scored:
         found = row.scores
         lines.append(
-            f"{row.head}, {row.split}, {row.variant}: accuracy {percent(found.accuracy, found.accuracy_interval)}, macro-F1 "
-            f"{three(found.macro_f1, found.macro_f1_interval)}, ECE {row.ece_before:.3f} -> {found.ece:.3f}, n {found.n}"
+            f"{row.head}, {row.split}, {row.variant}: accuracy {percent(found.accuracy, found.accuracy_interval)}, "
+            f"macro-F1 {three(found.macro_f1, found.macro_f1_interval)}, "
+            f"ECE {row.ece_before:.3f} -> {found.ece:.3f}, n {found.n}"
         )
     sizes = {variant: artifact.bytes / 1e6 for variant, artifact in study.manifest.artifacts.items()}
     return lines + [f"{name}: {size:.2f} MB, {study.latency_ms[name]:.2f} ms per face" for name, size in sizes.items()]

@@ -1,7 +1,7 @@
 """The one use of the test part: scores as it is, without pictures seen in training, and by FER+ majority.
 
-The run remembers that its test part was used, and on which weights; weights that were trained on afterwards are refused,
-so that nothing is ever selected on it.
+The run remembers that its test part was used, and on which weights; weights that were trained on
+afterwards are refused, so that nothing is ever selected on it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def claim(run: Path, weights: Path) -> None:
         before = json.loads(note.read_text(encoding="utf-8"))["weights_sha256"]
         if before != digest:
             raise InputError(
-                f"{run}: the test part was used already, on weights {before[:12]}…, and these are {digest[:12]}…; scoring again "
-                "after more training would be selecting on it: export with --no-test, or train a new run"
+                f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
+                "again after more training would be selecting on it: export with --no-test, or train a new run"
             )
     write_json(note, {"weights_sha256": digest})
 
@@ -86,7 +86,9 @@ def score_parts(
     return rows
 
 
-def test_sets(part: Part, heads: Sequence[Head], seen: Collection[str], votes: Path | None) -> dict[str, dict[str, np.ndarray]]:
+def test_sets(
+    part: Part, heads: Sequence[Head], seen: Collection[str], votes: Path | None
+) -> dict[str, dict[str, np.ndarray]]:
     """The test part as it is, without the pictures whose sha256 is in `seen`, and with FER+ majorities as truth."""
     known = np.array([digest in seen for digest in part.hashes], bool)
     sets = {TEST: dict(part.labels)}
@@ -99,7 +101,7 @@ def test_sets(part: Part, heads: Sequence[Head], seen: Collection[str], votes: P
 
 
 def majorities(path: Path) -> dict[str, str]:
-    """Label that more than half of all votes name, by `ferplus.key`; votes for "unknown" and "not a face" count as votes."""
+    """Label that more than half of all votes name, by `ferplus.key`; "unknown" and "not a face" count as votes."""
     with path.open(encoding="utf-8", newline="") as file:
         found = {}
         for row in csv.DictReader(file):

@@ -49,7 +49,9 @@ def keras_logits(model: keras.Model, images: np.ndarray, *, batch: int = 256) ->
     """Logits by head of a Keras model for images (N, H, W, C) uint8."""
     chunks = [images[start : start + batch].astype(np.float32) for start in range(0, len(images), batch)]
     outputs = [model(chunk, training=False) for chunk in chunks]
-    return _finite("keras", {name: np.concatenate([np.asarray(out[name], np.float32) for out in outputs]) for name in outputs[0]})
+    return _finite(
+        "keras", {name: np.concatenate([np.asarray(out[name], np.float32) for out in outputs]) for name in outputs[0]}
+    )
 
 
 def file_logits(variant: str, artifact: Artifact, images: np.ndarray) -> Logits:
@@ -113,5 +115,7 @@ def _finite(variant: str, logits: Logits) -> Logits:
     for head, values in logits.items():
         wrong = int((~np.isfinite(values)).any(axis=1).sum())
         if wrong:
-            raise ModelError(f"{variant}: head {head}: {wrong} of {len(values)} answers are no finite numbers; train or export again")
+            raise ModelError(
+                f"{variant}: head {head}: {wrong} of {len(values)} answers are no finite numbers; train or export again"
+            )
     return logits

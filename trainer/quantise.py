@@ -33,7 +33,9 @@ SIGNATURE = "serving_default"
 def load_keras(path: Path) -> keras.Model:
     """A trained model; ModelError when the file is missing or not a Keras model."""
     if not path.is_file():
-        raise ModelError(f"{path}: missing; expected the best.keras of a training run; train first, or name another RUN")
+        raise ModelError(
+            f"{path}: missing; expected the best.keras of a training run; train first, or name another RUN"
+        )
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError, KeyError) as error:
@@ -89,7 +91,8 @@ class Converter:
             debugger = self._debugger(converter, ())
             debugger.run()
         errors = {
-            row["tensor_name"]: float(np.sqrt(np.mean(row["mean_squared_error"])) / row["scale"]) for row in _table(debugger)
+            row["tensor_name"]: float(np.sqrt(np.mean(row["mean_squared_error"])) / row["scale"])
+            for row in _table(debugger)
         }
         return sorted(errors.items(), key=lambda item: -item[1])
 
@@ -134,7 +137,7 @@ def with_full_range(crops: np.ndarray) -> np.ndarray:
 
 
 def describe(path: Path, colour: str, heads: Sequence[Head]) -> Artifact:
-    """What a manifest says about a TFLite file; ModelError unless it has one output per head, named by the signature."""
+    """What a manifest says about a TFLite file; ModelError unless its signature names one output per head."""
     with quiet("LiteRT"):
         interpreter = Interpreter(model_path=str(path))
         signatures = interpreter.get_signature_list()
@@ -150,7 +153,7 @@ def describe(path: Path, colour: str, heads: Sequence[Head]) -> Artifact:
 
 
 def host_work(taken: dict) -> tuple[float, float]:
-    """Scale and offset that the host applies to raw pixels for an input tensor: (1, 0) when it takes pixels as they are."""
+    """Scale and offset that the host applies to raw pixels for an input tensor; (1, 0): as they are."""
     if np.issubdtype(taken["dtype"], np.floating):
         return 1.0, 0.0
     scale, zero = taken["quantization"]
@@ -162,7 +165,9 @@ def host_work(taken: dict) -> tuple[float, float]:
 def _old_interpreter() -> Iterator[None]:
     """The quantisation debugger warns that the interpreter which it uses itself has moved to another package."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated", category=UserWarning
+        )
         yield
 
 
@@ -172,7 +177,11 @@ def _table(debugger: tf.lite.experimental.QuantizationDebugger) -> list[dict]:
     debugger.layer_statistics_dump(text)
     rows = csv.DictReader(io.StringIO(text.getvalue()))
     return [
-        {"tensor_name": row["tensor_name"], "scale": float(row["scale"]), "mean_squared_error": float(row["mean_squared_error"])}
+        {
+            "tensor_name": row["tensor_name"],
+            "scale": float(row["scale"]),
+            "mean_squared_error": float(row["mean_squared_error"]),
+        }
         for row in rows
         if float(row["scale"]) > 0
     ]

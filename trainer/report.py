@@ -14,7 +14,17 @@ from edge_app.errors import OutputError
 from edge_app.manifest import Head, sha256
 
 from . import charts
-from .card import FILE_HEADER, SCORE_HEADER, class_rows, count_rows, file_rows, percent, score_rows, split_words, unsure_share
+from .card import (
+    FILE_HEADER,
+    SCORE_HEADER,
+    class_rows,
+    count_rows,
+    file_rows,
+    percent,
+    score_rows,
+    split_words,
+    unsure_share,
+)
 from .study import Study
 from .words import AI_ACT, CALIBRATION, LIMITS
 
@@ -34,13 +44,16 @@ def write_report(path: Path, study: Study) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights"
+        ) from error
 
 
 def page(study: Study) -> Iterator[str]:
     """The lines of the page."""
     title = html.escape(f"{study.name}: report card")
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
+    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    yield f"<h1>{title}</h1>"
     yield _text(f"Data: {study.about or 'not stated'}. Licence: {study.licence}.")
     yield from ("<h2>Scores</h2>", table(SCORE_HEADER, score_rows(study.scored)), _list(split_words(study.scored)))
     yield from ("<h2>Files</h2>", table(FILE_HEADER, file_rows(study)))
@@ -74,8 +87,13 @@ def _head(study: Study, head: Head) -> Iterator[str]:
     yield table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("<h3>Confusion</h3>", _image(charts.confusion(found.scores.matrix, head.labels), "confusion matrix"))
     yield from ("<h3>Calibration</h3>", _text(_calibration(study, head)))
-    yield _image(charts.reliability(metrics.reliability(truth, cold), found.scores.reliability), "reliability before and after")
-    yield from ("<h3>Probabilities</h3>", _image(charts.histogram(truth, probs, head.labels), "histograms of probabilities"))
+    yield _image(
+        charts.reliability(metrics.reliability(truth, cold), found.scores.reliability), "reliability before and after"
+    )
+    yield from (
+        "<h3>Probabilities</h3>",
+        _image(charts.histogram(truth, probs, head.labels), "histograms of probabilities"),
+    )
     yield from ("<h3>Most confident mistakes</h3>", _mistakes(study, head, rows, truth, probs))
     yield from ("<h3>Images</h3>", table(("class", *study.counts), count_rows(study, head)))
 
@@ -83,8 +101,8 @@ def _head(study: Study, head: Head) -> Iterator[str]:
 def _calibration(study: Study, head: Head) -> str:
     share, above, below = unsure_share(study, study.split, head)
     return (
-        f"{CALIBRATION} Temperature {head.temperature:.3f}. Below a confidence of {head.unsure_below:.2f} lie {percent(share)} of "
-        f"these pictures; they are answered right {percent(below)} of the time, the others {percent(above)}."
+        f"{CALIBRATION} Temperature {head.temperature:.3f}. Below a confidence of {head.unsure_below:.2f} lie "
+        f"{percent(share)} of these pictures; {percent(below)} of them are right, and {percent(above)} of the others."
     )
 
 
@@ -104,9 +122,15 @@ def _origin(study: Study) -> Iterator[str]:
         ("trained with", record.get("command", "")),
         ("exported with", study.command),
         ("seed", study.recipe.seed),
-        ("weights", f"epoch {record.get('selected', {}).get('epoch', '?')}, chosen by {study.recipe.select} on validation"),
+        (
+            "weights",
+            f"epoch {record.get('selected', {}).get('epoch', '?')}, chosen by {study.recipe.select} on validation",
+        ),
         ("sha256 of split.csv", sha256(study.run / "split.csv")),
-        *((f"sha256 over the {name} part's file hashes", digest) for name, digest in record.get("data_sha256", {}).items()),
+        *(
+            (f"sha256 over the {name} part's file hashes", digest)
+            for name, digest in record.get("data_sha256", {}).items()
+        ),
         ("face crop", f"margin {crop.margin}, shift {crop.shift}, align {crop.align}"),
         ("versions", json.dumps(record.get("versions", {}))),
     ]

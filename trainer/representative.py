@@ -22,7 +22,9 @@ def choose(part: Part, count: int, *, seed: int = 0) -> np.ndarray:
     Where there are fewer pictures than `count`, mirrored and then repeated ones fill up; InputError when there is none.
     """
     if not len(part):
-        raise InputError("export: expected training images to calibrate with, got none; give the data that the run used")
+        raise InputError(
+            "export: expected training images to calibrate with, got none; give the data that the run used"
+        )
     rng = np.random.default_rng([seed, 2])
     rows = balanced(part.labels, rng)[:count]
     crops = part.images[rows]
@@ -53,4 +55,6 @@ def save(path: Path, crops: np.ndarray) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights"
+        ) from error

@@ -44,7 +44,7 @@ class Study:
         return TEST if TEST in self.truth else "validation"
 
     def answers(self, split: str, head: Head, *, cold: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows (N,), truth (N,) and probabilities (N, C) of the labelled pictures; `cold` leaves out the temperature."""
+        """Rows (N,), truth (N,) and probabilities (N, C) of the labelled pictures; `cold`: temperature 1."""
         rows = np.flatnonzero(self.truth[split][head.name] >= 0)
         judged = Head(head.name, head.kind, head.labels) if cold else head
         probs = probabilities(judged, self.logits[split][head.name][rows], softmax_inside=False)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 LIMITS = (
-    "It names the expression that people would see in a face. It does not know what the person feels, thinks or intends.",
-    "Scores are means over pictures of one data set. Single persons, ages, skin tones, glasses, beards, masks, head turns, "
-    "dim light and motion blur can be answered much worse; who is shown was not counted, so fairness between groups is unknown.",
+    "It names the expression that people would see in a face. It does not know what the person feels, thinks or "
+    "intends.",
+    "Scores are means over pictures of one data set. Single persons, ages, skin tones, glasses, beards, masks, head "
+    "turns, dim light and motion blur can be answered much worse; who is shown was not counted, so fairness between "
+    "groups is unknown.",
     "A confidence is a share over many pictures like those it was calibrated on, not a certainty about one face.",
     "It looks at one picture. What the edge says about a person over time is smoothed from many of them.",
     "It is not for medical, legal, hiring, teaching or policing decisions about people.",
 )
 AI_ACT = (
     "European Union: a system that infers emotions of people from their faces is an emotion recognition system under "
-    "Regulation (EU) 2024/1689. Article 5(1)(f) prohibits it at workplaces and in education except for medical or safety "
-    "reasons; elsewhere Annex III 1(c) makes it high-risk, and Article 50(3) obliges whoever deploys it to tell the people "
-    "exposed to it. Faces are personal data (GDPR). This note is no legal advice."
+    "Regulation (EU) 2024/1689. Article 5(1)(f) prohibits it at workplaces and in education except for medical or "
+    "safety reasons; elsewhere Annex III 1(c) makes it high-risk, and Article 50(3) obliges whoever deploys it to tell "
+    "the people exposed to it. Faces are personal data (GDPR). This note is no legal advice."
 )
 CALIBRATION = (
-    "Temperature scaling (Guo et al. 2017) and the unsure threshold were fitted on the validation part with this variant's "
-    "logits; the threshold is where answers stop being more often wrong than right."
+    "Temperature scaling (Guo et al. 2017) and the unsure threshold were fitted on the validation part with this "
+    "variant's logits; the threshold is where answers stop being more often wrong than right."
 )
 SPLITS = {
     "validation": "validation: weights, temperature and threshold were chosen on it, so it flatters",
     "test": "test: used once, after everything was chosen",
-    "test without duplicates of train": "test, without the pictures whose file is byte-identical to one seen in training",
-    "test, FER+ majority": "test, only pictures where more than half of all FER+ votes name one label, which is the truth",
+    "test without duplicates of train": "test without the pictures whose file is byte-identical to one of training",
+    "test, FER+ majority": "test, pictures of which more than half of all FER+ votes name one label, the truth here",
 }

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+from edge_app.manifest import Artifact, Head, Input, Manifest
+from trainer import card, finalscore, parity, report
+from trainer.recipe import parse
+from trainer.study import Study
+
+HEAD = Head("mood", "softmax", ("happy", "so <sad>"), temperature=2.0, unsure_below=0.6)
+RECIPE = {
+    "name": "tiny",
+    "family": "residual",
+    "heads": [{"name": "mood", "labels": list(HEAD.labels)}],
+    "stages": [{"name": "all", "epochs": 1, "learning_rate": 0.1}],
+}
+VOID = {"meta", "img"}
+
+
+@pytest.fixture
+def study(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 200)
+    logits = np.stack([-truth, truth], axis=1) * 2.0 + rng.normal(0, 2, (200, 2))
+    labels, answers = {"mood": truth}, {"mood": logits}
+    (tmp_path / "split.csv").write_text("file,sha256,split,group,mood\n")
+    (tmp_path / "recipe.yaml").write_text("name: tiny  # <not a tag>\n")
+    spec = Input(48, 48, "gray", "uint8")
+    artifact = Artifact(tmp_path / "int8.tflite", "0" * 64, 2_500_000, spec, {"mood": "mood"})
+    study = Study(
+        name="tiny",
+        recipe=parse(RECIPE, "test"),
+        record={"command": "calmcam train tiny", "data_sha256": {"train": "abc"}, "versions": {"keras": "3"}},
+        run=tmp_path,
+        heads=(HEAD,),
+        chief="int8",
+        counts={"train": labels, "test": labels},
+        gates=[parity.Parity("int8", "keras", "mood", 200, 0.99, 0.1, 0.002)],
+        scored=finalscore.score_parts("int8", (HEAD,), answers, {"test": labels}),
+        latency_ms={"int8": 0.5},
+        licence="none",
+        about="numbers & dice",
+        command="calmcam export tiny",
+        truth={"test": labels},
+        logits={"test": answers},
+    )
+    study.manifest = Manifest("tiny", "face_expression", (HEAD,), {"int8": artifact}, "none")
+    return study
+
+
+class Checked(html.parser.HTMLParser):
+    """Every tag is closed, in order; what is loaded is remembered."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.loaded += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(study, tmp_path):
+    report.write_report(tmp_path / "report.html", study)
+    page = Checked()
+    page.feed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+def test_the_report_loads_nothing_and_escapes_what_it_shows(study, tmp_path):
+    page = read(study, tmp_path)
+    assert page.loaded and all(source.startswith("data:image/png;base64,") for source in page.loaded)
+    text = "".join(page.text)
+    for words in ("so <sad>", "numbers & dice", "<not a tag>", "What it cannot do", "Article 5(1)(f)"):
+        assert words in text
+
+
+def test_no_picture_is_shown_unless_it_may_be(study, tmp_path):
+    words = len(read(study, tmp_path).loaded)
+    study.pictures["test"] = np.zeros((200, 8, 8, 1), np.uint8)
+    assert len(read(study, tmp_path).loaded) == words + 1
+
+
+def test_the_most_confident_mistakes_come_first():
+    probs = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    assert report.confident_mistakes(np.array([0, 0, 0, 1]), probs).tolist() == [2, 1]
+
+
+def test_the_card_states_scores_with_intervals_and_what_made_it(study):
+    text = "\n".join(card.card(study))
+    found = study.scored[0].scores
+    low, high = found.accuracy_interval
+    assert f"{100 * found.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})" in text
+    assert "2.50 MB" in text and "`calmcam train tiny`" in text and "`abc`" in text
+    assert "99.00% same" in text
+
+
+def test_every_table_of_the_card_is_rectangular(study):
+    tables = re.findall(r"(?:^\|.*\n?)+", "\n".join(card.card(study)), re.M)
+    assert len(tables) >= 5
+    for table in tables:
+        assert len({line.count("|") for line in table.strip().splitlines()}) == 1
+
+
+def test_the_share_that_is_left_unsure(study):
+    share, above, below = card.unsure_share(study, "test", HEAD)
+    assert 0 < share < 1
+    assert above > below
+
+
+def test_calibration_is_stated_before_and_after(study):
+    row = study.scored[0]
+    assert row.ece_before != row.scores.ece
+    entries = row.entries()
+    assert [entry["metric"] for entry in entries] == ["accuracy", "macro_f1", "ece"]
+    assert all("interval" in entry for entry in entries[:2])
