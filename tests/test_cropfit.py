@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,15 @@ def test_candidates_are_judged_on_the_faces_that_were_found(pictures):
     assert [len(one.right) for one in found] == [72, 72]
     assert [one.accuracy for one in found] == [0.0, 1.0]
     assert [one.loss for one in found] == [100.0, 0.0]
+
+
+def test_the_whole_measure_is_plain_values_in_the_end(pictures):
+    truth = np.arange(len(pictures)) % 2
+    fit = cropfit.measure(pictures, (pictures, truth), Finder(), lambda crops: np.zeros(len(crops), int))
+    record = json.loads(json.dumps(fit.record()))
+    assert Crop(**record["crop"]) == fit.fitted  # every candidate answers the same
+    assert record["found"] == 0.9
+    assert len(record["candidates"]) == 16
 
 
 def candidate(crop, hits):

@@ -9,7 +9,7 @@ canvas, detector and crop decides between the candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,36 @@ class Candidate:
     def loss(self) -> float:
         """Points of accuracy lost by going through detector and crop."""
         return 100 * float(self.ready.mean() - self.right.mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What was measured, and what was chosen of it."""
+
+    fitted: Crop
+    found: float  # share 0..1 of the train pictures in which the face was found
+    jitter: Jitter
+    candidates: list[Candidate]
+    best: Candidate
+
+    def record(self) -> dict[str, object]:
+        """Plain values for `crop.json`."""
+        each = [asdict(one.crop) | {"accuracy": one.accuracy, "loss": one.loss} for one in self.candidates]
+        plain = {"crop": asdict(self.best.crop), "fitted": asdict(self.fitted), "found": self.found}
+        return plain | {"jitter": asdict(self.jitter), "candidates": each}
+
+
+def measure(
+    train: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+    find: Stage,
+    classify: Callable[[np.ndarray], np.ndarray],
+) -> Fit:
+    """Fit on pictures (N, h, w, c) uint8, choose on other pictures and their class indices (M,); see `confirm`."""
+    placed = place(train, find)
+    crop = fitted(placed)
+    found = confirm(*validation, candidates(crop), find, classify)
+    return Fit(crop, placed.found, jitter(placed, crop), found, chosen(found, crop))
 
 
 def detected(pictures: np.ndarray, find: Stage) -> Iterator[tuple[int, np.ndarray, np.ndarray, Faces]]:

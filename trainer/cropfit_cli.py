@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import click
 import numpy as np
 
+from edge_app import plugins
 from edge_app.manifest import find_model, verify
 from edge_app.tflite import quiet
+from edge_app.types import Stage
 
 from .cli import named
 
@@ -34,8 +37,6 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet("TensorFlow"):
-        from edge_app.tasks.face_detection import Stage
-
         from . import cropfit
         from .export import loaded
         from .parity import keras_logits
@@ -43,49 +44,41 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
 
     recipe, parts, model = loaded(run, named(data))
     head = recipe.head(flags["head"]) if flags["head"] else recipe.heads[0]
-    detector = find_model("face_detection").artifact("full")
-    verify(detector)
-    find = Stage(detector.path, conf=flags["conf"], max_faces=5)
-    logging.getLogger("trainer").setLevel(logging.INFO)
+    train, validation = (_some(parts[name], head.name, flags["pictures"]) for name in ("train", "validation"))
+
+    def classify(crops: np.ndarray) -> np.ndarray:
+        values = keras_logits(model, crops)[head.name]
+        return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
+
+    with _detector(flags["conf"]) as find:
+        found = cropfit.measure(train[0], validation, find, classify)
+    for one in found.candidates:
+        loss = f"loses {one.loss:.2f} points of {len(one.right)} faces"
+        click.echo(f"{_words(one.crop)}: accuracy {one.accuracy:.4f}, {loss}")
+    click.echo(f"found {found.found:.1%} of {len(train[0])} train pictures; left over: {asdict(found.jitter)}")
+    write_json(run / "crop.json", found.record() | {"pictures": len(train[0]), "conf": flags["conf"]})
+    click.echo(f"{run / 'crop.json'}: {_words(found.best.crop)}")
+
+
+@contextmanager
+def _detector(conf: float) -> Iterator[Stage]:
+    """The edge's default face detector."""
+    artifact = find_model("face_detection").artifact("full")
+    verify(artifact)
+    stage = plugins.load("tasks", "face_detection").Stage(artifact.path, conf=conf, max_faces=5)
     try:
-        train = _some(parts["train"], head.name, flags["pictures"])
-        placed = cropfit.place(parts["train"].images[train], find)
-        crop = cropfit.fitted(placed)
-        rows = _some(parts["validation"], head.name, flags["pictures"])
-        judged = parts["validation"].images[rows], parts["validation"].labels[head.name][rows]
-
-        def classify(crops: np.ndarray) -> np.ndarray:
-            values = keras_logits(model, crops)[head.name]
-            return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
-
-        found = cropfit.confirm(*judged, cropfit.candidates(crop), find, classify)
+        yield stage
     finally:
-        find.close()
-    best = cropfit.chosen(found, crop)
-    jitter = cropfit.jitter(placed, crop)
-    for one in found:
-        click.echo(
-            f"{_words(one.crop)}: accuracy {one.accuracy:.4f}, loses {one.loss:.2f} points of {len(one.right)} faces"
-        )
-    click.echo(
-        f"found {placed.found:.1%} of {placed.total} train pictures at conf {flags['conf']}; "
-        f"left over: {asdict(jitter)}"
-    )
-    record = {"crop": asdict(best.crop), "fitted": asdict(crop), "found": placed.found, "pictures": placed.total}
-    record |= {
-        "jitter": asdict(jitter),
-        "candidates": [asdict(one.crop) | {"accuracy": one.accuracy, "loss": one.loss} for one in found],
-        "conf": flags["conf"],
-    }
-    write_json(run / "crop.json", record)
-    click.echo(f"{run / 'crop.json'}: {_words(best.crop)}")
+        stage.close()
 
 
 def _words(crop: Any) -> str:
     return f"{{margin: {crop.margin:.3f}, shift: {crop.shift:.3f}, align: {crop.align}}}"
 
 
-def _some(part: Any, head: str, count: int) -> np.ndarray:
-    """Rows (M,) of labelled pictures, at most `count`, spread evenly."""
+def _some(part: Any, head: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (M, H, W, C) and labels (M,) of a part, at most `count`, spread evenly."""
     rows = np.flatnonzero(part.labels[head] >= 0)
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)] if len(rows) else rows
+    if len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return part.images[rows], part.labels[head][rows]
