@@ -173,7 +173,7 @@ def test_a_face_unseen_for_long_is_forgotten():
     decider = Decider(HEAD)
     told(decider, 30, [(2, ANGRY)])
     assert decider(frame(2 + FORGET_S + 0.1), faces(HAPPY)).decisions[0].label == "happy"
-    for track in range(10_000):
+    for track in range(1000):
         decider(frame(10 + track / 30), faces(HAPPY, ids=(track,)))
     assert len(decider._known) <= FORGET_S * 30 + 2
 
