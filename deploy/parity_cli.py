@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from edge_app import build, plugins
+from edge_app.commands.evaluate import open_models
 from edge_app.evaluate import Ensemble, rows
-from edge_app.evaluate_cli import open_models
 from edge_app.labelled import labelled
 from edge_app.run import drain
 from edge_app.settings import Settings

@@ -20,13 +20,13 @@ from .errors import CalmcamError, MissingPackage
 
 LEVELS = ("debug", "info", "warning", "error")
 COMMANDS = {  # name: (module:attribute, short help, extra that brings what the module needs)
-    "live": ("edge_app.live:live", "Camera or stream, drawn in a window or headless.", ""),
-    "annotate": ("edge_app.annotate:annotate", "Video and image files to annotated copies and results.", ""),
-    "benchmark": ("edge_app.benchmark:benchmark", "Latency and throughput per stage and end to end.", ""),
-    "evaluate": ("edge_app.evaluate_cli:evaluate", "Report card of a model on a labelled folder.", ""),
-    "models": ("edge_app.models_cli:models", "List, show and verify the installed models.", ""),
-    "doctor": ("edge_app.doctor:doctor", "What is there, what is broken, and what mends it.", ""),
-    "demo": ("edge_app.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
+    "live": ("edge_app.commands.live:live", "Camera or stream, drawn in a window or headless.", ""),
+    "annotate": ("edge_app.commands.annotate:annotate", "Video and image files to annotated copies and results.", ""),
+    "benchmark": ("edge_app.commands.benchmark:benchmark", "Latency and throughput per stage and end to end.", ""),
+    "evaluate": ("edge_app.commands.evaluate:evaluate", "Report card of a model on a labelled folder.", ""),
+    "models": ("edge_app.commands.models:models", "List, show and verify the installed models.", ""),
+    "doctor": ("edge_app.commands.doctor:doctor", "What is there, what is broken, and what mends it.", ""),
+    "demo": ("edge_app.commands.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
     "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
     "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
     "fit-crop": ("trainer.cropfit_cli:fit_crop", "Measure which face crop fits a trained run.", "train"),

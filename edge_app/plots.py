@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from .errors import OutputError
 
 DPI = 120
-HANGUL = Path(__file__).parent / "fonts" / "calmcam-sans-kr.ttf"
+HANGUL = Path(__file__).parent / "drawing" / "fonts" / "calmcam-sans-kr.ttf"
 
 
 def confusion(path: Path, matrix: np.ndarray, truths: Sequence[str], answers: Sequence[str], title: str) -> None:

@@ -8,14 +8,14 @@ from click.testing import CliRunner
 from clips import write_clip
 from small_model import write_model
 
-from edge_app import measure
-from edge_app.bench_tables import table
-from edge_app.benchmark import configurations
 from edge_app.build import Analysis
 from edge_app.cli import cli
+from edge_app.commands import measure
+from edge_app.commands.bench_tables import table
+from edge_app.commands.benchmark import configurations
+from edge_app.commands.measure import Plan, Portion
 from edge_app.errors import SettingsError
 from edge_app.manifest import read_manifest
-from edge_app.measure import Plan, Portion
 from edge_app.settings import Settings
 from edge_app.sources.synthetic import Source
 

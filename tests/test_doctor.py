@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 from small_model import write_model
 
-from edge_app import checks, doctor, doctor_hailo, doctor_host, doctor_pi
-from edge_app.checks import BROKEN, OK, WARNING, Answer, Check, Machine
 from edge_app.cli import cli
+from edge_app.commands import doctor
+from edge_app.health import checks, hailo, host, pi
+from edge_app.health.checks import BROKEN, OK, WARNING, Answer, Check, Machine
 from edge_app.manifest import Artifact, read_manifest, sha256, write_manifest
 
 CASES = sorted((Path(__file__).parent / "cases" / "doctor").glob("*.json"))
-DISTS = {name: "1.0" for name in (*doctor_host.NEEDED, "ai-edge-litert")}
+DISTS = {name: "1.0" for name in (*host.NEEDED, "ai-edge-litert")}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def written_down(root: Path, files: dict[str, str], answers: dict[str, dict]) ->
 def test_what_a_pi_and_a_hailo_tell(path, tmp_path):
     case = json.loads(path.read_text())
     machine = written_down(tmp_path / "root", case["files"], case["answers"])
-    found = {check.name: check for check in [*doctor_pi.checks(machine), *doctor_hailo.checks(machine)]}
+    found = {check.name: check for check in [*pi.checks(machine), *hailo.checks(machine)]}
     for name, (state, part) in case["expect"].items():
         assert found[name].state == state, found[name]
         assert part in f"{found[name].text}; {found[name].mend}"
@@ -61,9 +62,9 @@ def test_a_compiled_model_is_seen_by_the_chip_it_was_compiled_for(own_models):
     hef.write_bytes(b"\x01HEF not really")
     entry = Artifact(hef, sha256(hef), hef.stat().st_size, made.input, made.outputs)
     write_manifest(type(manifest)(**{**_fields(manifest), "artifacts": {"int8": made, "hailo8": entry}}))
-    assert doctor_hailo.compiled("HAILO8").state == OK
-    assert "small (hailo8)" in doctor_hailo.compiled("HAILO8").text
-    assert doctor_hailo.compiled("HAILO8L").state == WARNING
+    assert hailo.compiled("HAILO8").state == OK
+    assert "small (hailo8)" in hailo.compiled("HAILO8").text
+    assert hailo.compiled("HAILO8L").state == WARNING
 
 
 def _fields(manifest: object) -> dict:
@@ -79,31 +80,31 @@ def _fields(manifest: object) -> dict:
      ((3, 14, 0), "x86_64", WARNING), ((3, 11, 2), "armv7l", BROKEN)],
 )  # fmt: skip
 def test_python(version, machine, state):
-    assert doctor_host.python(version, machine).state == state
+    assert host.python(version, machine).state == state
 
 
 def test_wheels_name_what_is_missing_and_take_either_engine():
-    assert doctor_host.wheels(DISTS).state == OK
+    assert host.wheels(DISTS).state == OK
     old = {**DISTS, "tflite-runtime": "2.14"}
     del old["ai-edge-litert"]
-    assert doctor_host.wheels(old).state == OK
+    assert host.wheels(old).state == OK
     del old["tflite-runtime"], old["av"]
-    assert doctor_host.wheels(old).mend == "python -m pip install av ai-edge-litert"
+    assert host.wheels(old).mend == "python -m pip install av ai-edge-litert"
 
 
 def test_a_second_opencv_is_broken():
-    assert doctor_host.opencv(DISTS).state == OK
-    check = doctor_host.opencv({**DISTS, "opencv-python-headless": "4.11"})
+    assert host.opencv(DISTS).state == OK
+    check = host.opencv({**DISTS, "opencv-python-headless": "4.11"})
     assert check.state == BROKEN and "pip uninstall -y opencv-contrib-python opencv-python-headless" in check.mend
 
 
 def test_missing_system_libraries_are_named_with_their_packages(tmp_path):
     files = {"/usr/lib/aarch64-linux-gnu/libxcb.so.1": "", "/usr/lib/aarch64-linux-gnu/libGL.so.1": "",
              "/lib64/libglib-2.0.so.0": "", "/usr/lib/libEGL.so.1": ""}  # fmt: skip
-    check = doctor_host.libraries(written_down(tmp_path, files, {}))
+    check = host.libraries(written_down(tmp_path, files, {}))
     assert (check.state, check.mend) == (BROKEN, "sudo apt-get install -y libgles2")
     (tmp_path / "lib64" / "libGLESv2.so.2").touch()
-    assert doctor_host.libraries(Machine(tmp_path)).state == OK
+    assert host.libraries(Machine(tmp_path)).state == OK
 
 
 @pytest.mark.parametrize(
@@ -120,27 +121,27 @@ def test_missing_system_libraries_are_named_with_their_packages(tmp_path):
     ],
 )
 def test_imports_are_tried_elsewhere(tmp_path, answer, names, part):
-    found = doctor_host.imports(written_down(tmp_path, {}, {"python": answer}))
+    found = host.imports(written_down(tmp_path, {}, {"python": answer}))
     assert {check.name: check.state for check in found} == names
     assert any(part in f"{check.text} {check.mend}" for check in found)
 
 
 def test_cameras(tmp_path):
-    assert doctor_host.cameras(Machine(tmp_path)).state == WARNING
+    assert host.cameras(Machine(tmp_path)).state == WARNING
     files = {"/sys/class/video4linux/video0/name": "HD Webcam\n", "/dev/video0": ""}
-    check = doctor_host.cameras(written_down(tmp_path, files, {}))
+    check = host.cameras(written_down(tmp_path, files, {}))
     assert check.state == OK and "/dev/video0 HD Webcam (cannot be asked" in check.text
 
 
 def test_display():
-    assert doctor_host.display({"DISPLAY": ":1"}) == Check("display", OK, "DISPLAY=:1")
-    assert doctor_host.display({}).state == WARNING
+    assert host.display({"DISPLAY": ":1"}) == Check("display", OK, "DISPLAY=:1")
+    assert host.display({}).state == WARNING
 
 
 @pytest.mark.parametrize(("kilobytes", "state"), [(4_000_000, OK), (200_000, WARNING)])
 def test_memory(tmp_path, kilobytes, state):
     text = f"MemTotal: 8000000 kB\nMemAvailable:    {kilobytes} kB\n"
-    assert doctor_host.memory(written_down(tmp_path, {"/proc/meminfo": text}, {})).state == state
+    assert host.memory(written_down(tmp_path, {"/proc/meminfo": text}, {})).state == state
 
 
 def test_a_changed_model_file_is_broken_and_the_others_go_on(own_models):
@@ -149,7 +150,7 @@ def test_a_changed_model_file_is_broken_and_the_others_go_on(own_models):
     content = bytearray(bad.read_bytes())
     content[-1] ^= 1
     bad.write_bytes(content)
-    states = {check.name: check for check in doctor_host.models()}
+    states = {check.name: check for check in host.models()}
     assert states["model good"].state == OK and states["model face_detection"].state == OK
     assert states["model bad"].state == BROKEN and "expected sha256" in states["model bad"].text
 

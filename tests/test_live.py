@@ -15,7 +15,7 @@ from clips import times, write_clip
 from small_model import write_model
 
 from edge_app.cli import cli
-from edge_app.console import StatusLine, status_line, summary
+from edge_app.commands.console import StatusLine, status_line, summary
 from edge_app.pace import Paced
 from edge_app.report import Report
 from edge_app.run import Stop, run

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_app import text
-from edge_app.canvas import text_size
-from edge_app.overlay import GREY, PALETTE, Overlay, colour
-from edge_app.pixelate import HOLD_NS, pixelate
+from edge_app.drawing import text
+from edge_app.drawing.canvas import text_size
+from edge_app.drawing.overlay import GREY, PALETTE, Overlay, colour
+from edge_app.drawing.pixelate import HOLD_NS, pixelate
+from edge_app.drawing.words import KOREAN, word
 from edge_app.types import NO_FACES, Decision, Faces, Frame, Result, Status
-from edge_app.words import KOREAN, word
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "tests" / "cases"
@@ -248,7 +248,7 @@ def test_hangul_from_a_file_system_that_takes_it_apart() -> None:
 @pytest.mark.parametrize("size", [12, 20, 60])
 def test_no_ink_is_cut_off(size: int) -> None:
     """A glyph in a line has as much ink as on a large ground."""
-    font = ImageFont.truetype(str(ROOT / "edge_app" / text.FONT), size, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(str(ROOT / "edge_app" / "drawing" / text.FONT), size, layout_engine=ImageFont.Layout.BASIC)
     for sample in "gjpqy|(){}Q@행복뛰쌓":
         ground = Image.new("L", (200, 200))
         ImageDraw.Draw(ground).text((60, 100), sample, font=font, fill=255, anchor="ls")

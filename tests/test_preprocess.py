@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cases import make_crops
 
 from edge_app.manifest import Crop, Input
 from edge_app.preprocess import crop_faces, crop_squares, fit, sharpness, to_input
-from cases import make_crops
 
 GOLDEN = np.load(make_crops.HERE / "crops.npz")
 GRAY = Input(48, 48, "gray", "uint8")

@@ -20,9 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..types import Result
 from .annotation import Outcome
 from .console import counted
-from .types import Result
 
 
 class Rate(ProgressColumn):

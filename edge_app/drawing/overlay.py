@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..types import Decision, Faces, Result
 from .canvas import CHART_ROWS, Canvas, Colour, Rect
 from .pixelate import Pixelate
-from .types import Decision, Faces, Result
 from .words import word
 
 # Eleven light colours that differ from each other and from skin, in an order that keeps neighbours apart.

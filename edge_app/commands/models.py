@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import devices, plugins
-from .catalogue import CARD, Entry, best_score, entries, named, score_text, trials
-from .errors import ManifestError
-from .manifest import Head, Manifest
+from .. import devices, plugins
+from ..catalogue import CARD, Entry, best_score, entries, named, score_text, trials
+from ..errors import ManifestError
+from ..manifest import Head, Manifest
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

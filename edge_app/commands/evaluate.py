@@ -22,17 +22,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from . import devices, plugins, runs
-from .card import Tally
+from .. import devices, plugins, runs
+from ..card import Tally
+from ..errors import OutputError, SourceError
+from ..evaluate import Ensemble, Member, Row, choose_head, rows
+from ..labelled import Exclusions, Sample, labelled, read_exclusions
+from ..manifest import find_model, verify
+from ..run import Stop
+from ..settings import Settings
+from ..types import Stage
 from .card_tables import show
-from .errors import OutputError, SourceError
-from .evaluate import Ensemble, Member, Row, choose_head, rows
-from .labelled import Exclusions, Sample, labelled, read_exclusions
-from .manifest import find_model, verify
 from .options import Signals, output_options, settings_options
-from .run import Stop
-from .settings import Settings
-from .types import Stage
 
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
 
@@ -182,7 +182,7 @@ def _subject(ensemble: Ensemble) -> dict[str, Any]:
 
 def _write(folder: Path, card: dict[str, Any], call: dict[str, Any]) -> None:
     """`report.json`, the pictures of the whole path if it was walked, otherwise of the ready crops, and `run.json`."""
-    from . import plots
+    from .. import plots
 
     judged = card["detect"] or card["ready"]
     title = " + ".join(f"{model['name']} {model['variant']}" for model in card["models"])

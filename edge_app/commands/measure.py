@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from . import plugins
-from .build import Analysis, open_source, source_kind
-from .errors import CalmcamError
-from .overlay import Overlay
-from .pace import Paced
-from .report import Report
-from .run import Draw, Sink, run
-from .settings import Settings
-from .types import NO_FACES, Faces, Frame, Result, Status
+from .. import plugins
+from ..build import Analysis, open_source, source_kind
+from ..drawing.overlay import Overlay
+from ..errors import CalmcamError
+from ..pace import Paced
+from ..report import Report
+from ..run import Draw, Sink, run
+from ..settings import Settings
+from ..types import NO_FACES, Faces, Frame, Result, Status
 
 KEPT = 60  # drawn pictures that are encoded again alone: 166 MB at 1280x720
 
@@ -213,7 +213,7 @@ def first_result(arguments: Sequence[str], repeats: int = 3) -> dict[str, float]
         "--frames",
         "30",
     ]
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parent.parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     for _ in range(repeats):
         begun = time.perf_counter()

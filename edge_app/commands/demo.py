@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from . import plugins, runs
+from .. import plugins, runs
+from ..run import run
 from .annotate import annotate
 from .options import output_options
-from .run import run
 
 SECONDS, SIZE, FPS = 6, (640, 360), 25
 

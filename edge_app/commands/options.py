@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from .run import Stop
-from .settings import CHOICES, Settings, read_settings
+from ..run import Stop
+from ..settings import CHOICES, Settings, read_settings
 
 HELP = {
     "source": "Camera number or device, file, URL, picamera, or synthetic.",

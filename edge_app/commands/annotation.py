@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import plugins
-from .build import Analysis, open_source, source_kind
-from .errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
-from .inputs import Input, stems
-from .overlay import Overlay
-from .report import Report
-from .run import Draw, Sink, Stop, run
-from .settings import Settings
+from .. import plugins
+from ..build import Analysis, open_source, source_kind
+from ..drawing.overlay import Overlay
+from ..errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
+from ..inputs import Input, stems
+from ..report import Report
+from ..run import Draw, Sink, Stop, run
+from ..settings import Settings
 
 COPIED = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import doctor_hailo_use
+from ..errors import CalmcamError
+from ..hailo_checks import fits, version_problem
+from ..manifest import Manifest, installed, read_manifest
+from . import hailo_use
 from .checks import BROKEN, OK, STATUS_ABSENT, STATUS_HANGS, WARNING, Check, Machine
-from .errors import CalmcamError
-from .hailo_checks import fits, version_problem
-from .manifest import Manifest, installed, read_manifest
 
 VENDOR = "0x1e60"  # of Hailo on PCI
 INSTALL = "sudo apt install hailo-all, then reboot"
@@ -56,7 +56,7 @@ def checks(machine: Machine) -> list[Check]:
         _node(nodes),
         python_check,
         firmware_check,
-        *doctor_hailo_use.checks(machine, nodes),
+        *hailo_use.checks(machine, nodes),
         compiled(architecture),
     ]
 

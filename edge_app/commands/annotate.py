@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import plugins, runs
+from .. import plugins, runs
+from ..build import Analysis
+from ..errors import InputError
+from ..inputs import expand
+from ..report import Report
+from ..run import Stop
+from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
-from .build import Analysis
 from .console import main_labels
-from .errors import InputError
-from .inputs import expand
 from .options import MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
-from .report import Report
-from .run import Stop
-from .settings import Settings
 
 
 @click.command()

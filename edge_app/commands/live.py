@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import click
 
-from . import plugins, runs
-from .build import Analysis, camera_options, open_source, source_kind
+from .. import plugins, runs
+from ..build import Analysis, camera_options, open_source, source_kind
+from ..drawing.overlay import Overlay
+from ..pace import Paced
+from ..report import Report
+from ..run import Draw, Sink, Stop, run
+from ..settings import Settings
 from .console import StatusLine, summary
 from .options import MODEL_SETTINGS, Signals, output_options, settings_options
-from .overlay import Overlay
-from .pace import Paced
-from .report import Report
-from .run import Draw, Sink, Stop, run
-from .settings import Settings
 
 CAMERAS = ("camera", "picamera")
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..errors import CalmcamError
+from ..manifest import installed, read_manifest, verify
+from ..v4l2 import capture_formats
 from .checks import BROKEN, OK, WARNING, Answer, Check, Machine
-from .errors import CalmcamError
-from .manifest import installed, read_manifest, verify
-from .v4l2 import capture_formats
 
 NEEDED = ("numpy", "opencv-contrib-python", "mediapipe", "av", "pillow", "click", "rich", "jsonschema", "matplotlib")
 ENGINES = ("ai-edge-litert", "tflite-runtime")

@@ -7,7 +7,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from .types import Result
+from ..types import Result
 
 GROWN = 0.2  # of the box on every side: hair, ears and chin are part of a face
 CELLS = (

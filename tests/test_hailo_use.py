@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.checks import STATUS_ABSENT, Answer, Machine, ask
-from edge_app.doctor_hailo_use import checks, holders, sensors
+from edge_app.health.checks import STATUS_ABSENT, Answer, Machine, ask
+from edge_app.health.hailo_use import checks, holders, sensors
 
 DOUBLES = Path(__file__).parent / "doubles"
 

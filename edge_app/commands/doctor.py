@@ -7,15 +7,15 @@ from dataclasses import asdict
 
 import click
 
-from . import doctor_hailo, doctor_host, doctor_pi
-from .checks import BROKEN, OK, WARNING, Check, Machine
+from ..health import hailo, host, pi
+from ..health.checks import BROKEN, OK, WARNING, Check, Machine
 
 COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 
 
 def examine(machine: Machine) -> list[Check]:
     """Every check of this computer."""
-    return [check for part in (doctor_host, doctor_pi, doctor_hailo) for check in part.checks(machine)]
+    return [check for part in (host, pi, hailo) for check in part.checks(machine)]
 
 
 @click.command()

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from .report import Report
-from .run import Stop
-from .types import Result
+from ..report import Report
+from ..run import Stop
+from ..types import Result
 
 ON_TERMINAL_S = 0.2
 IN_LOG_S = 10.0

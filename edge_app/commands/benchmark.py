@@ -13,15 +13,16 @@ from typing import Any
 
 import click
 
-from . import measure, runs
+from .. import runs
+from ..build import Analysis, expression_model, source_kind
+from ..drawing.overlay import Overlay
+from ..errors import InputError, SettingsError
+from ..manifest import unknown
+from ..settings import Settings
+from . import measure
 from .bench_tables import comparison_table, tables
-from .build import Analysis, expression_model, source_kind
-from .errors import InputError, SettingsError
-from .manifest import unknown
 from .measure import Alone, Plan
 from .options import MODEL_SETTINGS, settings_options
-from .overlay import Overlay
-from .settings import Settings
 
 COMPARABLE = ("variant", "threads", "detector", "device", "model")
 ROUNDS = 3

@@ -1,0 +1,1 @@
+"""What `calmcam doctor` looks at."""
