@@ -19,7 +19,8 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 LEAVES = tuple(f"edge_app.{kind}." for kind in ("backends", "sources", "sinks", "tasks"))
-TOP = {"edge_app.run", "edge_app.build", "edge_app.cli", "edge_app.analyzer", "edge_app.commands.annotate", "edge_app.commands.live"}
+TOP = {"edge_app.run", "edge_app.build", "edge_app.cli", "edge_app.analyzer"}
+COMMANDS = "edge_app.commands."
 SHARED = {"types", "errors", "manifest", "preprocess", "heads", "geometry", "metrics", "labels", "plugins", "tflite"}
 HEAVY = {"mediapipe", "ai_edge_litert", "hailo_platform", "av", "picamera2", "tensorflow", "keras", "matplotlib", "cv2"}
 EXCEPTIONS = {
@@ -88,6 +89,8 @@ def test_imports_run_downwards(name):
         assert not reached & TOP
     if name == "edge_app.run":
         assert "edge_app.build" not in reached
+    if package == "edge_app" and not name.startswith((COMMANDS, "edge_app.cli", "edge_app.__main__")):
+        assert not {other for other in reached if other.startswith(COMMANDS)}, "commands are the top"
     if rest in ("types", "errors"):
         assert not reached
     if rest != "__main__" and not rest.endswith("cli"):
