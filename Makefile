@@ -3,24 +3,27 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test,train,jax
 CONSTRAINTS ?=
-PIP_FLAGS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test install clean
+.PHONY: demo test clean
 
-demo: EXTRAS =
-demo: install
+demo: $(VENV)/.edge
 	$(VENV)/bin/calmcam demo --output-dir demo --exist-ok
 
-test: install
+test: $(VENV)/.$(EXTRAS)
 	$(VENV)/bin/python -m pytest
 
-install: $(VENV)/.installed-$(or $(EXTRAS),edge)
-
-$(VENV)/.installed-%: setup.cfg pyproject.toml $(CONSTRAINTS)
-	deploy/system_libraries.sh
+define install
+	PYTHON=$(PYTHON) deploy/system_libraries.sh
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	$(VENV)/bin/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '$(1)'
 	touch $@
+endef
+
+$(VENV)/.edge: setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(call install,.)
+
+$(VENV)/.$(EXTRAS): setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(call install,.[$(EXTRAS)])
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo
