@@ -1,17 +1,17 @@
 """The error tree. A message says where, what was expected, what came, and what to do.
 
-    CalmcamError                 exit code 1: the run failed
-    ├── InputError               exit code 2: what the user gave is wrong
-    │   ├── SourceError          a camera, file or stream that cannot be opened or read
-    │   │   └── TruncatedError   a source that ended early; what came before is good
-    │   ├── ManifestError        a model's description that does not hold
-    │   ├── ModelError           a model file that is missing, changed or does not fit its manifest
-    │   ├── SettingsError        an unknown or ill-typed setting, name or flag value
-    │   └── OutputError          a place that cannot be written to
-    ├── BackendError             inference failed
-    │   ├── BackendUnavailable   the engine or device is not there
-    │   └── DeviceLost           the device was there and is not any more
-    └── MissingPackage           an optional package is not installed
+CalmcamError                 exit code 1: the run failed
+├── InputError               exit code 2: what the user gave is wrong
+│   ├── SourceError          a camera, file or stream that cannot be opened or read
+│   │   └── TruncatedError   a source that ended early; what came before is good
+│   ├── ManifestError        a model's description that does not hold
+│   ├── ModelError           a model file that is missing, changed or does not fit its manifest
+│   ├── SettingsError        an unknown or ill-typed setting, name or flag value
+│   └── OutputError          a place that cannot be written to
+├── BackendError             inference failed
+│   ├── BackendUnavailable   the engine or device is not there
+│   └── DeviceLost           the device was there and is not any more
+└── MissingPackage           an optional package is not installed
 """
 
 from __future__ import annotations

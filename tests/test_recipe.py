@@ -72,6 +72,7 @@ def test_loss_weight_of_an_unknown_head_is_refused() -> None:
         ("batch=16", lambda r: r.batch, 16),
         ("input.size=24", lambda r: r.input.size, 24),
         ("stages.0.epochs=5", lambda r: r.stages[0].epochs, 5),
+        ("stages.0.learning_rate=1e-4", lambda r: r.stages[0].learning_rate, 0.0001),
         ("stages.all.learning_rate=1", lambda r: r.stages[0].learning_rate, 1.0),
         ("options.channels=[8, 16]", lambda r: r.options["channels"], [8, 16]),
         ("heads.emotion.labels=[a, b]", lambda r: r.heads[0].labels, ("a", "b")),

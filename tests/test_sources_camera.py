@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app import plugins
+from edge_app import plugins, v4l2
 from edge_app.background import Background
 from edge_app.errors import MissingPackage, SourceError
 from edge_app.sources import camera
@@ -28,7 +28,7 @@ REAL = sorted(Path("/dev").glob("video[0-9]*"))
 def test_missing_camera_names_the_ones_that_are_there() -> None:
     with pytest.raises(SourceError, match=r"^/dev/video4711: there is no such camera; found") as caught, Source("4711"):
         pass
-    assert all(str(found.path) in str(caught.value) for found in camera.cameras())
+    assert all(str(found.path) in str(caught.value) for found in v4l2.cameras())
 
 
 @pytest.mark.parametrize("kind", ["file", "device"])
@@ -64,14 +64,14 @@ def test_busy_camera_names_who_has_it(tmp_path: Path, refuses: str, monkeypatch:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
 
     def busy_ioctl(node: int, request: int, argument: bytes) -> bytes:
-        if request == camera._REQBUFS:
+        if request == v4l2.REQBUFS:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         return struct.pack("16s32s32sIII12x", b"uvcvideo", b"Webcam", b"usb", 0, 0, 1)
 
     if refuses == "open":
         monkeypatch.setattr(camera.os, "open", busy_open)
     else:
-        monkeypatch.setattr(camera.fcntl, "ioctl", busy_ioctl)
+        monkeypatch.setattr(v4l2.fcntl, "ioctl", busy_ioctl)
     code = "import sys; file = open(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -88,19 +88,19 @@ def test_what_the_kernel_says_is_understood(tmp_path: Path, monkeypatch: pytest.
 
     def ioctl(node: int, request: int, argument: bytes) -> bytes:
         index = struct.unpack_from("I", argument)[0]
-        if request == camera._QUERYCAP:
+        if request == v4l2.QUERYCAP:
             return struct.pack("16s32s32sIII12x", b"uvcvideo", b"C920", b"usb-1", 6, 0x84A00001, 0x04200001)
-        if request == camera._ENUM_FMT and index < 2:
+        if request == v4l2.ENUM_FMT and index < 2:
             return struct.pack("III32s4sI12x", index, 1, 0, b"whatever", codes[index], 0)
-        if request == camera._ENUM_FRAMESIZES and argument[4:8] == b"MJPG" and index < 2:
+        if request == v4l2.ENUM_FRAMESIZES and argument[4:8] == b"MJPG" and index < 2:
             return struct.pack("I4sIII16x8x", index, b"MJPG", 1, *[(640, 480), (1280, 720)][index])
-        if request == camera._ENUM_FRAMESIZES and argument[4:8] == b"YUYV" and index == 0:
+        if request == v4l2.ENUM_FRAMESIZES and argument[4:8] == b"YUYV" and index == 0:
             return struct.pack("I4sIIIIIII8x", index, b"YUYV", 3, 2, 1920, 2, 2, 1080, 2)
         raise OSError(errno.EINVAL, "no more")
 
     (tmp_path / "video3").touch()
-    monkeypatch.setattr(camera.fcntl, "ioctl", ioctl)
-    found = camera._describe(str(tmp_path / "video3"))
+    monkeypatch.setattr(v4l2.fcntl, "ioctl", ioctl)
+    found = v4l2.describe(str(tmp_path / "video3"))
     assert found is not None
     assert (found.name, found.driver, found.problem) == ("C920", "uvcvideo", "")
     assert found.formats == (("MJPG", ((1280, 720), (640, 480))), ("YUYV", ((1920, 1080),)))

@@ -18,8 +18,8 @@ from edge_app.errors import CalmcamError
 from .data import Part
 from .feed import Batches
 from .recipe import Stage
-from .state import State
 from .scores import judge, predict
+from .state import State
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def averaged(model: keras.Model, state: State) -> Iterator[None]:
         yield
         return
     own = model.get_weights()
-    model.set_weights([keras.ops.convert_to_numpy(mean) for mean in state.average])
+    model.set_weights([mean.numpy() for mean in state.average])
     try:
         yield
     finally:
@@ -96,7 +96,7 @@ class Judge(keras.callbacks.Callback):
         state.epoch += 1
         row = {"epoch": state.epoch, "stage": self._stage.name, "seconds": seconds, "input_share": self._batches.seconds / seconds}
         row |= {name: float(value) for name, value in (logs or {}).items()}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
         with averaged(self.model, state):
             row |= judge(state.recipe, self._part, predict(self.model, self._part.images))
             if row["val_score"] > state.best:

@@ -253,13 +253,21 @@ def _value(hint: object, value: object, where: str, name: str) -> object:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return dict(value)
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    elif hint is float and _number(value) is not None:
+        return _number(value)
     elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
         if name in CHOICES and value not in CHOICES[name]:
             raise SettingsError(f"{where}: {unknown('value', str(value), CHOICES[name])}")
         return value
     raise SettingsError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _number(value: object) -> float | None:
+    """A float; YAML 1.1 reads 1e-4, without a point, as text."""
+    try:
+        return None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 def _entry(place: object, step: str, key: str) -> object:

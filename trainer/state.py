@@ -46,9 +46,9 @@ class State:
 
     def save(self, model: keras.Model) -> None:
         """Write model, optimiser, average and counters; the file is whole at every moment."""
-        arrays = {f"model{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
-        arrays |= {f"optimizer{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-        arrays |= {f"average{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.average)}
+        arrays = {f"model{i}": v.numpy() for i, v in enumerate(model.variables)}
+        arrays |= {f"optimizer{i}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
+        arrays |= {f"average{i}": v.numpy() for i, v in enumerate(self.average)}
         counters = json.dumps({name: getattr(self, name) for name in NUMBERS})
         part = self.path.with_name("checkpoint.part.npz")
         np.savez(part, counters=np.frombuffer(counters.encode(), np.uint8), **arrays)

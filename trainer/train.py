@@ -164,7 +164,7 @@ def _run_stage(
     around += [callbacks.Patience(state, stage), *tensorboard(run), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
-    model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0)
+    model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0, shuffle=False)
 
 
 def tensorboard(run: Path) -> list[keras.callbacks.Callback]:

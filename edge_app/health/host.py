@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ..errors import CalmcamError
 from ..manifest import installed, read_manifest, verify
-from ..v4l2 import capture_formats
+from ..v4l2 import describe
 from .checks import BROKEN, OK, WARNING, Answer, Check, Machine
 
 NEEDED = ("numpy", "opencv-contrib-python", "mediapipe", "av", "pillow", "click", "rich", "jsonschema", "matplotlib")
@@ -116,15 +117,14 @@ def cameras(machine: Machine) -> Check:
     """Video devices that capture, with their pixel formats."""
     found, refused = [], []
     for entry in machine.find("/sys/class/video4linux/video*"):
-        try:
-            formats = capture_formats(machine.path(f"/dev/{entry.name}"))
-        except PermissionError:
+        camera = describe(str(machine.path(f"/dev/{entry.name}")))
+        if camera is None:
+            continue
+        if camera.problem == os.strerror(errno.EACCES):
             refused.append(entry.name)
             continue
-        except OSError as error:
-            formats = [f"cannot be asked, {error.strerror}"]
-        if formats is not None:
-            found.append(f"/dev/{entry.name} {machine.read(f'{_inside(machine, entry)}/name')} ({' '.join(formats)})")
+        says = f"cannot be asked, {camera.problem}" if camera.problem else " ".join(code for code, _ in camera.formats)
+        found.append(f"/dev/{entry.name} {machine.read(f'{_inside(machine, entry)}/name')} ({says})")
     if refused:
         mend = "sudo usermod -aG video $USER, then log in again"
         return Check("cameras", BROKEN, f"no permission for /dev/{', /dev/'.join(refused)}", mend)

@@ -1,41 +1,26 @@
-"""USB cameras through OpenCV's V4L2 reader, and what the kernel knows of them (linux/videodev2.h)."""
+"""USB cameras through OpenCV's V4L2 reader."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .. import v4l2
 from ..errors import SourceError
 from ..types import Frame
 
 log = logging.getLogger(__name__)
 
-_QUERYCAP, _ENUM_FMT, _REQBUFS, _ENUM_FRAMESIZES = 0x80685600, 0xC0405602, 0xC0145608, 0xC02C564A
-_CAPTURE, _MEMORY_MMAP, _DISCRETE = 1, 1, 1  # of V4L2_CAP_, V4L2_BUF_TYPE_, V4L2_MEMORY_ and V4L2_FRMSIZE_TYPE_
 _BAD_PICTURES = 30  # in a row: damaged MJPG frames happen on a poor cable, a second of them is a failure
 _RELEASE_PATIENCE = 1.5  # s
-
-
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """One capture device of this machine."""
-
-    path: str
-    name: str
-    driver: str = ""
-    formats: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()  # ("MJPG", ((1280, 720), ...)), largest first
-    problem: str = ""  # why it cannot be asked; "" when it can
 
 
 class Source:
@@ -125,61 +110,6 @@ class Source:
         raise SourceError(f"{self.path}: the camera {what}, after {index} frames; check the cable, then start again")
 
 
-def cameras() -> list[Camera]:
-    """The capture devices of this machine, in the order of their numbers."""
-    nodes = [path for path in Path("/dev").glob("video*") if path.name[5:].isdecimal()]
-    found = (_describe(str(path)) for path in sorted(nodes, key=lambda path: int(path.name[5:])))
-    return [camera for camera in found if camera]
-
-
-def _describe(path: str) -> Camera | None:
-    """What one node says about itself; None for a node that gives no pictures (metadata, codecs)."""
-    try:
-        node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    except OSError as error:
-        label = Path("/sys/class/video4linux") / Path(path).name / "name"
-        name = label.read_text(encoding="utf-8").strip() if label.is_file() else Path(path).name
-        return Camera(path, name, problem=os.strerror(error.errno or 0))
-    try:
-        driver, name, captures = _capability(node)
-        return Camera(path, name, driver, tuple(_formats(node))) if captures else None
-    except OSError as error:
-        return None if error.errno == errno.ENOTTY else Camera(path, Path(path).name, problem=str(error.strerror))
-    finally:
-        os.close(node)
-
-
-def _capability(node: int) -> tuple[str, str, bool]:
-    """Driver, name, and whether it captures pictures (struct v4l2_capability)."""
-    driver, card, _, _, whole, own = struct.unpack("16s32s32sIII12x", fcntl.ioctl(node, _QUERYCAP, bytes(104)))
-    caps = own or whole
-    return _text(driver), _text(card), bool(caps & _CAPTURE)
-
-
-def _formats(node: int) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
-    """Pixel formats with their sizes (struct v4l2_fmtdesc)."""
-    for index in range(64):
-        try:
-            answer = fcntl.ioctl(node, _ENUM_FMT, struct.pack("II56x", index, _CAPTURE))
-        except OSError:  # EINVAL: there are no more
-            return
-        code = answer[44:48]
-        yield code.decode("ascii", "replace").strip(), tuple(sorted(_sizes(node, code), reverse=True))
-
-
-def _sizes(node: int, code: bytes) -> Iterator[tuple[int, int]]:
-    """Widths and heights of one format, the largest for a stepwise one (struct v4l2_frmsizeenum)."""
-    for index in range(256):
-        try:
-            answer = fcntl.ioctl(node, _ENUM_FRAMESIZES, struct.pack("I4s36x", index, code))
-        except OSError:  # EINVAL: there are no more
-            return
-        kind, first, second, _, _, height = struct.unpack("8xIIIIII12x", answer)
-        yield (first, second) if kind == _DISCRETE else (second, height)
-        if kind != _DISCRETE:
-            return
-
-
 def _check(path: str) -> None:
     """SourceError when the node is missing, forbidden, no camera, or taken."""
     try:
@@ -192,9 +122,9 @@ def _check(path: str) -> None:
         hint = "add yourself to its group: sudo usermod -aG video $USER, then log in again"
         raise SourceError(f"{path}: the camera cannot be opened ({error.strerror}); {hint}") from error
     try:
-        if not _capability(node)[2]:
+        if not v4l2.captures(node):
             raise SourceError(f"{path}: this node gives no pictures; {_there_is()}")
-        fcntl.ioctl(node, _REQBUFS, struct.pack("III8x", 1, _CAPTURE, _MEMORY_MMAP))  # only one program may have them
+        v4l2.claim(node)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise SourceError(f"{path}: the camera is busy; {_who_uses(path)}") from error
@@ -204,7 +134,7 @@ def _check(path: str) -> None:
 
 
 def _there_is() -> str:
-    found = ", ".join(f"{camera.path} ({camera.name})" for camera in cameras())
+    found = ", ".join(f"{camera.path} ({camera.name})" for camera in v4l2.cameras())
     return f"found: {found}" if found else "found none; is one plugged in?"
 
 
@@ -224,7 +154,3 @@ def _user(process: Path, path: str) -> str:
     except OSError:  # ended meanwhile, or another user's
         pass
     return ""
-
-
-def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
