@@ -36,7 +36,7 @@ class Settings:
     detector: str = "full"  # BlazeFace full range, or short range for faces close by
     conf: float = 0.4  # detector confidence below which a face is ignored; 0.4 misses half of what 0.5 does (measured)
     max_faces: int = 10  # per frame, the most confident first
-    min_size: int = 20  # px; a face whose shorter side is below is ignored
+    min_size: int = 1  # px; a face whose shorter side is below is ignored, small ones are unsure anyway
     labels: str = "en"  # language of the drawn labels
     blur: bool = False  # pixelate faces in what is drawn
     width: int | None = None  # px, asked of a camera; None leaves it to the source
