@@ -16,10 +16,11 @@ import keras
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
-from edge_app.manifest import read_manifest, verify
+from edge_app.manifest import Head, read_manifest, verify
 from edge_app.preprocess import to_input
 from trainer import export, finalscore, parity, quantise, representative, runs
 from trainer.data import load_run
+from trainer.families.residual import build
 from trainer.recipe import parse
 
 # Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves
@@ -193,6 +194,23 @@ def spoiled(converter, variant):
 
 
 original = quantise.Converter.convert
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8"])
+def test_heads_keep_their_names(tmp_path, variant):
+    keras.utils.set_random_seed(1)
+    model = build((24, 24, 3), {"zeta": 3, "alpha": 3, "teasing": 1}, channels=(8, 8), blocks=(0, 0))
+    images = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3)).astype(np.uint8)
+    heads = [Head(name, "softmax", ("a", "b", "c")) for name in ("zeta", "alpha")]
+    heads.append(Head("teasing", "sigmoid", ("non_teasing", "teasing")))
+    with quantise.Converter(model, images) as converter:
+        (tmp_path / "x.tflite").write_bytes(converter.convert(variant))
+    wanted = parity.keras_logits(model, images)
+    came = parity.file_logits(variant, quantise.describe(tmp_path / "x.tflite", "rgb", heads), images)
+    for head in heads:
+        error = np.abs(came[head.name] - wanted[head.name]).max()
+        assert error < 0.1 * np.abs(wanted[head.name]).max()
+    assert np.abs(wanted["zeta"] - wanted["alpha"]).max() > 0.3 * np.abs(wanted["zeta"]).max()
 
 
 def test_int8_operators_can_stay_in_float(run, data, tmp_path):
