@@ -55,7 +55,7 @@ def parity(
 
 def _open(model: str, variant: str, head: str | None, stack: ExitStack) -> Ensemble:
     device = "hailo" if variant.startswith("hailo") else "cpu"
-    return open_models([model], replace(Settings(), variant=variant, device=device), head, stack)
+    return open_models([model], replace(Settings(), variant=variant, device=device), head, {}, stack)
 
 
 def _pairs(a: Ensemble, b: Ensemble, data: Path) -> Iterator[Pair]:
@@ -64,7 +64,8 @@ def _pairs(a: Ensemble, b: Ensemble, data: Path) -> Iterator[Pair]:
         samples, _ = labelled(data, a.labels)
         yield from folder_pairs(*(rows(samples, side, lambda path: images.read(path)[0]) for side in (a, b)))
         return
-    with build.Analysis(Settings(device="cpu")) as analysis, build.open_source(str(data)) as frames:
+    settings = Settings(model=str(a.members[0].manifest.folder), device="cpu")
+    with build.Analysis(settings) as analysis, build.open_source(str(data)) as frames:
         for frame, faces in drain([("detect", analysis.detect)], frames):
             for row in range(len(faces)):
                 yield Pair(f"frame {frame.index} face {row}", *(side(side.cut(frame.image, faces, row)) for side in (a, b)))

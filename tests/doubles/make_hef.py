@@ -20,12 +20,19 @@ from edge_app.manifest import Artifact, Input, Manifest, read_manifest, sha256, 
 
 
 def make_hef(
-    tflite: Path, path: Path, *, arch: str = "hailo8", name: str = "net", axes: tuple[int, ...] = (), **given: object
+    tflite: Path,
+    path: Path,
+    *,
+    arch: str = "hailo8",
+    name: str = "net",
+    axes: tuple[int, ...] = (),
+    spoil: bool = False,
+    **given: object,
 ) -> dict[str, str]:
     """Write the stand-in HEF `path`; returns stream name by the TFLite's output name.
 
     `axes` stand before the shape of each output, as convolutional heads have them; `given` describes the input
-    otherwise than it is (scale, zero).
+    otherwise than it is (scale, zero); `spoil` turns every output's sign, as a network ruined by quantisation might.
     """
     data = tflite.read_bytes()
     runner = _runner(data)
@@ -35,6 +42,7 @@ def make_hef(
     outputs = [_output(f"fc{n}", tensor, runner, ranges) for n, tensor in enumerate(tensors, 1)]
     for output in outputs:
         output["shape"] = [*axes, *output["shape"]]
+        output["scale"] *= -1 if spoil else 1
     inputs = [{"name": "input_layer1", "shape": [int(size) for size in detail["shape"][1:]], **given}]
     raw = {"name": name, "arch": arch, "inputs": inputs, "outputs": outputs, "fps": 1000.0}
     payload = json.dumps(raw).encode() + b"\0" + data
