@@ -77,7 +77,9 @@ def test_run_is_read_back_by_hash_even_after_renaming(data: Path, tmp_path: Path
         load_run(run, data)
 
 
-@pytest.mark.parametrize(("folder", "label"), [("Anger", "angry"), ("happiness", "happy"), ("shy", "shy"), ("Non-Teasing", "non_teasing")])
+@pytest.mark.parametrize(
+    ("folder", "label"), [("Anger", "angry"), ("happiness", "happy"), ("shy", "shy"), ("Non-Teasing", "non_teasing")]
+)
 def test_aliases(folder: str, label: str) -> None:
     assert canonical(folder) == label
 
@@ -218,7 +220,10 @@ def test_near_hashes_finds_what_comparing_all_pairs_finds() -> None:
     hashes = random.integers(0, 2**63, 60, np.uint64)
     hashes = np.concatenate([hashes, hashes[:20] ^ np.uint64(0b10010001), hashes[:5]])
     brute = [
-        (a, b) for a in range(len(hashes)) for b in range(a + 1, len(hashes)) if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= 4
+        (a, b)
+        for a in range(len(hashes))
+        for b in range(a + 1, len(hashes))
+        if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= 4
     ]
     assert near_hashes(hashes, 4) == brute and len(brute) >= 25
 

@@ -42,7 +42,7 @@ class StopOnNaN(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise CalmcamError(
-                f"batch {batch}: the loss is {loss}; lower stages.<name>.learning_rate, set clip=1, or precision=float32"
+                f"batch {batch}: the loss is {loss}; lower the learning_rate, or set clip=1 or precision=float32"
             )
 
 
@@ -83,7 +83,9 @@ def averaged(model: keras.Model, state: State) -> Iterator[None]:
 class Judge(keras.callbacks.Callback):
     """Measures the averaged weights on validation, writes the row, keeps the best of all stages."""
 
-    def __init__(self, state: State, part: Part, batches: Batches, stage: Stage, keep: Callable[[keras.Model], None]) -> None:
+    def __init__(
+        self, state: State, part: Part, batches: Batches, stage: Stage, keep: Callable[[keras.Model], None]
+    ) -> None:
         super().__init__()
         self._state, self._part, self._batches, self._stage, self._keep = state, part, batches, stage, keep
         self._started = 0.0
@@ -94,13 +96,23 @@ class Judge(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         state, seconds = self._state, time.perf_counter() - self._started
         state.epoch += 1
-        row = {"epoch": state.epoch, "stage": self._stage.name, "seconds": seconds, "input_share": self._batches.seconds / seconds}
+        row = {
+            "epoch": state.epoch,
+            "stage": self._stage.name,
+            "seconds": seconds,
+            "input_share": self._batches.seconds / seconds,
+        }
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         with averaged(self.model, state):
             row |= judge(state.recipe, self._part, predict(self.model, self._part.images))
             if row["val_score"] > state.best:
-                state.best, state.best_epoch, state.best_stage, state.waited = row["val_score"], state.epoch, self._stage.name, 0
+                state.best, state.best_epoch, state.best_stage, state.waited = (
+                    row["val_score"],
+                    state.epoch,
+                    self._stage.name,
+                    0,
+                )
                 self._keep(self.model)
             else:
                 state.waited += 1
@@ -152,7 +164,9 @@ class Progress(keras.callbacks.Callback):
         self._state, self._tell = state, tell
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        words = f"epoch {self._state.epoch + 1}/{self._state.recipe.epochs}, loss {float((logs or {}).get('loss', 0)):.4f}"
+        words = (
+            f"epoch {self._state.epoch + 1}/{self._state.recipe.epochs}, loss {float((logs or {}).get('loss', 0)):.4f}"
+        )
         self._tell((batch + 1) / (self.params.get("steps") or batch + 1), words)
 
 

@@ -22,7 +22,7 @@ FEW = 50
 
 
 def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[str]:
-    """Lines on counts, sizes, duplicates and bad files of the whole data, test part included, and `samples.jpg` in `out`.
+    """Lines on counts, sizes, duplicates and bad files of all data, test part included, and `samples.jpg` in `out`.
 
     Nothing is learnt from the test part here; it is only counted and compared.
     """
@@ -43,7 +43,11 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
 
 def has_test(path: Path) -> bool:
     """The data bring a test part of their own."""
-    return not path.is_dir() or not any(path.glob("*/")) or any(entry.name.lower() in ("test", "testing") for entry in path.iterdir())
+    return (
+        not path.is_dir()
+        or not any(path.glob("*/"))
+        or any(entry.name.lower() in ("test", "testing") for entry in path.iterdir())
+    )
 
 
 def write_sheet(path: Path, items: Sequence[Item]) -> None:
@@ -73,7 +77,11 @@ def _counts(scanned: Scan, test: Scan, labels: Sequence[str]) -> list[str]:
 
 def _bad(*scans: Scan) -> list[str]:
     bad = {file: why for scanned in scans for file, why in scanned.bad.items()}
-    return [f"  unreadable: {len(bad)}", *(f"    {why}" for why in list(bad.values())[:10])] if bad else ["  unreadable: 0"]
+    return (
+        [f"  unreadable: {len(bad)}", *(f"    {why}" for why in list(bad.values())[:10])]
+        if bad
+        else ["  unreadable: 0"]
+    )
 
 
 def _duplicates(items: Sequence[Item], near: int) -> list[str]:
@@ -88,8 +96,8 @@ def _duplicates(items: Sequence[Item], near: int) -> list[str]:
         if first.label != second.label:
             classes += 1
             examples.append(f"  {first.file} = {second.file}")
-    said = f"same pictures: {exact:,} identical pairs, {alike:,} near-identical pairs; {classes:,} across classes, {splits:,} across train and test"
-    return [said, *examples[:5]]
+    pairs = f"same pictures: {exact:,} identical pairs, {alike:,} near-identical pairs"
+    return [f"{pairs}; {classes:,} across classes, {splits:,} across train and test", *examples[:5]]
 
 
 def _row(label: str, items: Sequence[Item]) -> np.ndarray:

@@ -53,7 +53,9 @@ def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
     if isinstance(data, Mapping):
         missing = [name for name in names if name not in data]
         if missing:
-            raise InputError(f"--data: the recipe {recipe.name} needs {missing}, got {sorted(data)}; give --data {missing[0]}=DIR")
+            raise InputError(
+                f"--data: the recipe {recipe.name} needs {missing}, got {sorted(data)}; give --data {missing[0]}=DIR"
+            )
         return {name: Path(data[name]) for name in names}
     return {name: Path(data) / name if name else Path(data) for name in names}
 
@@ -88,7 +90,9 @@ def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
     )
 
 
-def parts(recipe: Recipe, found: Sequence[Member], data: Path | Mapping[str, Path], which: Sequence[str]) -> dict[str, Part]:
+def parts(
+    recipe: Recipe, found: Sequence[Member], data: Path | Mapping[str, Path], which: Sequence[str]
+) -> dict[str, Part]:
     """Arrays of the named parts."""
     paths = list(sources(recipe, data).values())
     return {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
@@ -155,7 +159,9 @@ def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:
             writer.writerow(["file", "sha256", "split", "group", *heads])
             for row, member in enumerate(found):
                 item = member.item
-                writer.writerow([item.file, item.sha256, member.split, member.group, *(heads[name][row] for name in heads)])
+                writer.writerow(
+                    [item.file, item.sha256, member.split, member.group, *(heads[name][row] for name in heads)]
+                )
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error

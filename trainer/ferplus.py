@@ -20,7 +20,9 @@ def read(data: Path, name: str) -> dict[str, dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if "file" not in (rows.fieldnames or ()):
-            raise InputError(f"{path}: expected a column 'file' and one column of votes per emotion, got {rows.fieldnames}")
+            raise InputError(
+                f"{path}: expected a column 'file' and one column of votes per emotion, got {rows.fieldnames}"
+            )
         names = {column: canonical(column) for column in rows.fieldnames or () if column not in NOT_EMOTIONS}
         return {key(row["file"]): {label: float(row[column] or 0) for column, label in names.items()} for row in rows}
 

@@ -26,7 +26,14 @@ from edge_app.preprocess import fit
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "val": "train", "validation": "train"}
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "train",
+    "validation": "train",
+}
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the CSV's codes 0..6
 USAGE = {"Training": "train", "PublicTest": "train", "PrivateTest": "test"}
 
@@ -92,8 +99,10 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
         raise InputError(f"{path}: expected pictures in folders named {', '.join(labels)}; found {seen}")
     if len(found) < 2 and not test:
         raise InputError(f"{path}: expected at least two classes of {', '.join(labels)}; found only {found[0]}")
-    for file, why in scanned.bad.items():
-        log.warning("%s left out: %s", file, why)
+    for why in scanned.bad.values():
+        log.warning("left out: %s", why)
+    for name, count in scanned.ignored.items():
+        log.warning("%s/%s: none of the recipe's labels, %d files left out", path, name, count)
     return scanned
 
 
@@ -117,7 +126,9 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
         files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
         if label not in labels:
             if test and files:
-                raise InputError(f"{folder}: the test part has a class {label!r} that the model does not know ({', '.join(labels)})")
+                raise InputError(
+                    f"{folder}: the test part has a class {label!r} that the model does not know ({', '.join(labels)})"
+                )
             scanned.ignored[folder.name] = len(files)
             continue
         for file in files:
@@ -135,7 +146,17 @@ def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror or error})") from error
     image = decode_bytes(raw, file)
-    return Item(name, file, hashlib.sha256(raw).hexdigest(), label, source, part, fit(image, spec), thumbnail(image), image.shape[:2])
+    return Item(
+        name,
+        file,
+        hashlib.sha256(raw).hexdigest(),
+        label,
+        source,
+        part,
+        fit(image, spec),
+        thumbnail(image),
+        image.shape[:2],
+    )
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -150,7 +171,9 @@ def _csv_of(path: Path) -> Path:
             with file.open(encoding="utf-8", errors="replace") as opened:
                 if {"emotion", "pixels"} <= set(opened.readline().strip().split(",")):
                     return file
-    raise InputError(f"{path}: expected a folder with one folder of pictures per class, or a FER2013 CSV (emotion,pixels,Usage)")
+    raise InputError(
+        f"{path}: expected a folder with one folder of pictures per class, or a FER2013 CSV (emotion,pixels,Usage)"
+    )
 
 
 def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
@@ -173,5 +196,7 @@ def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, tes
             if label in labels:
                 digest = hashlib.sha256(image.tobytes()).hexdigest()
                 part = USAGE.get(row["Usage"], "")
-                scanned.items.append(Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image), (48, 48)))
+                scanned.items.append(
+                    Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image), (48, 48))
+                )
     return scanned

@@ -30,7 +30,9 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
         inner = assign([groups[row] for row in rest], [labels[row] for row in rest], shares, recipe.seed + held_out)
         splits = np.full(len(found), "test", dtype="<U10")
         splits[rest] = inner
-        result.append([dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)])
+        result.append(
+            [dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)]
+        )
     return result
 
 

@@ -208,7 +208,9 @@ def parse(raw: Mapping, where: str) -> Recipe:
         raise SettingsError(f"{where}: expected at least one head and one stage")
     for head in recipe.heads:
         if len(set(head.labels)) < 2 or len(set(head.labels)) < len(head.labels):
-            raise SettingsError(f"{where}: heads.{head.name}: expected two or more different labels, got {list(head.labels)}")
+            raise SettingsError(
+                f"{where}: heads.{head.name}: expected two or more different labels, got {list(head.labels)}"
+            )
         if head.kind == "sigmoid" and len(head.labels) != 2:
             raise SettingsError(f"{where}: heads.{head.name}: a sigmoid head has two labels, got {list(head.labels)}")
         _refuse(f"{where}: heads.{head.name}.class_weights", head.class_weights, head.labels)

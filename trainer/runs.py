@@ -63,7 +63,10 @@ def start(request: Request) -> list[str]:
 
 def plain_cnn(recipe: Recipe) -> Recipe:
     """The same recipe with the small plain CNN from nothing, which has no backbone to freeze."""
-    stages = tuple(dataclasses.replace(stage, freeze=0.0, learning_rate=max(stage.learning_rate, 1e-3)) for stage in recipe.stages[:1])
+    stages = tuple(
+        dataclasses.replace(stage, freeze=0.0, learning_rate=max(stage.learning_rate, 1e-3))
+        for stage in recipe.stages[:1]
+    )
     stages = tuple(dataclasses.replace(stage, epochs=recipe.epochs) for stage in stages)
     return dataclasses.replace(recipe, family="cnn", options={}, backbone="none", stages=stages)
 
@@ -73,7 +76,9 @@ def run(recipe: Recipe, data: Data, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     found, scans = members(recipe, data)
     warn_few(recipe, found)
-    described = describe(recipe, data, found) | {"unreadable": {file: why for scan in scans for file, why in scan.bad.items()}}
+    described = describe(recipe, data, found) | {
+        "unreadable": {file: why for scan in scans for file, why in scan.bad.items()}
+    }
     _begin(recipe, out, found, described)
     loaded = parts(recipe, found, data, ("train", "validation"))
     del found, scans
@@ -119,13 +124,17 @@ def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int)
 def _resume(out: Path, data: Data | None) -> str:
     recipe = read_recipe(str(out / "recipe.yaml")) if (out / "recipe.yaml").is_file() else None
     if recipe is None or not (out / "run.json").is_file():
-        raise InputError(f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with")
+        raise InputError(
+            f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with"
+        )
     described = json.loads((out / "run.json").read_text(encoding="utf-8"))
     if described.pop("finished"):
         raise InputError(f"{out}: this run is finished; start another one")
     if data is None:
         stored = described["data"]
         data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+    described["resumed"] = described.get("resumed", 0) + 1
+    write_json(out / "run.json", described | {"finished": False})
     loaded = load_run(out, data)
     return _train(recipe, loaded, out, described, resume=(out / "checkpoint.npz").is_file())
 
@@ -143,7 +152,6 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
     best = state.history[state.best_epoch - 1]
     described |= {
         "finished": True,
-        "resumed": described.get("resumed", 0) + resume,
         "versions": versions(),
         "device": device(),
         "seconds": described.get("seconds", 0) + round(time.perf_counter() - started, 1),
@@ -154,7 +162,9 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
     }
     write_json(out / "run.json", described)
     scores = ", ".join(f"{name[4:]} {value:.4f}" for name, value in described["validation"].items())
-    return f"{out}: epoch {state.best_epoch} of stage {state.best_stage} chosen by {recipe.select} on validation: {scores}"
+    return (
+        f"{out}: epoch {state.best_epoch} of stage {state.best_stage} chosen by {recipe.select} on validation: {scores}"
+    )
 
 
 def folder(output: Path | None, name: str) -> Path:
@@ -182,7 +192,7 @@ def warn_few(recipe: Recipe, found: Sequence[Member], least: int = 50) -> None:
             count = sum(m.item.label == label and m.item.source == head.data and m.split == "train" for m in found)
             if count < least:
                 log.warning(
-                    "%s: only %d training images of %r; below %d expect scores that swing by 10 points and more between splits",
+                    "%s: only %d training images of %r; below %d expect scores that swing by 10 points and more",
                     head.name, count, label, least,
                 )  # fmt: skip
 

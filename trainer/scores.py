@@ -33,7 +33,9 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
     for head in recipe.heads:
         rows = part.labels[head.name] >= 0
         if rows.any():
-            measured = measures(head, part.labels[head.name][rows], part.targets[head.name][rows], logits[head.name][rows])
+            measured = measures(
+                head, part.labels[head.name][rows], part.targets[head.name][rows], logits[head.name][rows]
+            )
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
     chosen = [value for name, value in row.items() if name.endswith(f"_{recipe.select}")]
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
@@ -41,7 +43,7 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
 
 
 def measures(head: HeadRecipe, truth: np.ndarray, wanted: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,), wanted and probabilities (N, C)."""
+    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,), wanted (N, C)."""
     if head.kind == "sigmoid":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     probs = softmax(logits)

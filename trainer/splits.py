@@ -19,7 +19,9 @@ from .recipe import DataRecipe
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 
-def divide(items: Sequence[Item], recipe: DataRecipe, seed: int, paths: Mapping[str, Path]) -> list[tuple[Item, str, str]]:
+def divide(
+    items: Sequence[Item], recipe: DataRecipe, seed: int, paths: Mapping[str, Path]
+) -> list[tuple[Item, str, str]]:
     """(item, "train" | "validation" | "test", group) for every item, whole groups together, classes in proportion.
 
     `paths` holds the folder of every data set, which are divided together: a picture that lies in two of them falls on
@@ -34,7 +36,9 @@ def divide(items: Sequence[Item], recipe: DataRecipe, seed: int, paths: Mapping[
         missing = set(labels) - {label for label, split in zip(labels, splits, strict=True) if split == part}
         if missing:
             where = ", ".join(str(path) for path in paths.values())
-            raise InputError(f"{where}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups")
+            raise InputError(
+                f"{where}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups"
+            )
     return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
 
 
@@ -70,7 +74,9 @@ def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -
     fold = np.zeros(len(labels), np.int64)
     for group in sorted(order, key=lambda group: -len(members[group])):
         counts = Counter(labels[row] for row in members[group])
-        chosen = min(range(count), key=lambda k: (sum(load[k][label] * n for label, n in counts.items()), load[k].total()))
+        chosen = min(
+            range(count), key=lambda k: (sum(load[k][label] * n for label, n in counts.items()), load[k].total())
+        )
         load[chosen] += counts
         fold[members[group]] = chosen
     return fold
@@ -106,7 +112,7 @@ def same_pictures(items: Sequence[Item], near: int) -> Iterable[tuple[int, int]]
 
 
 def dhash(thumb: np.ndarray) -> int:
-    """64-bit difference hash of a grey picture: is each of 8 x 8 cells brighter than its right neighbour (N. Krawetz 2013)."""
+    """64-bit difference hash of a grey picture: is each of 8 x 8 cells brighter than the next (N. Krawetz 2013)."""
     small = cv2.resize(thumb, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     return int.from_bytes(np.packbits(small[:, :-1] > small[:, 1:]).tobytes(), "big")
 
@@ -152,7 +158,11 @@ def limited(items: Sequence[Item], limit: int) -> list[Item]:
     rows = defaultdict(list)
     for row, item in enumerate(items):
         rows[item.label].append(row)
-    kept = {chosen[i] for chosen in rows.values() for i in np.linspace(0, len(chosen) - 1, min(limit, len(chosen))).astype(int)}
+    kept = {
+        chosen[i]
+        for chosen in rows.values()
+        for i in np.linspace(0, len(chosen) - 1, min(limit, len(chosen))).astype(int)
+    }
     return [item for row, item in enumerate(items) if row in kept]
 
 
@@ -162,7 +172,9 @@ def _close(rows: np.ndarray, hashes: np.ndarray, near: int) -> list[tuple[int, i
         return [(min(a, b), max(a, b))] if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= near else []
     found = []
     for position, a in enumerate(rows[:-1]):
-        differing = np.unpackbits((hashes[rows[position + 1 :]] ^ hashes[a]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        differing = np.unpackbits((hashes[rows[position + 1 :]] ^ hashes[a]).view(np.uint8).reshape(-1, 8), axis=1).sum(
+            axis=1
+        )
         found += [(min(int(a), int(b)), max(int(a), int(b))) for b in rows[position + 1 :][differing <= near]]
     return found
 

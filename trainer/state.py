@@ -13,7 +13,18 @@ from edge_app.errors import InputError
 
 from .recipe import Recipe
 
-NUMBERS = ("stage", "stage_epoch", "stage_over", "epoch", "steps", "best", "best_epoch", "best_stage", "waited", "history")
+NUMBERS = (
+    "stage",
+    "stage_epoch",
+    "stage_over",
+    "epoch",
+    "steps",
+    "best",
+    "best_epoch",
+    "best_stage",
+    "waited",
+    "history",
+)
 
 
 @dataclass(eq=False)
@@ -40,8 +51,8 @@ class State:
         return self.run / "checkpoint.npz"
 
     def start_average(self, model: keras.Model) -> None:
-        """Begin the moving average at the model's weights."""
-        if self.recipe.ema and not self.average:
+        """Begin the moving average anew at the model's weights."""
+        if self.recipe.ema:
             self.average = [keras.Variable(weight, dtype="float32", trainable=False) for weight in model.get_weights()]
 
     def save(self, model: keras.Model) -> None:
@@ -74,4 +85,6 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
     try:
         return np.load(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no checkpoint to go on from ({error}); start the run again without --resume") from error
+        raise InputError(
+            f"{path}: no checkpoint to go on from ({error}); start the run again without --resume"
+        ) from error

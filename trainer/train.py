@@ -28,7 +28,11 @@ MEMORY = ("ResourceExhausted", "OutOfMemory", "out of memory", "OOM when", "bad_
 
 
 def fit(
-    recipe: Recipe, parts: Mapping[str, Part], run: Path, resume: bool = False, tell: Callable[[float, str], None] | None = None
+    recipe: Recipe,
+    parts: Mapping[str, Part],
+    run: Path,
+    resume: bool = False,
+    tell: Callable[[float, str], None] | None = None,
 ) -> State:
     """Train every stage that is left, keeping `best.keras` in the folder `run`; returns where the run stands.
 
@@ -130,7 +134,9 @@ def explained(recipe: Recipe, run: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{run}: the disk is full; free some space and go on with --resume {run}") from error
-        raise OutputError(f"{run}: cannot be written ({error.strerror or error}); choose another folder with -o") from error
+        raise OutputError(
+            f"{run}: cannot be written ({error.strerror or error}); choose another folder with -o"
+        ) from error
     except CalmcamError:
         raise
     except Exception as error:  # each backend has its own class for exhausted memory; whatever else it is goes on
@@ -153,13 +159,16 @@ def _run_stage(
         state.stage, state.stage_epoch, state.stage_over, state.waited = position, 0, False, 0
         if position and (run / "best.keras").is_file():
             model.set_weights(keras.models.load_model(run / "best.keras", compile=False).get_weights())
+            state.start_average(model)
     if state.stage_over or state.stage_epoch >= stage.epochs:
         return
     batches = Batches(parts["train"], recipe, stage, state.epoch)
     compile_stage(model, recipe, stage, len(batches))
     if resume:
         state.load(model)
-    judge = callbacks.Judge(state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, run / "best.keras"))
+    judge = callbacks.Judge(
+        state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, run / "best.keras")
+    )
     around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
     around += [callbacks.Patience(state, stage), *tensorboard(run), callbacks.Checkpoint(state)]
     if tell is not None:

@@ -1,6 +1,6 @@
-"""Where a network's first weights come from: nowhere, ImageNet, a .keras file, another run, or our own `emotions` network.
+"""Where first weights come from: nowhere, ImageNet, a .keras file, another run, or our own `emotions` network.
 
-A backbone that is a run, or our own, brings its network and its input; the recipe keeps its heads, dropout and the rest.
+A backbone that is a run, or our own, brings its network and its input; the recipe keeps its heads and the rest.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ def start_weights(model: keras.Model, recipe: Recipe) -> int:
             layer.set_weights(values)
             taken += 1
     if not taken:
-        raise ModelError(f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none")
+        raise ModelError(
+            f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none"
+        )
     log.info("%d layers start from %s", taken, path)
     return taken
 
 
 def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
-    """Write a trained model's backbone, float16, to the .npz `path`, and its recipe beside it, for `backbone=emotions`."""
+    """Write a trained backbone, float16, to the .npz `path`, and its recipe beside it, for `backbone=emotions`."""
     arrays = {
         f"{layer.name}/{i}": value.astype(np.float16)
         for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]
@@ -74,7 +76,9 @@ def _folder(backbone: str) -> Path | None:
     if backbone == "emotions":
         folder = find_model("emotions").folder if _installed() else Path("models/emotions")
         if not (folder / OWN).is_file() or not (folder / "recipe.yaml").is_file():
-            raise ModelError(f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none")
+            raise ModelError(
+                f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none"
+            )
         return folder
     return Path(backbone) if (Path(backbone) / "recipe.yaml").is_file() else None
 

@@ -34,7 +34,9 @@ def build(family: str, input_shape: tuple[int, int, int], heads: dict[str, int],
     return maker(input_shape, heads, **options)
 
 
-def pooled_heads(x: keras.KerasTensor, heads: dict[str, int], dropout: float, dense: int = 0) -> dict[str, keras.KerasTensor]:
+def pooled_heads(
+    x: keras.KerasTensor, heads: dict[str, int], dropout: float, dense: int = 0
+) -> dict[str, keras.KerasTensor]:
     """Global average, an optional shared dense block, and one float32 logits layer per head."""
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dense:
@@ -54,7 +56,9 @@ def application(
     try:
         body = maker(include_top=False, weights=None if weights == "none" else weights, input_tensor=image)
     except OSError as error:
-        raise ModelError(f"{maker.__name__}: its {weights} weights cannot be downloaded ({error}); use backbone=none or emotions") from error
+        raise ModelError(
+            f"{maker.__name__}: its {weights} weights cannot be downloaded ({error}); use backbone=none or emotions"
+        ) from error
     except ValueError as error:
         raise SettingsError(f"{maker.__name__}: {error}") from error
     return image, body.output

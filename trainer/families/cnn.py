@@ -23,6 +23,8 @@ def build(
     image = keras.Input(input_shape, name="image")
     x = L.Rescaling(1 / 255, name="rescale")(image)
     for stage, width in enumerate(channels):
-        x = L.Conv2D(width, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"s{stage}_conv")(x)
+        x = L.Conv2D(
+            width, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"s{stage}_conv"
+        )(x)
         x = L.MaxPooling2D(2, name=f"s{stage}_pool")(x)
     return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="cnn")

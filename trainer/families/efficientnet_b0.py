@@ -8,7 +8,12 @@ from . import application, pooled_heads
 
 
 def build(
-    input_shape: tuple[int, int, int], heads: dict[str, int], *, weights: str = "none", dropout: float = 0.3, dense: int = 0
+    input_shape: tuple[int, int, int],
+    heads: dict[str, int],
+    *,
+    weights: str = "none",
+    dropout: float = 0.3,
+    dense: int = 0,
 ) -> keras.Model:
     """Pretrained on ImageNet with `weights` "imagenet", which Keras downloads once; needs rgb pictures."""
     image, x = application(keras.applications.EfficientNetB0, input_shape, weights)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-and-excite and with ReLU6 (Tan and Le 2019, arXiv 1905.11946; TF TPU repository)."""
+"""EfficientNet-Lite: EfficientNet (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite, with ReLU6."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import keras
 from . import pooled_heads
 
 L = keras.layers
-BLOCKS = ((1, 16, 1, 3), (6, 24, 2, 3), (6, 40, 2, 5), (6, 80, 3, 3), (6, 112, 3, 5), (6, 192, 4, 5), (6, 320, 1, 3))  # expand, width, count, kernel
+BLOCKS = (
+    (1, 16, 1, 3),
+    (6, 24, 2, 3),
+    (6, 40, 2, 5),
+    (6, 80, 3, 3),
+    (6, 112, 3, 5),
+    (6, 192, 4, 5),
+    (6, 320, 1, 3),
+)  # expand, width, count, kernel
 
 
 def build(

@@ -1,4 +1,4 @@
-"""Plain 3x3 residual network (He et al. 2016, arXiv 1512.03385) of ReLU, max pooling and additions: int8- and Hailo-friendly."""
+"""Plain 3x3 residual network (He et al. 2016, arXiv 1512.03385) of ReLU, pooling and additions: int8-friendly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build(
     dropout: float = 0.3,
     dense: int = 0,
 ) -> keras.Model:
-    """A network of one stem or widening convolution and `blocks` residual blocks per stage, each stage at half the size."""
+    """One widening convolution and `blocks` residual blocks per stage, each stage at half the size."""
     image = keras.Input(input_shape, name="image")
     x = L.Rescaling(1 / 64, offset=-2.0, name="rescale")(image)
     for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):

@@ -1,0 +1,276 @@
+"""Training: one path for all recipes, on every backend, through kills, over stages."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("yaml")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
+BACKENDS = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name)]
+os.environ.setdefault("KERAS_BACKEND", BACKENDS[0] if BACKENDS else "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import pictures  # noqa: E402
+
+from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
+from trainer import families  # noqa: E402
+from trainer.data import members, parts  # noqa: E402
+from trainer.feed import Batches  # noqa: E402
+from trainer.recipe import Recipe, read_recipe  # noqa: E402
+from trainer.runs import Request, start  # noqa: E402
+from trainer.train import explained, fit, network  # noqa: E402
+from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
+
+TINY = str(Path(__file__).parent / "cases" / "tiny.yaml")
+LABELS = ("angry", "happy", "neutral")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    pictures.write(folder / "train", LABELS, 40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory) -> Path:
+    """One finished run."""
+    out = tmp_path_factory.mktemp("run")
+    start(Request(TINY, data, ("stages.0.epochs=3",), out))
+    return out
+
+
+def loaded(recipe: Recipe, data: Path) -> dict:
+    found, _ = members(recipe, data)
+    return parts(recipe, found, data, ("train", "validation"))
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def command(*arguments: object, backend: str = os.environ["KERAS_BACKEND"]) -> subprocess.Popen:
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(Path(TINY).parents[2])}
+    whole = [sys.executable, "-m", "edge_app", "train", *map(str, arguments)]
+    return subprocess.Popen(whole, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+
+
+def test_a_run_leaves_all_that_it_promises(run: Path, data: Path) -> None:
+    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert described["finished"] and described["seed"] == 1 and described["images"] == {"train": 90, "validation": 30}
+    assert (
+        set(described["data_sha256"]) == {"train", "validation"} and described["versions"]["keras"] == keras.__version__
+    )
+    assert described["validation"]["val_emotion_accuracy"] == float(
+        history(run)[described["selected"]["epoch"] - 1]["val_emotion_accuracy"]
+    )
+    assert {"recipe.yaml", "split.csv", "history.csv", "curves.png", "best.keras", "checkpoint.npz"} <= {
+        p.name for p in run.iterdir()
+    }
+    assert not [p for p in run.rglob("*.part*")]
+
+
+def test_the_model_takes_raw_pixels_and_gives_logits_by_head(run: Path) -> None:
+    model = keras.models.load_model(run / "best.keras", compile=False)
+    out = model.predict_on_batch(np.zeros((2, 24, 24, 1), np.float32))
+    assert (
+        [item.name for item in model.inputs] == ["image"] and set(out) == {"emotion"} and out["emotion"].shape == (2, 3)
+    )
+    assert {str(layer.dtype_policy.name) for layer in model.layers} == {"float32"}
+
+
+def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> None:
+    with pytest.raises(OutputError, match="holds a run already"):
+        start(Request(TINY, data, (), run))
+    with pytest.raises(InputError, match="finished"):
+        start(Request(None, None, resume=run))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_path: Path) -> None:
+    finish(command(TINY, "--data", data, "-o", tmp_path / "whole", backend=backend))
+    killed = command(TINY, "--data", data, "-o", tmp_path / "killed", backend=backend)
+    while "epoch 2/" not in (line := killed.stdout.readline()):
+        assert line, "ended before it could be killed"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    finish(command("--resume", tmp_path / "killed", backend=backend))
+    for one, other in zip(history(tmp_path / "whole"), history(tmp_path / "killed"), strict=True):
+        for name in ("loss", "learning_rate", "val_emotion_loss", "val_emotion_accuracy"):
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=2e-3, abs=1e-6), name
+    losses = [float(row["loss"]) for row in history(tmp_path / "whole")]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_best_weights_of_all_stages_are_kept(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(
+        TINY,
+        (
+            "ema=0.0",
+            "stages=[{name: good, epochs: 8, learning_rate: 0.01}, {name: wild, epochs: 1, learning_rate: 0.9}]",
+        ),
+    )
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    assert state.best_stage == "good" and state.history[-1]["val_score"] < state.best
+    assert [row["stage"] for row in state.history] == ["good"] * 8 + ["wild"]
+
+
+def test_a_frozen_backbone_stands_still(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, ("stages.0.epochs=1", "stages.0.freeze=1.0", "ema=0.0"))
+    fit(recipe, loaded(recipe, data), tmp_path)
+    keras.utils.set_random_seed(recipe.seed)
+    fresh, trained = network(recipe), keras.models.load_model(tmp_path / "best.keras", compile=False)
+    same = {
+        layer.name: all(map(np.array_equal, layer.get_weights(), trained.get_layer(layer.name).get_weights()))
+        for layer in fresh.layers
+    }
+    assert same.pop("emotion") is False
+    assert all(same.values())
+
+
+def test_early_stopping_ends_a_stage(data: Path, tmp_path: Path) -> None:
+    changes = (
+        "stages.0.epochs=30",
+        "stages.0.learning_rate=1e-7",
+        "stages.0.schedule=plateau",
+        "stages.0.stop_after=2",
+        "stages.0.reduce_after=1",
+    )
+    recipe = read_recipe(TINY, (*changes, "ema=0.0"))
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    assert state.stage_over and len(state.history) < 30
+    assert state.history[-1]["learning_rate"] < 1e-7
+
+
+def test_a_lost_loss_ends_with_a_sentence(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, ("stages.0.learning_rate=1e30", "stages.0.schedule=constant"))
+    with pytest.raises(CalmcamError, match="learning_rate"):
+        fit(recipe, loaded(recipe, data), tmp_path)
+
+
+def test_batches_depend_on_seed_and_epoch_alone(data: Path) -> None:
+    recipe = read_recipe(TINY, ("balance.per_class=50", "augment.mixup=0.2"))
+    part = loaded(recipe, data)["train"]
+    one, other = (Batches(part, recipe, recipe.stages[0], epoch=3) for _ in range(2))
+    images, targets, _ = one[2]
+    assert np.array_equal(images, other[2][0]) and np.array_equal(targets["emotion"], other[2][1]["emotion"])
+    assert images.dtype == np.float32 and 1 < images.max() <= 255
+    other.begin(4)
+    assert not np.array_equal(images, other[2][0])
+    assert len(one) == 150 // 16
+
+
+def test_two_heads_learn_together_and_weightless_images_do_not_count(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "one", ("happy", "sad"), 30)
+    pictures.write(tmp_path / "two", ("happy", "sad", "shy"), 30, seed=1)
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(
+        "{family: residual, options: {channels: [8, 16], blocks: [0, 1], dropout: 0.0}, input: {size: 24}, batch: 16, "
+        "precision: float32, heads: ["
+        "{name: one, data: one, kind: sigmoid, labels: [happy, sad]}, {name: two, data: two, "
+        "labels: [happy, sad, shy]}, {name: domain, data: '*', labels: [one, two]}], data: {validation: 0.2}, "
+        "stages: [{name: a, epochs: 6, learning_rate: 0.01, loss_weights: {domain: 0.1}, label_smoothing: 0.1}]}",
+        encoding="utf-8",
+    )
+    start(Request(str(recipe), tmp_path, (), tmp_path / "run"))
+    last = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["validation"]
+    assert last["val_one_accuracy"] > 0.6 and last["val_two_accuracy"] > 0.5
+    assert last["val_score"] == pytest.approx(
+        np.mean([last[f"val_{name}_macro_f1"] for name in ("one", "two", "domain")])
+    )
+
+
+def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path) -> None:
+    lines = start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "folds", folds=2, compare_cnn=True))
+    with (tmp_path / "folds" / "folds.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["network"], row["fold"]) for row in rows] == [
+        ("residual", "1"),
+        ("residual", "2"),
+        ("cnn", "1"),
+        ("cnn", "2"),
+    ]
+    assert lines[0].startswith("residual, 2 folds: emotion_accuracy") and lines[1].startswith("cnn, 2 folds")
+
+
+def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
+    text = "\n".join(start(Request(TINY, data, (), tmp_path / "check", check=True)))
+    assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
+    assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
+
+
+def test_a_backbone_brings_its_network_and_weights(run: Path, tmp_path: Path) -> None:
+    recipe = read_recipe("teasing", (f"backbone={run}",))
+    resolved = resolve(recipe)
+    assert (resolved.family, resolved.input.size, resolved.options["dropout"]) == ("residual", 24, 0.3)
+    model = network(resolved)
+    assert start_weights(model, resolved) == 8
+    source = keras.models.load_model(run / "best.keras", compile=False)
+    assert np.array_equal(
+        model.get_layer("s1_in_conv").get_weights()[0], source.get_layer("s1_in_conv").get_weights()[0]
+    )
+    write_backbone(source, run / "recipe.yaml", tmp_path / "backbone.npz")
+    assert (tmp_path / "recipe.yaml").read_bytes() == (run / "recipe.yaml").read_bytes()
+    again = network(resolved)
+    assert start_weights(again, read_recipe(TINY, (f"backbone={tmp_path}",))) == 8
+
+
+@pytest.mark.parametrize("family", families.known())
+def test_every_family_keeps_the_contract(family: str) -> None:
+    model = families.build(family, (48, 48, 3), {"a": 3, "b": 1}, {})
+    out = model.predict_on_batch(np.full((1, 48, 48, 3), 128, np.float32))
+    assert {name: value.shape for name, value in out.items()} == {"a": (1, 3), "b": (1, 1)}
+    assert [item.name for item in model.inputs] == ["image"] and model.get_layer("pool") is not None
+
+
+def test_unknown_family_and_option() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'residual'"):
+        families.build("residul", (24, 24, 1), {"a": 2}, {})
+    with pytest.raises(SettingsError, match="did you mean 'dropout'"):
+        families.build("cnn", (24, 24, 1), {"a": 2}, {"dropuot": 0.1})
+    with pytest.raises(SettingsError, match="colour=rgb"):
+        families.build("efficientnet_b0", (48, 48, 1), {"a": 2}, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError, "disk is full.*--resume"),
+        (MemoryError(), CalmcamError, "out of memory.*batch=8"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), CalmcamError, "out of memory.*batch=8"),
+        (RuntimeError("something else"), RuntimeError, "something else"),
+    ],
+)
+def test_full_disk_and_exhausted_memory_have_their_sentences(error: Exception, kind: type, sentence: str) -> None:
+    with pytest.raises(kind, match=sentence), explained(read_recipe(TINY), Path("run")):
+        raise error
+
+
+def test_requests_that_say_too_little_or_too_much(data: Path) -> None:
+    with pytest.raises(SettingsError, match="expected the name of a recipe"):
+        start(Request(None, data))
+    with pytest.raises(InputError, match="expected --data"):
+        start(Request(TINY, None))
+    with pytest.raises(OutputError, match="choose another folder"):
+        start(Request(TINY, data, (), Path("/proc/run")))
+    with pytest.raises(InputError, match="expected the folder of a training run"):
+        start(Request(None, None, resume=data))
