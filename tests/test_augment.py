@@ -1,0 +1,67 @@
+"""Augmentation: repeatable, within its bounds, and off when the recipe says nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("yaml")
+
+from trainer.augment import augment, mixup  # noqa: E402
+from trainer.recipe import AugmentRecipe  # noqa: E402
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (32, 32, 1), np.uint8)
+COLOUR = RANDOM.integers(0, 256, (32, 32, 3), np.uint8)
+STRONG = AugmentRecipe(
+    shift=0.1, scale=0.2, rotate=15, brightness=0.1, contrast=0.2, hue=5, saturation=10, value=10, noise=0.02, erase=1.0
+)
+
+
+@pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
+def test_same_seed_same_picture_and_the_original_is_untouched(image: np.ndarray) -> None:
+    before = image.copy()
+    one, other, third = (augment(image, STRONG, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one, other) and not np.array_equal(one, third)
+    assert one.shape == image.shape and one.dtype == np.uint8
+    assert np.array_equal(image, before)
+
+
+def test_a_recipe_that_says_nothing_changes_nothing() -> None:
+    assert np.array_equal(augment(GREY, AugmentRecipe(flip=0.0), np.random.default_rng(0)), GREY)
+
+
+def test_flip_mirrors() -> None:
+    assert np.array_equal(augment(GREY, AugmentRecipe(flip=1.0), np.random.default_rng(0)), GREY[:, ::-1])
+
+
+def test_shift_stays_within_its_share() -> None:
+    dot = np.zeros((41, 41, 1), np.uint8)
+    dot[20, 20] = 255
+    places = []
+    for seed in range(200):
+        moved = augment(dot, AugmentRecipe(flip=0.0, shift=0.1), np.random.default_rng(seed))
+        places.append(np.unravel_index(moved.argmax(), (41, 41)))
+    away = np.abs(np.array(places) - 20)
+    assert away.max() <= 5 and away.max() >= 3
+
+
+def test_brightness_stays_within_its_share() -> None:
+    flat = np.full((16, 16, 1), 128, np.uint8)
+    means = [augment(flat, AugmentRecipe(brightness=0.1), np.random.default_rng(seed)).mean() for seed in range(100)]
+    assert 128 - 26 <= min(means) < 110 and 146 < max(means) <= 128 + 26
+
+
+def test_erase_blanks_one_rectangle() -> None:
+    erased = augment(GREY, AugmentRecipe(flip=0.0, erase=1.0, erase_area=0.2), np.random.default_rng(3))
+    rows, columns = np.nonzero((erased != GREY)[..., 0])
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert 0.01 < height * width / 32**2 < 0.3
+    assert len(np.unique(erased[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])) == 1
+
+
+def test_mixup_blends_pictures_and_targets_alike() -> None:
+    batch, targets = np.arange(4, dtype=np.float32)[:, None], {"a": np.eye(4, dtype=np.float32)}
+    mixed, blended = mixup(batch, targets, 0.4, np.random.default_rng(0))
+    assert blended["a"].sum(axis=1) == pytest.approx(1)
+    assert mixed[:, 0] == pytest.approx(blended["a"] @ batch[:, 0], abs=1e-5)
