@@ -48,9 +48,15 @@ def test_unlabelled_images_do_not_count():
 
 
 def test_pooling_adjacent_violators_by_hand():
-    assert calibrate.isotonic(np.array([1.0, 0, 0, 1, 1, 0, 1])).tolist() == pytest.approx(
-        [1 / 3] * 3 + [2 / 3] * 3 + [1]
-    )
+    found = calibrate.steps(np.array([1.0, 0, 0, 1, 1, 0, 1]))
+    assert [count for _, count in found] == [3, 3, 1]
+    assert [mean for mean, _ in found] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_doubt_is_no_reason_to_stay_silent():
+    probs = np.stack([np.linspace(0.51, 0.99, 400), np.linspace(0.49, 0.01, 400)], axis=1)
+    truth = np.where(np.arange(400) < 100, np.arange(400) % 5 > 0, np.arange(400) % 20 > 10)  # 20 %, then 55 % right
+    assert calibrate.unsure_below(truth.astype(int), probs) == pytest.approx(probs[100, 0], abs=0.02)
 
 
 def test_where_everything_is_right_nothing_is_unsure():

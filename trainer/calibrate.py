@@ -6,6 +6,7 @@ import numpy as np
 
 from edge_app.heads import probabilities
 from edge_app.manifest import Head
+from edge_app.metrics import wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
 FEWEST = 50  # images below which no unsure threshold is chosen
@@ -33,34 +34,34 @@ def temperature(truth: np.ndarray, logits: np.ndarray) -> float:
 
 
 def unsure_below(truth: np.ndarray, probs: np.ndarray) -> float:
-    """The confidence below which answers are more often wrong than right, by probabilities (N, C) and `truth` (N,).
+    """The confidence below which answers are surely more often wrong than right: probabilities (N, C), `truth` (N,).
 
     Accuracy as a rising function of confidence is fitted by pooling adjacent violators (Ayer et al. 1955); the answer
-    is where it reaches one half, and 0 where it always does or there are too few images to tell.
+    is where the last step ends that is below one half beyond its 95 % interval (Wilson), and 0 where there is none or
+    there are too few images to tell.
     """
     if len(truth) < FEWEST:
         return 0.0
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == truth
     order = np.argsort(confidence, kind="stable")
-    fitted = isotonic(right[order].astype(float))
-    often = np.flatnonzero(fitted >= 0.5)
-    if not len(often):
-        return round(float(confidence.max()), 3)
-    return round(float(confidence[order[often[0]]]), 3) if often[0] else 0.0
+    end = start = 0
+    for mean, count in steps(right[order].astype(float)):
+        start += count
+        if wilson(round(mean * count), count)[1] < 0.5:
+            end = start
+    return round(float(confidence[order[min(end, len(order) - 1)]]), 3) if end else 0.0
 
 
-def isotonic(values: np.ndarray) -> np.ndarray:
-    """The non-decreasing sequence (N,) nearest to values (N,) in squares, by pooling adjacent violators."""
-    means: list[float] = []
-    counts: list[int] = []
+def steps(values: np.ndarray) -> list[tuple[float, int]]:
+    """Heights and lengths of the non-decreasing step function nearest to values (N,) in squares."""
+    found: list[tuple[float, int]] = []
     for value in values:
-        means.append(float(value))
-        counts.append(1)
-        while len(means) > 1 and means[-2] >= means[-1]:
-            count = counts[-2] + counts[-1]
-            means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / count]
-            counts[-2:] = [count]
-    return np.repeat(means, counts)
+        mean, count = float(value), 1
+        while found and found[-1][0] >= mean:
+            before, size = found.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
+        found.append((mean, count))
+    return found
 
 
 def calibrated(head: Head, truth: np.ndarray, logits: np.ndarray) -> Head:

