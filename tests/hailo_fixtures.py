@@ -59,9 +59,10 @@ def tell(world: object, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def hailo(world: object) -> ModuleType:
-    """`edge_app.backends.hailo` on the double."""
-    return importlib.import_module("edge_app.backends.hailo")
+def hailo(world: object) -> Iterator[ModuleType]:
+    """`edge_app.backends.hailo` on the double; nothing of HailoRT may have outlived its VDevice."""
+    yield importlib.import_module("edge_app.backends.hailo")
+    assert not world.outlived
 
 
 @pytest.fixture

@@ -345,6 +345,17 @@ def test_bad_machine(world: Any, artifact: Artifact, state: dict, kind: type, wo
         importlib.import_module("edge_app.backends.hailo").Backend(artifact)
 
 
+def test_errors_keep_nothing_of_hailort_alive(world: Any, hailo: ModuleType, artifact: Artifact) -> None:
+    kept = []
+    for state in ({"arch": "hailo8l"}, {"arch": "hailo8", "firmware": "4.1.0"}, {"firmware": "4.23.0", "fail_at": 1}):
+        for name, value in state.items():
+            setattr(world, name, value)
+        with pytest.raises(CalmcamError) as caught:
+            hailo.Backend(artifact)
+        kept.append(caught.value)
+    assert len(kept) == 3 and world.outlived == 0
+
+
 def test_no_permission_on_the_node(
     hailo: ModuleType, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

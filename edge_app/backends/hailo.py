@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,8 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _ours(error: BaseException, path: Path) -> Exception:
+    for link in filter(None, (error, error.__cause__)):  # their frames hold what must not outlive the VDevice
+        traceback.clear_frames(link.__traceback__)
     kind, sentence = explain(error)
     _chip.failed |= kind == "lost"
     return REMEDIES[kind][1](f"{path.name} on the Hailo: {sentence}")

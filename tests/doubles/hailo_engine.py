@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +28,7 @@ class Chip:
         self.group, self.ids, self.scheduled, self.handles = group, ids, algorithm != SchedulingAlgorithm.NONE, 1
         self.active: Configured | None = None
         self.models: list[Configured] = []
+        self.infer_models: weakref.WeakSet[Any] = weakref.WeakSet()
         self._born = world.losses
         self._queue: deque[tuple[Configured, _Frame]] = deque()
         self._change = threading.Condition()
@@ -49,6 +51,7 @@ class Chip:
             with self._change:
                 self._change.notify_all()
             self._thread.join()
+            world.outlived += len(self.infer_models)
             with world.mutex:
                 world.chips.remove(self)
             if not world.chips:
@@ -71,6 +74,7 @@ class Chip:
             with self._change:
                 self._change.wait_for(lambda: self.released, max(0.0, free - time.perf_counter()))
             model.transfer(frame)
+            del model, frame  # or this thread keeps what the caller has let go of
 
 
 class _Frame:

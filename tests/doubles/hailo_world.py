@@ -56,6 +56,7 @@ class World:
     bindings: int = 0  # made so far
     most: int = 0  # frames in flight at once
     losses: int = 0
+    outlived: int = 0  # InferModels that were alive when their VDevice was released: crashes at exit, sometimes (1.3)
     killed: list[str] = field(default_factory=list)
     chips: list[Any] = field(default_factory=list)  # open ones
     _back_at: float | None = None  # None: present

@@ -7,10 +7,13 @@ No compiler was involved and no number taken on it says anything about the chip.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("HAILORT_LOGGER_PATH", "NONE")
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter

@@ -75,6 +75,7 @@ class InferModel:
 
     def __init__(self, chip: engine.Chip, hef: _pyhailort.HefData, hef_source: str | bytes) -> None:
         self._chip, self._data, self._source, self._batch = chip, hef, hef_source, 0
+        chip.infer_models.add(self)
         self._formats = {info.name: FormatType.AUTO for info in (*hef.inputs, *hef.outputs)}
         self._order: dict[str, int] = {}
         self._nms: set[str] = set()  # streams that an NMS setter was used on
