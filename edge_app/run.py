@@ -17,6 +17,7 @@ from .types import NO_FACES, Faces, Frame, Result, Stage, Status
 
 Work = tuple[Frame, Faces, dict[str, float]]
 Draw = Callable[[Result], np.ndarray]
+AHEAD = 3  # offline, frames that may wait between two threads: x264 works in bursts
 
 
 class Sink(AbstractContextManager, Protocol):
@@ -58,47 +59,40 @@ def run(
 ) -> Report:
     """Push every frame of `source` through the named `stages` and into `sinks`; returns what happened.
 
-    Live, the newest frame wins and the others are counted as dropped; otherwise no frame is lost. Source, first stage
-    and (offline) the other stages each have a thread; drawing and sinks run in the caller's. The first failure
-    anywhere ends the run and is raised here, after the sinks were closed; `report` then holds what came before.
+    Live, the newest frame wins and the others are counted as dropped; otherwise no frame is lost. Source and first
+    stage have a thread each, offline the other stages with the drawing too; sinks run in the caller's. The first
+    failure anywhere ends the run and is raised here, after the sinks were closed; `report` then holds what came before.
     """
     report = Report() if report is None else report
     clock = _Clock()
+
+    def detect(frame: Frame) -> Work:
+        return _through(stages[:1], (frame, NO_FACES, {"decode": frame.decode_ms}))
+
+    def complete(work: Work) -> Result:
+        frame, faces, spans = _through(stages[1:], work)
+        return _drawn(Result(frame, faces, spans, clock.status(frame, newest.dropped, faces.device)), draw)
+
     with ExitStack() as stack:
-        frames: Iterable = stack.enter_context(source)
+        frames = stack.enter_context(source)
         for sink in sinks:
             stack.enter_context(sink)
-        frames = newest = stack.enter_context(Background(frames, latest=live, size=1 if live else 2))
-        work: Iterable = stack.enter_context(Background(frames, _first(stages[:1])))
+        newest = stack.enter_context(Background(frames, latest=live, size=1 if live else AHEAD))
+        found = last = stack.enter_context(Background(newest, detect, size=1 if live else AHEAD))
+        results: Iterable[Result] = map(complete, found)
         if not live:
-            work = stack.enter_context(Background(work, _rest(stages[1:])))
+            results = last = stack.enter_context(Background(found, complete, size=AHEAD))
         if stop:
-            stop.tells(work.stop)
+            stop.tells(last.stop)
         started = time.perf_counter()
         try:
-            for item in work:
-                frame, faces, spans = _rest(stages[1:])(item) if live else item
-                status = clock.status(frame, newest.dropped, faces.device)
-                _deliver(Result(frame, faces, spans, status), draw, sinks, report)
+            for result in results:
+                _deliver(result, sinks, report)
         finally:
             report.seconds += time.perf_counter() - started
             report.dropped += newest.dropped
             report.stopped |= bool(stop and stop.requested)
     return report
-
-
-def _first(stages: Sequence[tuple[str, Stage]]) -> Callable[[Frame], Work]:
-    def detect(frame: Frame) -> Work:
-        return _through(stages, (frame, NO_FACES, {"decode": frame.decode_ms}))
-
-    return detect
-
-
-def _rest(stages: Sequence[tuple[str, Stage]]) -> Callable[[Work], Work]:
-    def analyse(work: Work) -> Work:
-        return _through(stages, work)
-
-    return analyse
 
 
 def _through(stages: Sequence[tuple[str, Stage]], work: Work) -> Work:
@@ -110,10 +104,17 @@ def _through(stages: Sequence[tuple[str, Stage]], work: Work) -> Work:
     return frame, faces, spans
 
 
-def _deliver(result: Result, draw: Draw | None, sinks: Sequence[Sink], report: Report) -> None:
+def _drawn(result: Result, draw: Draw | None) -> Result:
+    if draw is None:
+        return result
     spans = dict(result.spans_ms)
-    with _Span(spans, "draw" if draw else ""):
-        result = replace(result, spans_ms=spans, picture=draw(result) if draw else None)
+    with _Span(spans, "draw"):
+        picture = draw(result)
+    return replace(result, spans_ms=spans, picture=picture)
+
+
+def _deliver(result: Result, sinks: Sequence[Sink], report: Report) -> None:
+    spans = dict(result.spans_ms)
     for sink in sinks:
         with _Span(spans, sink.name):
             sink.write(result)
@@ -126,7 +127,7 @@ def _deliver(result: Result, draw: Draw | None, sinks: Sequence[Sink], report: R
 
 
 class _Span:
-    """Add the wall time of a block to `spans[name]`; nothing for an empty name."""
+    """Add the wall time of a block to `spans[name]`."""
 
     def __init__(self, spans: dict[str, float], name: str) -> None:
         self._spans, self._name = spans, name
@@ -135,9 +136,8 @@ class _Span:
         self._begun = time.perf_counter()
 
     def __exit__(self, *exc: object) -> None:
-        if self._name:
-            taken = (time.perf_counter() - self._begun) * 1e3
-            self._spans[self._name] = self._spans.get(self._name, 0.0) + taken
+        taken = (time.perf_counter() - self._begun) * 1e3
+        self._spans[self._name] = self._spans.get(self._name, 0.0) + taken
 
 
 class _Clock:
