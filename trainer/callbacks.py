@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class Order(keras.callbacks.Callback):
-    """Tells the batches which epoch begins."""
+    """Tells the batches which epoch begins, and seeds what draws from a backend's own generator (dropout in PyTorch)."""
 
     def __init__(self, batches: Batches, state: State) -> None:
         super().__init__()
         self._batches, self._state = batches, state
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        keras.utils.set_random_seed(self._state.recipe.seed + self._state.epoch)
         self._batches.begin(self._state.epoch)
 
 
