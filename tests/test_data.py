@@ -19,7 +19,7 @@ from edge_app.manifest import Input  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.folders import canonical, decode, scan  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
-from trainer.splits import folds, near_hashes  # noqa: E402
+from trainer.splits import assign, folds, near_hashes  # noqa: E402
 
 LABELS = ("angry", "happy")
 GREY = Input(24, 24, "gray", "uint8")
@@ -205,6 +205,13 @@ def test_heads_learn_only_from_their_own_data(tmp_path: Path) -> None:
     assert sorted(set(train.weights["fer"].tolist())) == [0.0, 1.0, 2.0]
     with pytest.raises(InputError, match=r"needs \['fane'\]"):
         members(both, {"fer": tmp_path / "fer"})
+
+
+def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:
+    groups = [row // 4 if row < 80 else row for row in range(400)]
+    splits = assign(groups, ["a"] * 400, {"validation": 0.2}, seed=1)
+    inside = [split for row, split in enumerate(splits) if row < 80]
+    assert splits.count("validation") == 80 and 4 <= inside.count("validation") <= 32
 
 
 def test_folds_keep_groups_and_use_every_row_once() -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Order(keras.callbacks.Callback):
-    """Tells the batches which epoch begins, and seeds what draws from a backend's own generator (dropout in PyTorch)."""
+    """Tells the batches which epoch begins, and seeds a backend's own generator (PyTorch's dropout draws from it)."""
 
     def __init__(self, batches: Batches, state: State) -> None:
         super().__init__()

@@ -50,7 +50,6 @@ def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float
         members[group].append(row)
     order = sorted(members)
     np.random.default_rng([seed, 0]).shuffle(order)
-    order.sort(key=lambda group: -len(members[group]) if len(members[group]) > 2 else 0)
     splits = ["train"] * len(labels)
     for part, share in shares.items():
         room = Counter({label: max(round(size * share), 1 if share else 0) for label, size in sizes.items()})
