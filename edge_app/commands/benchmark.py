@@ -132,12 +132,10 @@ def _beside_the_floor(
         decode = {"cpu_ms": measure.decoding(plan), "bare_cpu_ms": measure.bare_decoding(plan.source, plan.frames)}
         found["floor"]["decode"] = decode
     if annotated:
-        encode_ms = alone.encode(plan.frames)
-        means = {name: spans["mean"] for name, spans in found["alone_ms"].items()} | {"encode": encode_ms}
+        means = {name: spans["mean"] for name, spans in found["alone_ms"].items()}
         slowest = max(means, key=means.__getitem__)
         allowed = 1e3 / means[slowest]
         found["overlap"] = {
-            "encode_alone_ms": encode_ms,
             "slowest_stage": slowest,
             "allowed_fps": allowed,
             "annotate_fps": annotated["fps"],

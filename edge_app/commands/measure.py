@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,6 @@ from ..run import Draw, Sink, run
 from ..settings import Settings
 from ..types import NO_FACES, Faces, Frame, Result, Status
 
-KEPT = 60  # drawn pictures that are encoded again alone: 166 MB at 1280x720
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +113,20 @@ class Alone:
 
     def __init__(self) -> None:
         self.report = Report()  # spans of each stage when nothing else runs
-        self.results: list[Result] = []  # the last ones, drawn
         self.analysis_ms: list[float] = []  # CPU per frame, all stages
         self.floor_ms: list[float] = []  # CPU per frame, bare detector and bare interpreter
         self.faces, self.floor_faces = 0, 0
 
     def measure(self, plan: Plan, analysis: Analysis, settings: Settings) -> None:
-        """Go through the plan's frames; ours and the floor take turns in going first."""
+        """Go through the plan's frames; ours and the floor take turns in going first, then drawing and encoding."""
         bare_interpreter = plugins.load("backends", "litert").bare(analysis.artifact, threads=settings.threads)
         bare_detector = plugins.load("tasks", "face_detection").bare(analysis.detector.path, conf=settings.conf)
         stages, overlay = analysis.stages(), Overlay(status="clock")
-        with plan.portion(plan.warm_up + plan.frames) as frames, bare_detector as detect:
+        with ExitStack() as stack:
+            frames = stack.enter_context(plan.portion(plan.warm_up + plan.frames))
+            detect = stack.enter_context(bare_detector)
+            folder = stack.enter_context(TemporaryDirectory())
+            encoder = stack.enter_context(plugins.load("sinks", "video").Sink(Path(folder) / "annotated.mp4"))
             for frame in frames:
                 halves = [
                     lambda f=frame: self._ours(stages, f),
@@ -132,7 +134,7 @@ class Alone:
                 ]
                 for half in halves if frame.index % 2 else reversed(halves):
                     half()
-                self._draw(overlay, frame)
+                self._show(overlay, encoder, frame)
                 if frame.index == plan.warm_up - 1:
                     self._forget()
 
@@ -154,31 +156,20 @@ class Alone:
         self.floor_ms.append((time.process_time() - begun) * 1e3)
         self.floor_faces += found
 
-    def _draw(self, overlay: Draw, frame: Frame) -> None:
+    def _show(self, overlay: Draw, encoder: Sink, frame: Frame) -> None:
         faces, spans = self._last
         result = Result(frame, faces, spans, Status(0.0, 0.0, 0, faces.device))
         began = time.perf_counter()
         picture = overlay(result)
-        spans["draw"] = (time.perf_counter() - began) * 1e3
-        self.results = [*self.results[1 - KEPT :], replace(result, picture=picture)]
+        drawn = time.perf_counter()
+        encoder.write(replace(result, picture=picture))
+        spans |= {"draw": (drawn - began) * 1e3, "encode": (time.perf_counter() - drawn) * 1e3}
         self.report.add(spans)
 
     def _forget(self) -> None:
         self.report, self.faces, self.floor_faces = Report(), 0, 0
         self.analysis_ms.clear()
         self.floor_ms.clear()
-
-    def encode(self, frames: int) -> float:
-        """Wall milliseconds per frame of encoding alone: the kept pictures there and back until `frames` are done."""
-        there_and_back = [*self.results, *self.results[-2:0:-1]]
-        with TemporaryDirectory() as folder:
-            begun = time.perf_counter()
-            with plugins.load("sinks", "video").Sink(Path(folder) / "annotated.mp4") as sink:
-                for index in range(frames):
-                    result = there_and_back[index % len(there_and_back)]
-                    moment = replace(result.frame, index=index, time_ns=index * 33_333_333)
-                    sink.write(replace(result, frame=moment))
-            return (time.perf_counter() - begun) * 1e3 / frames
 
 
 def bare_decoding(path: str, frames: int) -> float:
