@@ -32,11 +32,11 @@ POOR = 0.01  # weight of a sighting that is too small, turned or blurred, agains
 class Limits:
     """What a face must be like to carry a decision.
 
-    Measured with the bundled `emotions` on the 2,857 validation pictures of its run (from FER2013's train part). Of its
-    answers above the confidence threshold 79 % are right, 75 % of crops that were shrunk to 24 px, 69 % at 20, 59 % at 16;
-    72 % after a Gaussian blur of 1.25 px at 48 px (median sharpness 1130), 68 % after 1.5 px (680), 49 % after 2 px (290);
-    79 % below a turn of 0.2, 66 % at 0.7 to 0.85, 63 % (of 82) above 1.0, which is about 35 degrees: the nose's tip then
-    lies some 1.4 half ear distances before the axis of the ears.
+    Measured with the bundled `emotions` on the 2,857 validation pictures of its run (from FER2013's train part). Of
+    its answers above the confidence threshold 79 % are right, 75 % of crops that were shrunk to 24 px, 69 % at 20,
+    59 % at 16; 72 % after a Gaussian blur of 1.25 px at 48 px (median sharpness 1130), 68 % after 1.5 px (680), 49
+    % after 2 px (290); 79 % below a turn of 0.2, 66 % at 0.7 to 0.85, 63 % (of 82) above 1.0, which is about 35
+    degrees: the nose's tip then lies some 1.4 half ear distances before the axis of the ears.
     """
 
     small: float = 20.0  # px, shorter side of the box; the crop is a little larger
