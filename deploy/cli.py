@@ -65,14 +65,24 @@ def _judge(manifest, arch: str, calibration: Path | None):
 
     crops = read_calibration(calibration) if calibration else None
     verdicts = preflight.preflight(read_graph(manifest.artifact("float32").path), arch, crops)
-    for verdict in verdicts:
-        state = click.style(f"{verdict.state:8}", fg=STATES[verdict.state])
-        click.echo(f"{state} {verdict.what:24} {verdict.text} [{verdict.source}]")
+    for (state, what, text, source), layers in _grouped(verdicts).items():
+        where = f" (layers {' '.join(layers)})" if any(layers) else ""
+        click.echo(f"{click.style(f'{state:8}', fg=STATES[state])} {what:20} {text} [{source}]{where}")
     counts = {state: sum(verdict.state == state for verdict in verdicts) for state in STATES}
     click.echo(f"{manifest.name} on {arch}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     if counts["refused"]:
         raise ModelError(f"{manifest.name}: the preflight refuses {counts['refused']} points, see above")
     return crops
+
+
+def _grouped(verdicts) -> dict[tuple[str, str, str, str], list[str]]:
+    """Layer numbers by state, kind, text and source: a network has few kinds of layers and many of each."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for verdict in verdicts:
+        number, _, kind = verdict.what.strip().partition(" ")
+        what, layer = (kind, number) if number.isdecimal() else (verdict.what, "")
+        groups.setdefault((verdict.state, what, verdict.text, verdict.source), []).append(layer)
+    return groups
 
 
 def _registered(manifest, arch: str) -> None:
