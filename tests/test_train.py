@@ -265,12 +265,14 @@ def test_full_disk_and_exhausted_memory_have_their_sentences(error: Exception, k
         raise error
 
 
-def test_requests_that_say_too_little_or_too_much(data: Path) -> None:
+def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="expected the name of a recipe"):
         start(Request(None, data))
     with pytest.raises(InputError, match="expected --data"):
         start(Request(TINY, None))
     with pytest.raises(OutputError, match="choose another folder"):
         start(Request(TINY, data, (), Path("/proc/run")))
+    with pytest.raises(InputError, match="no training image of 'shy'.*labels='.angry, happy, neutral.'"):
+        start(Request(TINY, data, ("heads.emotion.labels=[angry, happy, neutral, shy]",), tmp_path))
     with pytest.raises(InputError, match="expected the folder of a training run"):
         start(Request(None, None, resume=data))

@@ -186,10 +186,14 @@ def folder(output: Path | None, name: str) -> Path:
 
 
 def warn_few(recipe: Recipe, found: Sequence[Member], least: int = 50) -> None:
-    """Warn of classes with fewer than `least` training images."""
+    """Warn of classes with fewer than `least` training images; InputError for a class without any."""
     for head in recipe.heads:
         for label in head.labels if head.data != "*" else ():
             count = sum(m.item.label == label and m.item.source == head.data and m.split == "train" for m in found)
+            if not count:
+                rest = [other for other in head.labels if other != label]
+                mend = f"add some, or leave the class out with --set heads.{head.name}.labels='[{', '.join(rest)}]'"
+                raise InputError(f"{head.name}: no training image of {label!r}; {mend}")
             if count < least:
                 log.warning(
                     "%s: only %d training images of %r; below %d expect scores that swing by 10 points and more",
