@@ -38,11 +38,13 @@ def crop_squares(boxes: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def fit(image: np.ndarray, spec: Input) -> np.ndarray:
-    """Scale a whole picture (H, W, 3) or (H, W) uint8 to (spec.height, spec.width, spec.channels) uint8.
+    """Scale a whole picture (H, W, 3), (H, W, 1) or (H, W) uint8 to (spec.height, spec.width, spec.channels) uint8.
 
     Shrinking averages areas, so that a large face does not alias; enlarging is bilinear. Grey models get their grey
     before the scaling, which is then a third of the work.
     """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
     if spec.colour == "gray" and image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = image.shape[:2]

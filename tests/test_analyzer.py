@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_model import LABELS, write_model
 
-from edge_app import Analyzer
+from edge_app import Analyzer, plugins
 from edge_app.errors import SettingsError, SourceError
 from edge_app.preprocess import crop_faces
 
@@ -106,3 +106,12 @@ def test_what_goes_wrong_in_a_stream_is_raised(analyzer, tmp_path):
 def test_unknown_settings_are_refused():
     with pytest.raises(SettingsError, match="did you mean 'model'"):
         Analyzer(modle="emotions")
+
+
+def test_the_crops_of_a_result_can_be_classified_again():
+    """Grey crops have one channel; what `classify` is given may come from `analyzer(image)`."""
+    with plugins.load("sources", "synthetic").Source() as source:
+        image = source.render(0)
+    with Analyzer() as analyzer:
+        crops = analyzer(image).faces.crops
+        assert [decision.label for decision in analyzer.classify(crops)] == ["happy"]
