@@ -168,7 +168,7 @@ def test_it_starts_and_ends_quietly_and_without_tensorflow():
     assert done.returncode == 0
     loaded, megabytes = done.stdout.split()
     assert loaded == "False", "the guard is lifted after the import, so that others can still import TensorFlow"
-    assert int(megabytes) < 200
+    assert int(megabytes) < 400, "TensorFlow alone takes 580 MB; an emulated arm64 needs 250"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
