@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import SourceError
+
 PICTURES = frozenset(
     ".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .jp2 .ppm .pgm .pbm .tga .heic .heif .avif".split()
 )
@@ -21,6 +23,19 @@ class Input:
 
     path: Path
     problem: str = ""
+
+
+def check_file(path: Path, what: str) -> None:
+    """SourceError unless `path`, which should be a `what`, can be read and holds something."""
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if empty:
+        raise SourceError(f"{path}: expected a {what}, got an empty file of zero bytes")
 
 
 def expand(texts: Iterable[str]) -> list[Input]:

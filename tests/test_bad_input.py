@@ -257,7 +257,8 @@ def test_a_disk_that_fills_up(material, tmp_path):
 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, check=False)
     assert run.returncode == 2, run.stderr
-    assert run.stderr.startswith("Error: ") and "cannot be written (File too large)" in run.stderr
+    assert run.stderr.startswith("Error: "), run.stderr
+    assert "cannot be written (File too large)" in run.stderr
     assert run.stderr.count("\n") == 1
     left = {path: data for path, data in tree(tmp_path).items() if path.parts[0] != "out"}
     assert left == before

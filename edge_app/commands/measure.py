@@ -27,7 +27,6 @@ from ..settings import Settings
 from ..types import NO_FACES, Faces, Frame, Result, Status
 
 
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Which frames are measured."""

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import SourceError
-from ..inputs import PICTURES
+from ..inputs import PICTURES, check_file
 from ..types import Frame
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def read(path: Path) -> tuple[np.ndarray, float]:
     """One picture (H, W, 3) uint8 RGB and the milliseconds it took; SourceError says what is wrong with it."""
     begun = time.perf_counter()
-    _check(path)
+    check_file(path, "picture")
     try:
         # Pillow warns of odd metadata and of sizes; the size is checked here.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
@@ -132,18 +132,6 @@ def read(path: Path) -> tuple[np.ndarray, float]:
     except _PILLOW_ERRORS as error:
         raise SourceError(f"{path}: {_why_unreadable(path)} ({str(error) or type(error).__name__})") from error
     return image, (time.perf_counter() - begun) * 1e3
-
-
-def _check(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError:
-        raise SourceError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if empty:
-        raise SourceError(f"{path}: expected a picture, got an empty file of zero bytes")
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

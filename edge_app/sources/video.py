@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from ..errors import SourceError, TruncatedError
+from ..inputs import check_file
 from ..types import Frame
 
 log = logging.getLogger(__name__)
@@ -260,15 +261,7 @@ def _open(path: Path) -> av.container.InputContainer:
 def _check(path: Path) -> None:
     if path.is_dir():
         raise SourceError(f"{path}: expected a video file, got a folder")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError:
-        raise SourceError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if empty:
-        raise SourceError(f"{path}: expected a video, got an empty file of zero bytes")
+    check_file(path, "video")
 
 
 def _why_unreadable(path: Path) -> str:
