@@ -43,7 +43,7 @@ class Parity:
     def worst(self, count: int) -> list[tuple[str, float]]:
         """Names of the faces whose probabilities differ most, with the largest difference."""
         gaps = np.abs(self.a - self.b).max(axis=1)
-        return [(self.names[row], float(gaps[row])) for row in np.argsort(-gaps)[:count]]
+        return [(self.names[row], float(gaps[row])) for row in np.argsort(-gaps, kind="stable")[:count]]
 
     def summary(self) -> dict[str, object]:
         """Plain values for a report."""
