@@ -473,7 +473,8 @@ def test_a_stream_gets_each_line_at_once(tmp_path: Path) -> None:
 
 
 WRITER = """
-import sys, threading; from pathlib import Path; import tests.test_sinks as t
+import signal, sys, threading; signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may ignore it
+from pathlib import Path; import tests.test_sinks as t
 sinks = [t.results.Sink(Path(sys.argv[1]) / "r.jsonl"), t.video.Sink(Path(sys.argv[1]) / "v.mp4", preset="ultrafast")]
 with sinks[0] as a, sinks[1] as b:
     pause = threading.Event()
@@ -495,7 +496,10 @@ def writer(folder: Path) -> subprocess.Popen:
 def test_an_interrupt_completes_the_files(tmp_path: Path) -> None:
     with writer(tmp_path) as process:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "v.mp4"]
     written = len(lines(tmp_path / "r.jsonl"))
     assert written - 1 <= len(stamps(tmp_path / "v.mp4")) <= written
