@@ -127,7 +127,7 @@ def test_what_is_no_time(text):
 
 
 def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
-    stop = Stop()
+    stop, before = Stop(), signal.getsignal(signal.SIGINT)
     with Signals(stop) as signals:
         assert signals.exit_code == 0
         signal.raise_signal(signal.SIGTERM)
@@ -135,4 +135,4 @@ def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
         with pytest.raises(SystemExit) as ended:
             signal.raise_signal(signal.SIGINT)
     assert ended.value.code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
