@@ -51,9 +51,12 @@ class Background:
             stop_source()
 
     def drop_waiting(self) -> None:
-        """Forget what waits, if this is a newest-wins hand-over: its consumer was busy and it has grown old."""
+        """Forget what waits, if this is a newest-wins hand-over: its consumer was busy and it has grown old.
+
+        What waits when the source has ended is its last, nothing newer will come: that stays.
+        """
         with self._change:
-            if self._latest:
+            if self._latest and self._open:
                 self.dropped += len(self._items)
                 self._items.clear()
 
