@@ -12,6 +12,7 @@ from edge_app.backends import litert
 from edge_app.preprocess import to_input
 from edge_app.tasks.face_detection import Stage
 from edge_app.tasks.face_expression import Classify
+from edge_app.types import NO_FACES, Frame
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "models").glob("*/manifest.json"))
 MODELS = [manifest.read_manifest(folder / "manifest.json") for folder in FOLDERS]
@@ -41,7 +42,9 @@ def test_a_trained_model_has_a_card_and_scores(model):
 
 @pytest.mark.parametrize(("model", "variant"), FILES)
 def test_files_are_unchanged(model, variant):
-    manifest.verify(model.artifacts[variant])
+    artifact = model.artifacts[variant]
+    manifest.verify(artifact)
+    assert artifact.path.stat().st_size == artifact.bytes
 
 
 @pytest.mark.parametrize(("model", "variant"), NETWORKS)
@@ -63,4 +66,8 @@ def test_networks_load_and_answer(model, variant):
 
 @pytest.mark.parametrize(("model", "variant"), [file for file in FILES if not file.values[0].heads])
 def test_detectors_load(model, variant):
-    Stage(model.artifacts[variant].path).close()
+    stage = Stage(model.artifacts[variant].path)
+    try:
+        assert len(stage(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0), NO_FACES)) == 0, "no face in the dark"
+    finally:
+        stage.close()
