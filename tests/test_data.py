@@ -17,6 +17,7 @@ from PIL import Image  # noqa: E402
 from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
+from trainer.feed import targets  # noqa: E402
 from trainer.folders import canonical, decode, scan  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes  # noqa: E402
@@ -173,13 +174,15 @@ def test_votes_become_soft_targets(data: Path) -> None:
     (data / "ferplus_votes.csv").write_text(
         "file,neutral,happiness,anger,contempt,unknown\nx/train/angry/0000.png,4,2,6,0,3\n", encoding="utf-8"
     )
-    soft = recipe("heads.emotion.votes_share=0.5")
+    soft = recipe("stages.0.votes_share=0.5", "stages.0.label_smoothing=0.1")
     found, _ = members(soft, data)
     made = parts(soft, found, data, ("train", "validation"))
     rows = [(p, p.files.index("train/angry/0000.png")) for p in made.values() if "train/angry/0000.png" in p.files]
     chosen, row = rows[0]
-    assert chosen.targets["emotion"][row] == pytest.approx([0.5 + 0.5 * 6 / 8, 0.5 * 2 / 8])
-    assert all(p.targets["emotion"].sum(axis=1) == pytest.approx(1) for p in made.values())
+    wanted = targets(chosen, soft.heads[0], soft.stages[0])
+    assert wanted[row] == pytest.approx([0.5 + 0.5 * 6 / 8, 0.5 * 2 / 8])
+    assert np.delete(wanted, row, axis=0).max() == pytest.approx(0.95), "no votes: a smoothed label"
+    assert wanted.sum(axis=1) == pytest.approx(1)
 
 
 def test_heads_learn_only_from_their_own_data(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ RECIPE = {
     "family": "residual",
     "options": {"channels": [8, 16], "blocks": [0, 1], "dropout": 0.0},
     "input": {"size": 24, "colour": "gray"},
-    "heads": [{"name": "mood", "labels": LABELS, "votes_share": 0.5}],
+    "heads": [{"name": "mood", "labels": LABELS}],
     "data": {"validation": 0.3, "near": 0},
-    "stages": [{"name": "all", "epochs": 6, "learning_rate": 0.01, "optimizer": "adamw"}],
+    "stages": [{"name": "all", "epochs": 6, "learning_rate": 0.01, "optimizer": "adamw", "votes_share": 0.5}],
     "batch": 4,
     "export": {
         "representative": 64,

@@ -27,7 +27,6 @@ class Part:
     """One part of the data, as columns whose rows agree. C is the number of a head's labels, also for sigmoid heads."""
 
     images: np.ndarray  # (N, H, W, channels) uint8 at the recipe's size and colour
-    targets: Mapping[str, np.ndarray]  # head -> (N, C) float32, rows sum to 1 where the head learns
     weights: Mapping[str, np.ndarray]  # head -> (N,) float32, 0 = this head does not learn from this image
     labels: Mapping[str, np.ndarray]  # head -> (N,) int64, -1 = none
     files: tuple[str, ...]  # as in split.csv
@@ -74,7 +73,7 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
 def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
     """Arrays of the chosen items."""
     votes = [ferplus.read(path, recipe.data.votes) for path in paths]
-    columns = {head.name: _targets(head, chosen, votes) for head in recipe.heads}
+    columns = {head.name: _columns(head, chosen, votes) for head in recipe.heads}
     spec = recipe.input.spec
     images = np.empty((len(chosen), spec.height, spec.width, spec.channels), np.uint8)
     for row, item in zip(images, chosen, strict=True):
@@ -83,10 +82,9 @@ def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
         images,
         {name: column[0] for name, column in columns.items()},
         {name: column[1] for name, column in columns.items()},
-        {name: column[2] for name, column in columns.items()},
         tuple(item.file for item in chosen),
         tuple(item.sha256 for item in chosen),
-        {name: column[3] for name, column in columns.items()},
+        {name: column[2] for name, column in columns.items()},
     )
 
 
@@ -177,19 +175,16 @@ def _label(head: HeadRecipe, item: Item) -> str:
     return item.label if head.data == item.source else ""
 
 
-def _targets(head: HeadRecipe, items: Sequence[Item], votes: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple:
+def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple:
+    """Weights, labels and votes of one head."""
     known = {label: column for column, label in enumerate(head.labels)}
     labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
-    one_hot = np.eye(len(known), dtype=np.float32)[labels] * (labels >= 0)[:, None]
-    counts = np.zeros_like(one_hot)
+    counts = np.zeros((len(items), len(known)), np.float32)
     for table in votes:
         for row, item in enumerate(items):
             for label, count in table.get(ferplus.key(item.file), {}).items() if labels[row] >= 0 else ():
                 if label in known:
                     counts[row, known[label]] = count
-    total = counts.sum(axis=1, keepdims=True)
-    share = head.votes_share * (total > 0)
-    targets = (1 - share) * one_hot + share * counts / np.maximum(total, 1)
     factors = np.array([head.class_weights.get(label, 1.0) for label in head.labels], np.float32)
     weights = np.where(labels >= 0, factors[labels], 0).astype(np.float32)
-    return targets.astype(np.float32), weights, labels, counts
+    return weights, labels, counts

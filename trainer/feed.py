@@ -6,14 +6,13 @@ Everything follows from (seed, epoch, position), so a resumed run sees what an u
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from .augment import augment, mixup
 from .data import Part
-from .recipe import Balance, Recipe, Stage
+from .recipe import Balance, HeadRecipe, Recipe, Stage
 
 
 class Batches(keras.utils.PyDataset):
@@ -23,7 +22,7 @@ class Batches(keras.utils.PyDataset):
         """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages."""
         super().__init__(workers=1)
         self._part, self._recipe, self._stage = part, recipe, stage
-        self._targets = {head.name: targets(part, head.name, head.kind, stage.label_smoothing) for head in recipe.heads}
+        self._targets = {head.name: targets(part, head, stage) for head in recipe.heads}
         self._counts = show(part, recipe)
         self._size = round(self._counts.sum())
         self.seconds = 0.0  # spent on making batches since the epoch began
@@ -62,15 +61,19 @@ class Batches(keras.utils.PyDataset):
         return images, wanted, weights
 
 
-def targets(part: Part, head: str, kind: str, smoothing: float) -> np.ndarray:
+def targets(part: Part, head: HeadRecipe, stage: Stage) -> np.ndarray:
     """What the loss compares with: (N, C) float32, or (N, 1) of the second label for a sigmoid head.
 
-    Label smoothing (Szegedy et al. 2016, arXiv 1512.00567) where an image has no votes, which are soft already.
+    Votes, where an image has some, take `votes_share` of it (Barsoum et al. 2016, arXiv 1608.01041); elsewhere the
+    label is smoothed (Szegedy et al. 2016, arXiv 1512.00567). Zeros where the head learns nothing.
     """
-    values = part.targets[head]
-    hard = part.votes[head].sum(axis=1, keepdims=True) == 0
-    values = np.where(hard, values * (1 - smoothing) + smoothing / values.shape[1], values).astype(np.float32)
-    return values[:, 1:] if kind == "sigmoid" else values
+    labels, votes = part.labels[head.name], part.votes[head.name]
+    one_hot = np.eye(len(head.labels))[labels] * (labels >= 0)[:, None]
+    total = votes.sum(axis=1, keepdims=True)
+    soft = np.where(total > 0, votes / np.maximum(total, 1), 1 / len(head.labels))
+    share = np.where(total > 0, stage.votes_share, stage.label_smoothing)
+    values = ((1 - share) * one_hot + share * soft * (labels >= 0)[:, None]).astype(np.float32)
+    return values[:, 1:] if head.kind == "sigmoid" else values
 
 
 def show(part: Part, recipe: Recipe) -> np.ndarray:
@@ -92,8 +95,3 @@ def _factors(labels: np.ndarray, classes: int, balance: Balance) -> np.ndarray:
         by_class = (sizes.max(initial=1) / np.maximum(sizes, 1)) ** balance.power
         by_class *= sizes.sum() / max((by_class * sizes).sum(), 1)
     return np.where(labels >= 0, by_class[labels], 1.0)
-
-
-def validation_targets(part: Part, recipe: Recipe) -> Mapping[str, np.ndarray]:
-    """Unsmoothed targets of every head, to measure the loss on."""
-    return {head.name: targets(part, head.name, head.kind, 0.0) for head in recipe.heads}

@@ -36,13 +36,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """One question, the data set that answers it, and how its targets are made."""
+    """One question and the data set that answers it."""
 
     name: str
     labels: tuple[str, ...]
     kind: str = "softmax"  # or "sigmoid": one logit for the second label
     data: str = ""  # name of its data set; "" the only one; "*" the label is the name of the data set
-    votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
     class_weights: Mapping[str, float] = field(default_factory=dict)  # label -> factor on the loss
 
 
@@ -99,7 +98,8 @@ class Stage:
     weight_decay: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight, 1 where unnamed
     freeze: float = 0.0  # share of the backbone's layers, from the input on, that does not learn
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # where an image has no votes
+    votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
     stop_after: int = 0  # epochs without improvement, 0 = never
     reduce_after: int = 3  # epochs without improvement, for "plateau"
 

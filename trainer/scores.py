@@ -33,17 +33,15 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
     for head in recipe.heads:
         rows = part.labels[head.name] >= 0
         if rows.any():
-            measured = measures(
-                head, part.labels[head.name][rows], part.targets[head.name][rows], logits[head.name][rows]
-            )
+            measured = measures(head, part.labels[head.name][rows], logits[head.name][rows])
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
     chosen = [value for name, value in row.items() if name.endswith(f"_{recipe.select}")]
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
     return row
 
 
-def measures(head: HeadRecipe, truth: np.ndarray, wanted: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,), wanted (N, C)."""
+def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64."""
     if head.kind == "sigmoid":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     probs = softmax(logits)
@@ -52,5 +50,5 @@ def measures(head: HeadRecipe, truth: np.ndarray, wanted: np.ndarray, logits: np
         "accuracy": float(np.trace(matrix) / max(1, matrix.sum())),
         "macro_f1": float(macro_f1(matrix)),
         "f1": float(per_class(matrix).f1[-1]),
-        "loss": float(-(wanted * np.log(np.clip(probs, 1e-7, 1))).sum(axis=1).mean()),
+        "loss": float(-np.log(np.clip(probs[np.arange(len(truth)), truth], 1e-7, 1)).mean()),
     }
