@@ -6,6 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE
+
+from edge_app import hailo_probe
+from edge_app.health import checks
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +19,12 @@ def _logging_as_before() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _children_have_time() -> Iterator[None]:
+    """What is asked in a process of its own may take CALMCAM_TEST_PATIENCE times as long to answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (checks, hailo_probe):
+            patch.setattr(module, "PATIENCE", module.PATIENCE * PATIENCE)
+        yield
