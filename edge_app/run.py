@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -37,14 +37,19 @@ class Stop:
 
     def __call__(self) -> None:
         self.requested = True
-        for tell in self._tell:
+        for tell in tuple(self._tell):
             tell()
 
-    def tells(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the stop is requested."""
+    @contextmanager
+    def tells(self, callback: Callable[[], None]) -> Iterator[None]:
+        """While open, `callback` is called when the stop is requested; it is not held any longer."""
         self._tell.append(callback)
-        if self.requested:
-            callback()
+        try:
+            if self.requested:
+                callback()
+            yield
+        finally:
+            self._tell.remove(callback)
 
 
 def run(
@@ -83,11 +88,13 @@ def run(
         if not live:
             results = last = stack.enter_context(Background(found, complete, size=AHEAD))
         if stop:
-            stop.tells(last.stop)
+            stack.enter_context(stop.tells(last.stop))
         started = time.perf_counter()
         try:
             for result in results:
                 _deliver(result, sinks, report)
+                if live and stop and stop.requested:
+                    break
         finally:
             report.seconds += time.perf_counter() - started
             report.dropped += newest.dropped

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +258,22 @@ def test_stop_from_another_thread_and_before_the_start(live):
     begun = time.monotonic()
     run(small(count=None), [("detect", one_face)], [Keep()], live=live, stop=stop)
     assert time.monotonic() - begun < 2
+
+
+def test_nothing_comes_after_the_live_result_that_stopped_the_run():
+    stop, keep = Stop(), Keep(wait_s=0.05)  # meanwhile the next one is found, and waits
+    keep.arrived = type("Third", (), {"release": lambda _: len(keep.results) == 3 and stop()})()
+    assert run(small(count=None), [("detect", one_face)], [keep], live=True, stop=stop).frames == 3
+
+
+@MODES
+def test_a_stop_that_serves_many_runs_holds_none_that_ended(live):
+    stop, source = Stop(), small(count=3)
+    gone = weakref.ref(source)
+    run(source, [("detect", one_face)], [], live=live, stop=stop)
+    del source
+    gc.collect()
+    assert gone() is None
 
 
 @MODES
