@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,23 @@ def test_a_copy_is_drawn_and_the_face_stays_free(size: tuple[int, int]) -> None:
     pad = text_size(*size) // 2
     assert not changed(before, drawn)[y1 + pad : y2 - pad, x1 + pad : x2 - pad].any()
     assert changed(before, drawn).any()
+
+
+def test_captions_that_never_come_again_are_not_kept() -> None:
+    draw, image = Overlay(status="clock"), grey(720, 720)
+
+    def show(numbers: range) -> int:
+        for number in numbers:
+            said = replace(decided(), confidence=number % 100 / 100)
+            draw(result(image, found([(200, 200, 400, 400)], [said], [number]), number * 40_000_000))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = show(range(100, 200))
+        assert show(range(200, 500)) - before < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_text_grows_with_the_picture() -> None:

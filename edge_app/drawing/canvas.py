@@ -137,7 +137,7 @@ class Canvas:
         part[:] = dark
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)
 def _tag(caption: str, number: str, colour: Colour, size: int) -> np.ndarray:
     """Caption in dark ink on `colour`, then the track number on a dark ground: (h, w, 3) uint8, read only."""
     parts = [_plate(caption, size, colour, EDGE)]
@@ -167,7 +167,7 @@ class Chart(NamedTuple):
         return top, top + self.row // 2
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _chart(names: tuple[str, ...], size: int) -> Chart:
     lines = [text.line(name, size) for name in names]
     row, pad, full = text.height(size) + size // 6, size // 2, size * 5

@@ -19,7 +19,7 @@ def height(size: int) -> int:
     return ceil(size * ASCENT) + ceil(size * DESCENT)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=32)
 def line(text: str, size: int) -> np.ndarray:
     """`text` as an alpha mask (height(size), W) uint8, 255 where it is ink; not to be written to.
 
