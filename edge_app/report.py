@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-KEEP = 20_000  # samples per span (0.2 MB); beyond that every second one is thrown away, and so on
+KEEP = 4_096  # samples per span (32 kB); beyond that every second one is thrown away, and so on
 
 
 @dataclass(eq=False)
