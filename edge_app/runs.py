@@ -71,7 +71,7 @@ def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
 
 def without_secrets(text: str) -> str:
     """`text` with the user, password and query of every address in it left out."""
-    text = re.sub(r"(://)[^/\s\"@]+@", r"\1...@", text)
+    text = re.sub(r"(://)[^/\s\"]+@", r"\1...@", text)
     return re.sub(r"(://[^\s\"?]+)\?[^\s\"]*", r"\1?...", text)
 
 

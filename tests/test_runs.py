@@ -64,4 +64,5 @@ def test_secrets_of_an_address_are_not_written(tmp_path):
         tmp_path, {"source": "rtsp://me:pa55@cam.local:554/live?token=pa55", "next": "http://cam/x?key=pa55"}
     )
     text = (tmp_path / "run.json").read_text()
+    assert runs.without_secrets("rtsp://me:pa@55@cam/a@b") == "rtsp://...@cam/a@b"
     assert "pa55" not in text and "rtsp://...@cam.local:554/live?..." in text and '"http://cam/x?..."' in text
