@@ -203,6 +203,44 @@ def test_other_sound_becomes_aac(tmp_path: Path, name: str, codec: str, form: st
     assert samples[4800:9600].std() == pytest.approx(20000 / 32768 / np.sqrt(2), rel=0.05)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("in.ts", "aac"), ("in.mpg", "mp2")])
+def test_sound_of_joined_recordings_goes_on(tmp_path: Path, name: str, codec: str) -> None:
+    one = clip(tmp_path / name, range(0, 1000, 40), sound=codec)
+    joined = tmp_path / f"joined_{name}"
+    joined.write_bytes(one.read_bytes() * 3)
+    output = copy(joined, tmp_path / "out.mp4")
+    assert len(stamps(output)) == 75
+    assert len(sound(output)) == 3 * len(sound(one))
+    start, end, _ = decoded_sound(output)
+    assert end - start == pytest.approx(3.0, abs=0.1)
+
+
+def test_damaged_sound_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = bytearray(clip(tmp_path / "in.ts", range(0, 2000, 40), sound="aac").read_bytes())
+    heads = [place for place in range(len(raw) // 3, len(raw) - 2) if raw[place] == 0xFF and raw[place + 1] == 0xF1]
+    for place in heads[:5]:
+        raw[place : place + 2] = b"\0\0"  # no longer the head of a packet of ADTS
+    (tmp_path / "in.ts").write_bytes(raw)
+    output = copy(tmp_path / "in.ts", tmp_path / "out.mp4")
+    assert len(stamps(output)) == 50 and len(sound(output)) > 50
+    assert "damaged pieces of its sound were left out" in caplog.text
+
+
+def test_slow_mp3_which_mp4_does_not_take_becomes_aac(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "in.avi"), "w") as container:
+        pictures, tone = container.add_stream("mpeg4", rate=25), container.add_stream("libmp3lame", rate=11025)
+        pictures.width, pictures.height, pictures.pix_fmt, tone.layout = 64, 48, "yuv420p", "mono"
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(pictures.encode(frame))
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 11025), np.float32), format="fltp", layout="mono")
+        wave.rate, wave.pts, wave.time_base = 11025, 0, Fraction(1, 11025)
+        container.mux([*pictures.encode(None), *tone.encode(wave), *tone.encode(None)])
+    with av.open(str(copy(tmp_path / "in.avi", tmp_path / "out.mp4"))) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+
+
 def test_a_cut_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:
     source = clip(tmp_path / "in.mkv", range(0, 3000, 40), sound="mp2")
     output = copy(source, tmp_path / "out.mp4", start=1.0, end=2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 TICKS = 360_000  # per second: whole for 24, 25, 30, 50, 60 fps, for each of them / 1.001, for 1 kHz and 90 kHz clocks
 BT601 = 6  # ISO 23091-2: what OpenCV's conversion to YUV is
 HELD_BY_MP4 = frozenset("aac ac3 alac eac3 flac mp2 mp3 opus".split())
+LEAST_MP3_RATE = 16_000  # Hz; libav refuses slower MP3 in MP4
 SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
 _REFUSED = (OSError, av.FFmpegError)
+_DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
 _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
@@ -176,6 +178,7 @@ class _Sound:
         self._origin_ns = min((_ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
         self._packets: Iterator[av.Packet] = iter(())
         self._next: av.Packet | None = None
+        self._damaged = 0
 
     @property
     def pictures_end_ns(self) -> int:
@@ -193,13 +196,14 @@ class _Sound:
         if self._stream is None:
             return
         self._output = output
-        self._copied = self._stream.codec_context.codec.canonical_name in HELD_BY_MP4
+        context = self._stream.codec_context
+        name, rate = context.codec.canonical_name, context.sample_rate
+        self._copied = name in HELD_BY_MP4 and (name != "mp3" or rate >= LEAST_MP3_RATE)
         if self._copied:
             self._target = output.add_stream_from_template(self._stream)
         else:
-            rate = self._stream.codec_context.sample_rate
             self._target = output.add_stream("aac", rate=rate if rate in SOUND_RATES else 48000)
-            self._target.layout = "mono" if self._stream.codec_context.channels == 1 else "stereo"
+            self._target.layout = "mono" if context.channels == 1 else "stereo"
         if self._start_ns:
             moment = (self._start_ns + self._origin_ns) / (self._stream.time_base * _SECOND)
             with suppress(av.FFmpegError):  # what cannot be sought in is read from its beginning
@@ -217,26 +221,35 @@ class _Sound:
         """Write what an encoder still holds."""
         if self._stream is not None and not self._copied:
             self._output.mux(self._target.encode(None))
+        if self._damaged:
+            log.warning("%s: %d damaged pieces of its sound were left out", self._path, self._damaged)
 
     def close(self) -> None:
         self._container.close()
 
     def _between(self) -> Iterator[av.Packet]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                log.warning("%s: its sound breaks off (%s)", self._path, error.strerror)
-                packet = None
-            if packet is None or self._end_ns is not None and packet.size and self._moment(packet) >= self._end_ns:
+        for packet in self._rising():
+            moment = self._moment(packet)
+            if self._end_ns is not None and moment >= self._end_ns:
                 return
-            if (
-                packet.size
-                and packet.pts is not None
-                and (not self._start_ns or self._moment(packet) >= self._start_ns)
-            ):
+            if not self._start_ns or moment >= self._start_ns:
                 yield packet
+
+    def _rising(self) -> Iterator[av.Packet]:
+        """All packets. Where time falls back (joined recordings), the rest follows on, as the source's pictures do."""
+        jump, last, follows = 0, None, 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if not packet.size or packet.pts is None:
+                    continue
+                stamp = packet.pts if packet.dts is None else packet.dts
+                if last is not None and stamp + jump <= last:
+                    jump = follows - stamp
+                packet.pts, packet.dts = packet.pts + jump, stamp + jump
+                last, follows = packet.dts, packet.dts + max(1, packet.duration or 0)
+                yield packet
+        except av.FFmpegError as error:
+            log.warning("%s: its sound breaks off (%s)", self._path, error.strerror)
 
     def _moment(self, packet: av.Packet) -> int:
         return _ns(packet.pts, self._stream.time_base) - self._origin_ns
@@ -244,19 +257,26 @@ class _Sound:
     def _write(self, packet: av.Packet) -> None:
         shift = round((self._origin_ns + self._start_ns) / (self._stream.time_base * _SECOND))
         if self._copied:
-            packet.pts -= shift
-            packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = self._target
-            self._output.mux(packet)
+            with self._sparing(*_DAMAGED):
+                self._output.mux(packet)
             return
-        try:
+        frames: list[av.AudioFrame] = []
+        with self._sparing(av.FFmpegError):
             frames = packet.decode()
-        except av.FFmpegError as error:
-            log.debug("%s: a damaged piece of sound: %s", self._path, error)
-            return
         for frame in frames:
             frame.pts = None if frame.pts is None else frame.pts - shift
             self._output.mux(self._target.encode(frame))
+
+    @contextmanager
+    def _sparing(self, *kinds: type[Exception]) -> Iterator[None]:
+        """Leave a damaged piece out, and count it."""
+        try:
+            yield
+        except kinds as error:
+            self._damaged += 1
+            log.debug("%s: a damaged piece of sound: %s", self._path, error)
 
 
 def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
