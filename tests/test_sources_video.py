@@ -198,7 +198,12 @@ def matroska(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("clip") / "clip.mkv", sound=True)
 
 
-@pytest.mark.parametrize("kind", ["clip", "matroska"])
+@pytest.fixture(scope="module")
+def interleave(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("clip") / "clip.avi", codec="mpeg4")
+
+
+@pytest.mark.parametrize("kind", ["clip", "matroska", "interleave"])
 def test_cut_in_the_middle_gives_what_can_be_read_and_says_so(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -212,8 +217,15 @@ def test_cut_in_the_middle_gives_what_can_be_read_and_says_so(
     assert f"up to {(got[-1].time_ns / SECOND) + 1 / RATE:.1f} s" in str(caught.value)
 
 
-def test_a_whole_file_is_not_called_cut(clip: Path, matroska: Path) -> None:
-    assert len(frames(clip)) == len(frames(matroska)) == COUNT
+def test_a_whole_file_is_not_called_cut(clip: Path, matroska: Path, interleave: Path) -> None:
+    assert len(frames(clip)) == len(frames(matroska)) == len(frames(interleave)) == COUNT
+
+
+def test_a_length_that_is_none_is_not_believed(tmp_path: Path, matroska: Path) -> None:
+    raw, tag = matroska.read_bytes(), b"00:00:02."
+    assert tag in raw
+    (tmp_path / "a.mkv").write_bytes(raw.replace(tag, b"ab:cd:ef."))
+    assert len(frames(tmp_path / "a.mkv")) == COUNT
 
 
 def test_damaged_packets_are_left_out_and_counted(tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -286,7 +298,7 @@ def test_no_permission(tmp_path: Path, clip: Path) -> None:
     assert done.stdout.startswith("SourceError a.mp4: cannot be read"), done.stderr
 
 
-@pytest.mark.parametrize("options", [{"start": 3.0}, {"start": 1.0, "end": 1.0}, {"stride": 0}, {"start": -1.0}])
+@pytest.mark.parametrize("options", [{"start": 3.0}, {"start": 1.0, "end": 1.0}, {"stride": 0}, {"start": -1.0}, {"start": 0.501, "end": 0.502}])
 def test_senseless_cuts_are_refused(clip: Path, options: dict[str, float]) -> None:
     with pytest.raises(SourceError, match="expected"), Source(clip, **options):
         pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from ..types import Frame
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
-_TOLERATED_GAP = 0.5  # s that may be missing at the end: headers round, and the last frame's duration is often unknown
+_TOLERATED_GAP = 0.5  # s (and two pictures) that may be missing at the end: headers round, and the last frame's duration is often unknown
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 # By quarter turns, anticlockwise.
@@ -111,6 +113,9 @@ class Source:
         self._last_ns = -1
         begun = time.perf_counter()
         self._waiting = self._first_picture(container)
+        if self._end is not None and self._media_ns(self._waiting) >= self._end * _SECOND:
+            part = f"from {self._start:g} s to before {self._end:g} s"
+            raise SourceError(f"{self.path}: expected a picture {part}, found none; name a longer part")
         self._first_ms = (time.perf_counter() - begun) * 1e3
         self._first_index = self._index_of_first()
         height, width = self._convert(self._waiting).shape[:2]
@@ -224,11 +229,12 @@ class Source:
 
     def _seconds(self) -> float | None:
         """How long the header says the pictures last."""
+        if self._container.format.name == "avi" and self._stream.frames:  # its duration is what libav found there
+            return float(self._stream.frames * self._stream.time_base)
         if self._stream.duration:
             return float(self._stream.duration * self._stream.time_base)
-        hours, _, rest = self._stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:05.123000000
-        minutes, _, seconds = rest.partition(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) if seconds else None
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self._stream.metadata.get("DURATION", ""))  # Matroska's
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
 
     def _complain(self) -> None:
         if self.damaged:
@@ -237,7 +243,8 @@ class Source:
         begin = _ns(self._stream.start_time, self._stream.time_base) - self._origin
         reached = self._last_end / _SECOND
         missing = seconds - (reached - begin / _SECOND) if seconds else None
-        if missing is None and self._cut or missing is not None and missing > _TOLERATED_GAP:
+        tolerated = _TOLERATED_GAP + 2 * self._frame_ns / _SECOND
+        if missing is None and self._cut or missing is not None and missing > tolerated:
             length = f" of {seconds:.1f} s" if seconds else ""
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")
 
@@ -259,7 +266,7 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _check(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise SourceError(f"{path}: expected a video file, got a folder")
     check_file(path, "video")
 
