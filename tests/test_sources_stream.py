@@ -177,6 +177,11 @@ def test_nobody_there(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     assert f"{HOST}:" in str(caught.value)
 
 
+def test_what_is_no_address() -> None:
+    with pytest.raises(SourceError, match="expected an address such as rtsp://host/path"):
+        Source("http://me:secret@[::1/x")
+
+
 def test_nothing_but_text_behind_an_address() -> None:
     with Camera(clip=b"no video " * 100) as camera:
         address = f"http://{HOST}:{camera.port}/clip.mp4"

@@ -207,7 +207,10 @@ class Source:
 
 
 def _public_name(url: str) -> str:
-    """Host, port and path of an address: no user, no password, no query."""
-    parts = urlsplit(url)
+    """Host, port and path of an address: no user, no password, no query; SourceError for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"expected an address such as rtsp://host/path, got one that is none ({error})") from error
     host = parts.netloc.rpartition("@")[2]
     return f"{host}{parts.path}" or parts.scheme
