@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -91,22 +92,35 @@ def source_kind(text: str) -> str:
         return "camera"
     if name in ("picamera", "synthetic"):
         return name
-    if "://" in text:
-        return "stream"
+    return "stream" if "://" in text else file_kind(text)
+
+
+def file_kind(text: str) -> str:
+    """Whether "images" or "video" reads the files at `text`, whatever their name is."""
     path = Path(text)
-    several = path.is_dir() or path.suffix.lower() == ".txt" or (glob.has_magic(text) and not path.exists())
+    several = os.path.isdir(text) or path.suffix.lower() == ".txt" or (glob.has_magic(text) and not os.path.exists(text))
     return "images" if several or _is_picture(path) else "video"
 
 
 def open_source(text: str, **options: Any) -> Any:
     """The source that reads `text`; those of `options` that are None are left to its defaults."""
-    given = {key: value for key, value in options.items() if value is not None}
-    return plugins.load("sources", source_kind(text)).Source(text, **given)
+    return _source(source_kind(text), text, options)
+
+
+def open_file(path: Path, **part: Any) -> Any:
+    """The source that reads a file; `part` (start, end, stride) is taken of a video, pictures are read whole."""
+    kind = file_kind(str(path))
+    return _source(kind, str(path), part if kind == "video" else {})
 
 
 def camera_options(settings: Settings) -> Mapping[str, Any]:
     """What is asked of a camera."""
     return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+
+
+def _source(kind: str, text: str, options: Mapping[str, Any]) -> Any:
+    given = {key: value for key, value in options.items() if value is not None}
+    return plugins.load("sources", kind).Source(text, **given)
 
 
 def _is_picture(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +53,17 @@ def expand(texts: Iterable[str]) -> list[Input]:
 
 def _expand_one(text: str) -> list[Input]:
     path = Path(text)
-    if path.is_dir():
-        files = _media(path.rglob("*"))
-        return files or [Input(path, f"{text}: expected a folder with pictures or videos, found none below it")]
-    if path.suffix.lower() == ".txt" and path.is_file():
+    if os.path.isdir(path):
+        open_to_us = os.access(path, os.R_OK | os.X_OK)
+        lack = "found none below it" if open_to_us else "got one that may not be opened; check its permissions"
+        return _media(path.rglob("*")) or [Input(path, f"{text}: expected a folder with pictures or videos, {lack}")]
+    if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return _listed(path)
-    if path.exists() or path.is_symlink() or not glob.has_magic(text):
+    if os.path.lexists(path) or not glob.has_magic(text):
         return [Input(path)]
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
-    files = _media([match for match in matches if not match.is_dir()])
-    for folder in sorted(match for match in matches if match.is_dir()):
+    files = _media([match for match in matches if not os.path.isdir(match)])
+    for folder in sorted(match for match in matches if os.path.isdir(match)):
         files += _media(folder.rglob("*"))
     return files or [Input(path, f"{text}: no picture or video matches this pattern")]
 
@@ -78,7 +80,7 @@ def _listed(path: Path) -> list[Input]:
 
 def _media(paths: Iterable[Path]) -> list[Input]:
     named = PICTURES | VIDEOS
-    return [Input(path) for path in sorted(paths) if path.suffix.lower() in named and path.is_file()]
+    return [Input(path) for path in sorted(paths) if path.suffix.lower() in named and os.path.isfile(path)]
 
 
 def stems(paths: Sequence[Path]) -> list[str]:

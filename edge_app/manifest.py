@@ -122,7 +122,7 @@ def find_model(name: str) -> Manifest:
     if name in folders:
         return read_manifest(folders[name] / "manifest.json")
     path = Path(name)
-    if path.is_dir() or path.name == "manifest.json":
+    if os.path.isdir(path) or path.name == "manifest.json":
         return read_manifest(path if path.name == "manifest.json" else path / "manifest.json")
     raise SettingsError(unknown("model", name, folders))
 

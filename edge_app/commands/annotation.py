@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import plugins
-from ..build import Analysis, open_source, source_kind
+from ..build import Analysis, file_kind, open_file
 from ..drawing.overlay import Overlay
 from ..errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
 from ..inputs import Input, stems
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings
+
+log = logging.getLogger(__name__)
 
 COPIED = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -81,7 +84,8 @@ class Annotation:
             try:
                 if item.problem:
                     raise SourceError(item.problem)
-                source = self._source(item.path)
+                part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
+                source = open_file(item.path, **part)
                 sinks = [results, counter(number, item.path, source), *self._copies(item.path, output)]
                 run(
                     source,
@@ -95,7 +99,8 @@ class Annotation:
             except OutputError:
                 raise
             except InputError as error:
-                outcome.error = error
+                log.info("%s", item.path, exc_info=True)
+                outcome.error = error.with_traceback(None)  # its frames hold pictures
             outcome.output = output if self.options.video and output.exists() else None
             yield outcome
 
@@ -106,10 +111,6 @@ class Annotation:
             if self.options.video
             else None
         )
-
-    def _source(self, path: Path) -> Any:
-        part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
-        return open_source(str(path), **(part if source_kind(str(path)) == "video" else {}))
 
     def _copies(self, path: Path, output: Path) -> list[Sink]:
         if not self.options.video:
@@ -126,6 +127,6 @@ class Annotation:
 
 def _suffix(path: Path) -> str:
     """Of the annotated copy: videos become MP4, pictures keep their format where a copy can have it."""
-    if source_kind(str(path)) != "images":
+    if file_kind(str(path)) == "video":
         return ".mp4"
     return path.suffix.lower() if path.suffix.lower() in COPIED else ".jpg"

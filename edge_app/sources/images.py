@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 import struct
 import threading
@@ -84,12 +85,12 @@ def _paths(spec: str) -> list[Path]:
     """The files that `spec` means; a name that exists is never taken for a pattern."""
     path = Path(spec)
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             found = sorted(filter(_is_picture, path.iterdir()), key=_natural)
             lack = "a folder with pictures, got one without"
-        elif path.is_file() and path.suffix.lower() == ".txt":
+        elif os.path.isfile(path) and path.suffix.lower() == ".txt":
             found, lack = _listed(path), "a list with one path per line, got an empty one"
-        elif path.exists() or not glob.has_magic(spec):
+        elif os.path.exists(path) or not glob.has_magic(spec):
             found, lack = [path], ""
         else:
             found = sorted(filter(_is_picture, map(Path, glob.glob(spec, recursive=True))), key=_natural)
@@ -102,7 +103,7 @@ def _paths(spec: str) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and os.path.isfile(path)
 
 
 def _listed(path: Path) -> list[Path]:
