@@ -14,6 +14,8 @@ from .heads import probabilities
 from .manifest import Artifact, Manifest, find_model, installed, read_manifest, verify
 
 CARD = "CARD.md"
+BOTH = ("int8", "float32")
+APART = 0.25  # of a probability: those of emotions differ by 0.02; a CPU that computes int8 wrongly answers at random
 _PREFERRED = (("split", "test"), ("metric", "accuracy"))
 
 
@@ -85,14 +87,32 @@ def score_text(score: Mapping[str, Any] | None) -> str:
 def trials(
     manifest: Manifest, open_backend: Callable[[Artifact], Any], open_detector: Callable[[Path], Any]
 ) -> Iterator[Trial]:
-    """Try every file: size and hash, then load it and let it answer a grey picture."""
+    """Try every file: size and hash, then load it and let it answer a grey picture; then int8 against float32."""
+    good = []
     for variant, artifact in manifest.artifacts.items():
         try:
             text = _tried(manifest, artifact, open_backend, open_detector)
         except CalmcamError as error:
             yield Trial(manifest.name, variant, False, str(error))
         else:
+            good.append(variant)
             yield Trial(manifest.name, variant, True, text)
+    if manifest.heads and set(BOTH) <= set(good):
+        yield agreement(manifest, open_backend)
+
+
+def agreement(manifest: Manifest, open_backend: Callable[[Artifact], Any]) -> Trial:
+    """Whether this processor computes int8 as it computes float32: both answer the same drawn pictures.
+
+    XNNPACK gave unrelated int8 answers on an emulated processor, while everything loaded and ran.
+    """
+    whole, exact = (_answers(manifest, manifest.artifact(variant), open_backend) for variant in BOTH)
+    apart = max(float(np.abs(one - other).max()) for one, other in zip(whole, exact, strict=True))
+    text = f"agree on drawn pictures within {apart:.2f}"
+    if not apart <= APART:
+        text = f"differ by {apart:.2f} on drawn pictures, expected {APART} at most: this processor computes int8 wrongly"
+        text += ", or the model was quantised badly; run with --variant float32"
+    return Trial(manifest.name, " and ".join(BOTH), apart <= APART, text)
 
 
 def _entry(folder: Path) -> Entry:
@@ -118,6 +138,23 @@ def _tried(manifest: Manifest, artifact: Artifact, open_backend: Callable, open_
     finally:
         backend.close()
     return f"hash agrees, loads, answers ({backend.device})"
+
+
+def _answers(manifest: Manifest, artifact: Artifact, open_backend: Callable) -> list[np.ndarray]:
+    """Per head the probabilities (4, C) of rings of four widths."""
+    from .preprocess import to_input  # needs OpenCV, which `calmcam doctor` may find broken
+
+    spec = artifact.input
+    y, x = np.mgrid[-1 : 1 : spec.height * 1j, -1 : 1 : spec.width * 1j]
+    rings = [127.5 + 127.5 * np.cos(count * np.pi * np.hypot(x, y)) for count in (1, 2, 4, 8)]
+    crops = np.repeat(np.array(rings, np.uint8)[..., None], spec.channels, axis=3)
+    backend = open_backend(artifact)
+    try:
+        outputs = backend.infer(to_input(crops, spec))
+    finally:
+        backend.close()
+    inside = artifact.emits == "probabilities"
+    return [probabilities(h, outputs[artifact.outputs[h.name]], softmax_inside=inside) for h in manifest.heads]
 
 
 def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:

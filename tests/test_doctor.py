@@ -155,7 +155,26 @@ def test_a_changed_model_file_is_broken_and_the_others_go_on(own_models):
     assert states["model bad"].state == BROKEN and "expected sha256" in states["model bad"].text
 
 
+@pytest.mark.parametrize(
+    ("answer", "state", "part"),
+    [
+        ({"out": '[["emotions", true, "agree"]]'}, OK, "emotions"),
+        ({"out": '[["emotions", false, "differ by 0.90"]]'}, BROKEN, "emotions: int8 and float32 differ by 0.90"),
+        ({"status": -4}, BROKEN, "status -4"),
+    ],
+)
+def test_wrong_answers_are_told(tmp_path, answer, state, part):
+    (found,) = host.answers(written_down(tmp_path, {}, {"python": answer}))
+    assert found.state == state and part in found.text and bool(found.mend) == (state != OK)
+
+
 # processes and the command
+
+
+def test_the_doctor_needs_none_of_what_it_judges():
+    heavy = "cv2 mediapipe av ai_edge_litert".split()
+    script = f"import sys, edge_app.commands.doctor; print([name for name in {heavy} if name in sys.modules])"
+    assert checks.ask([sys.executable, "-c", script]).out.strip() == "[]"
 
 
 def test_a_hanging_child_is_left_behind(monkeypatch):
@@ -187,4 +206,4 @@ def test_this_computer_in_json():
     report = json.loads(result.stdout)
     states = {check["name"]: check["state"] for check in report["checks"]}
     assert {"python", "wheels", "opencv", "libraries", "imports", "codecs", "disk", "memory", "board"} <= set(states)
-    assert states["imports"] == OK and result.exit_code == (1 if report["broken"] else 0)
+    assert states["imports"] == states["answers"] == OK and result.exit_code == (1 if report["broken"] else 0)

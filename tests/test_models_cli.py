@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_model import write_model
 
-from edge_app.catalogue import best_score, score_text
+from edge_app import devices
+from edge_app.catalogue import APART, agreement, best_score, score_text
 from edge_app.cli import cli
 from edge_app.manifest import Head, find_model, read_manifest, sha256
 
@@ -81,6 +83,28 @@ def test_verify_all_is_good():
 def test_verify_lets_a_model_answer(tmp_path):
     code, out, _ = run("verify", write_model(tmp_path / "small"))
     assert code == 0 and "ok small int8: hash agrees, loads, answers (cpu)" in out.splitlines()
+
+
+def test_int8_and_float32_of_the_bundled_model_agree(tmp_path):
+    trial = agreement(find_model("emotions"), devices.open_backend)
+    assert trial.good and float(trial.text.split()[-1]) < APART / 4
+
+
+def test_a_processor_that_computes_int8_wrongly_is_noticed(tmp_path):
+    class Stuck:
+        """LiteRT where int8 always gives the same: seen of XNNPACK on an emulated processor."""
+
+        def __init__(self, artifact):
+            self._backend, self._stuck = devices.open_backend(artifact), artifact.input.dtype == "uint8"
+            self.close = self._backend.close
+
+        def infer(self, batch):
+            outputs = self._backend.infer(batch)
+            return {name: values * 0 + np.arange(values.shape[1]) * self._stuck + values * (not self._stuck)
+                    for name, values in outputs.items()}  # fmt: skip
+
+    trial = agreement(find_model("emotions"), Stuck)
+    assert not trial.good and "this processor computes int8 wrongly" in trial.text and "--variant float32" in trial.text
 
 
 def test_verify_finds_a_flipped_byte_and_goes_on(tmp_path):

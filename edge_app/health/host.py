@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..catalogue import BOTH
 from ..errors import CalmcamError
 from ..manifest import installed, read_manifest, verify
 from ..v4l2 import describe
@@ -44,6 +45,13 @@ for name, mode in {CODECS!r}.items():
     except ValueError:
         missing.append(name)
 print(json.dumps(missing))
+"""
+ANSWERS = """
+import json, sys
+from pathlib import Path
+from edge_app import catalogue, devices, manifest
+trials = [catalogue.agreement(manifest.read_manifest(Path(path)), devices.open_backend) for path in sys.argv[1:]]
+print(json.dumps([(trial.model, trial.good, trial.text) for trial in trials]))
 """
 REINSTALL = "python -m pip install --force-reinstall calmcam"
 LEAST_DISK = 1 << 30  # bytes; a run of an hour writes about as much
@@ -154,6 +162,23 @@ def models() -> list[Check]:
     return found
 
 
+def answers(machine: Machine) -> list[Check]:
+    """Whether this processor computes int8 rightly; nothing is said where no model has int8 and float32."""
+    paths = [folder / "manifest.json" for folder in installed().values()]
+    paths = [str(path) for path in paths if _has_both(path)]
+    if not paths:
+        return []
+    answer = machine.ask([sys.executable, "-c", ANSWERS, *paths])
+    if answer.status:
+        why = answer.last_line or f"the interpreter ended with status {answer.status}"
+        return [Check("answers", BROKEN, why, "calmcam models verify")]
+    found = json.loads(answer.out.strip().splitlines()[-1])
+    bad = [f"{name}: int8 and float32 {text}" for name, good, text in found if not good]
+    if bad:
+        return [Check("answers", BROKEN, "; ".join(bad), "calmcam live --variant float32")]
+    return [Check("answers", OK, f"int8 and float32 agree: {', '.join(name for name, _, _ in found)}")]
+
+
 def disk(place: Path = Path()) -> Check:
     """Room where runs are written."""
     free = shutil.disk_usage(place).free
@@ -189,6 +214,7 @@ def checks(machine: Machine) -> list[Check]:
         cameras(machine),
         display(),
         *models(),
+        *answers(machine),
         disk(),
         memory(machine),
     ]
@@ -202,6 +228,16 @@ def _model(name: str, folder: Path) -> Check:
     except CalmcamError as error:
         return Check(f"model {name}", BROKEN, str(error), f"calmcam models verify {name}; {REINSTALL}")
     return Check(f"model {name}", OK, f"{', '.join(manifest.artifacts)}: hashes agree, {folder}")
+
+
+def _has_both(path: Path) -> bool:
+    try:
+        manifest = read_manifest(path)
+        for variant in BOTH:
+            verify(manifest.artifact(variant))
+    except CalmcamError:  # told by the line of that model, where something is wrong
+        return False
+    return bool(manifest.heads)
 
 
 def _inside(machine: Machine, path: Path) -> str:
