@@ -42,7 +42,7 @@ class Background:
         return not self._thread.is_alive()
 
     def stop(self) -> None:
-        """End this stage and those before it; what waits is still handed out. Does not wait; safe in a signal handler."""
+        """End this stage and those before it; what waits is still handed out. Safe in a signal handler."""
         with self._change:
             self._open = False
             self._change.notify_all()

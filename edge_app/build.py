@@ -98,7 +98,8 @@ def source_kind(text: str) -> str:
 def file_kind(text: str) -> str:
     """Whether "images" or "video" reads the files at `text`, whatever their name is."""
     path = Path(text)
-    several = os.path.isdir(text) or path.suffix.lower() == ".txt" or (glob.has_magic(text) and not os.path.exists(text))
+    pattern = glob.has_magic(text) and not os.path.exists(text)
+    several = pattern or os.path.isdir(text) or path.suffix.lower() == ".txt"
     return "images" if several or _is_picture(path) else "video"
 
 

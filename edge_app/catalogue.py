@@ -110,7 +110,7 @@ def agreement(manifest: Manifest, open_backend: Callable[[Artifact], Any]) -> Tr
     apart = max(float(np.abs(one - other).max()) for one, other in zip(whole, exact, strict=True))
     text = f"agree on drawn pictures within {apart:.2f}"
     if not apart <= APART:
-        text = f"differ by {apart:.2f} on drawn pictures, expected {APART} at most: this processor computes int8 wrongly"
+        text = f"differ by {apart:.2f} on drawn pictures, {APART} is the most: this processor computes int8 wrongly"
         text += ", or the model was quantised badly; run with --variant float32"
     return Trial(manifest.name, " and ".join(BOTH), apart <= APART, text)
 

@@ -164,14 +164,14 @@ def verify(artifact: Artifact) -> None:
     """ModelError unless the file is there with the size and hash that its manifest states."""
     path = artifact.path
     if not path.is_file():
-        raise ModelError(f"{path}: missing; expected a file of {artifact.bytes:,} bytes; copy or export the model again")
+        raise ModelError(f"{path}: missing; expected a file of {artifact.bytes:,} bytes; copy the model again")
     size = path.stat().st_size
     if size != artifact.bytes:
         raise ModelError(f"{path}: expected {artifact.bytes:,} bytes, got {size:,}; copy or export the model again")
     digest = sha256(path)
     if digest != artifact.sha256:
         raise ModelError(
-            f"{path}: expected sha256 {artifact.sha256[:12]}…, got {digest[:12]}…; the file was changed, export it again"
+            f"{path}: expected sha256 {artifact.sha256[:12]}…, got {digest[:12]}…; the file was changed, export again"
         )
 
 
@@ -194,7 +194,7 @@ def _head(path: Path, place: int, entry: dict, before: list[dict]) -> Head:
     if entry["kind"] == "sigmoid" and len(entry["labels"]) != 2:
         raise ManifestError(f"{path}: heads/{place}/labels: a sigmoid head has 2 labels, got {entry['labels']}")
     if any(other["name"] == entry["name"] for other in before):
-        raise ManifestError(f"{path}: heads/{place}/name: {entry['name']!r} stands there twice; expected different names")
+        raise ManifestError(f"{path}: heads/{place}/name: {entry['name']!r} stands there twice; name them differently")
     return Head(**{**entry, "labels": tuple(entry["labels"])})
 
 
@@ -203,7 +203,8 @@ def _artifact(path: Path, heads: tuple[Head, ...], variant: str, entry: dict) ->
     outputs = entry.get("outputs", {})
     if set(outputs) != {head.name for head in heads}:
         expected = sorted(head.name for head in heads)
-        raise ManifestError(f"{path}: artifacts/{variant}/outputs: expected one per head {expected}, got {sorted(outputs)}")
+        where = f"{path}: artifacts/{variant}/outputs"
+        raise ManifestError(f"{where}: expected one per head {expected}, got {sorted(outputs)}")
     if "input" in entry:
         entry["input"] = Input(**entry["input"])
     elif heads:

@@ -25,4 +25,6 @@ def load(kind: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        raise MissingPackage(f"{kind}/{name} needs the package {error.name!r}; pip install 'calmcam[{name}]'") from error
+        raise MissingPackage(
+            f"{kind}/{name} needs the package {error.name!r}; pip install 'calmcam[{name}]'"
+        ) from error

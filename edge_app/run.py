@@ -1,4 +1,4 @@
-"""The one loop: source -> stages -> draw -> sinks. Live view, offline annotation and the benchmark are its arguments."""
+"""The one loop: source -> stages -> draw -> sinks. Live view, annotation and the benchmark are its arguments."""
 
 from __future__ import annotations
 

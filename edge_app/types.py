@@ -48,7 +48,7 @@ class Faces:
     ids: np.ndarray | None = None  # (N,) int64, None until tracked
     crops: np.ndarray | None = None  # (N, h, w, c) uint8, what the classifier sees
     sharpness: np.ndarray | None = None  # (N,) float32, variance of the Laplacian of the grey crop
-    heads: Mapping[str, np.ndarray] = field(default_factory=dict)  # head name -> (N, C) float32 calibrated probabilities
+    heads: Mapping[str, np.ndarray] = field(default_factory=dict)  # head name -> (N, C) float32, calibrated
     decisions: tuple[Decision, ...] | None = None  # one per face, None until decided
     device: str = ""  # what classified them, "cpu" or "hailo"; "" when nothing did
 

@@ -42,7 +42,8 @@ class Backend:
             raise BackendError(f"{self._path.name}: the backend was closed and cannot infer any more; make a new one")
         index, shape, dtype = self._input["index"], tuple(self._input["shape"][1:].tolist()), self._input["dtype"]
         if batch.shape[1:] != shape or batch.dtype != dtype:
-            raise BackendError(f"{self._path.name}: expected rows {shape} {np.dtype(dtype)}, got {batch.shape[1:]} {batch.dtype}")
+            came = f"{batch.shape[1:]} {batch.dtype}"
+            raise BackendError(f"{self._path.name}: expected rows {shape} {np.dtype(dtype)}, got {came}")
         results = {
             name: np.empty((len(batch), *detail["shape"][1:]), np.float32) for name, detail in self._outputs.items()
         }

@@ -83,7 +83,7 @@ class Canvas:
         self._paste(bitmap, self._place(spots, box) or inner)
 
     def chart(self, box: Rect, colour: Colour, values: Mapping[str, float]) -> None:
-        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover anything or dwarf it."""
+        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover something."""
         if not values:
             return
         chart = _chart(tuple(values), max(SMALLEST - 1, round(self._size * CHART_SHARE)))

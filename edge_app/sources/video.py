@@ -24,7 +24,7 @@ from ..types import Frame
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
-_TOLERATED_GAP = 0.5  # s (and two pictures) that may be missing at the end: headers round, and the last frame's duration is often unknown
+_TOLERATED_GAP = 0.5  # s, and two pictures: may be missing at the end, as headers round and last durations are unknown
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 # By quarter turns, anticlockwise.

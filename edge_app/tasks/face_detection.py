@@ -1,4 +1,4 @@
-"""Find faces with MediaPipe Tasks (BlazeFace): arXiv 1907.05047, full range: the MediaPipe face detection model card."""
+"""Find faces with MediaPipe Tasks (BlazeFace): arXiv 1907.05047, full range: its model card of MediaPipe."""
 
 from __future__ import annotations
 

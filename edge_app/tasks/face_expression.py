@@ -70,6 +70,6 @@ class Classify:
             shape = outputs[self._artifact.outputs[head.name]].shape[1:]
             if shape != (expected,):
                 raise ModelError(
-                    f"{path}: the manifest's head {head.name!r} is {head.kind} with {len(head.labels)} labels, so {expected} "
-                    f"columns were expected, got shape {shape}; export the model again"
+                    f"{path}: the manifest's head {head.name!r} is {head.kind} with {len(head.labels)} labels, so "
+                    f"{expected} columns were expected, got shape {shape}; export the model again"
                 )
