@@ -29,7 +29,6 @@ from .weights import write_backbone
 log = logging.getLogger(__name__)
 
 WORST = 4  # int8 operators that may stay in float before the export gives up
-EXTRA = ("keras", "weights", "backbone")
 KERAS = "model.keras"
 FER2013 = re.compile(r"fer(2013|\d{7})|\.csv#\d+$", re.I)
 Data = Path | Mapping[str, Path]
@@ -105,9 +104,6 @@ def _opened(order: Order) -> _Work:
         raise SettingsError(
             f"variants: expected at least one of {', '.join(quantise.VARIANTS)}, got {', '.join(variants)}"
         )
-    for kind in recipe.export.files:
-        if kind not in (*EXTRA, *quantise.VARIANTS):
-            raise SettingsError(f"export.files: {unknown('variant', kind, [*EXTRA, *quantise.VARIANTS])}")
     data = order.data or _stored(record)
     parts = load_run(order.run, data)
     _may_show(order, parts)

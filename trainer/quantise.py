@@ -24,9 +24,10 @@ from edge_app.errors import ModelError, SettingsError
 from edge_app.manifest import Artifact, Head, Input, sha256, unknown
 from edge_app.tflite import quiet
 
+from .recipe import VARIANTS
+
 log = logging.getLogger(__name__)
 
-VARIANTS = ("float32", "float16", "dynamic", "int8")
 SIGNATURE = "serving_default"
 
 

@@ -6,6 +6,7 @@ An unknown key or a value of the wrong type is refused with the nearest known ke
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from edge_app.errors import OutputError, SettingsError
 from edge_app.manifest import Crop, Input, unknown
 
 RECIPES = Path(__file__).parent / "recipes"
+VARIANTS = ("float32", "float16", "dynamic", "int8")  # TFLite files
+EXTRA = ("keras", "weights", "backbone")  # what else an export can write under a name of its own
 EVERY = "*"  # a head with this `data` tells the data sets apart: its labels are their names
 
 
@@ -55,7 +58,7 @@ class DataRecipe:
     group: str = ""  # regular expression on the file's name; its first group names person, session or video
     groups_file: str = ""  # CSV beside the images: file,group
     votes: str = "ferplus_votes.csv"  # looked for beside the images
-    limit: int = 0  # images per class and part, 0 = all; for trials
+    limit: int = 0  # images per class for train and validation together, 0 = all; for trials
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Stage:
     epochs: int
     learning_rate: float
     schedule: str = "cosine"  # to zero over the stage; "constant"; "plateau" halves on validation
-    warmup: float = 0.0  # epochs of linear warm-up
+    warmup: float = 0.0  # epochs of linear warm-up, for "cosine"
     optimizer: str = "adamw"  # "sgd" is Nesterov momentum 0.9
     weight_decay: float = 0.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight, 1 where unnamed
@@ -108,7 +111,7 @@ class Stage:
 class ExportRecipe:
     """What `calmcam export` makes of the run, and beyond which loss it refuses."""
 
-    variants: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
+    variants: tuple[str, ...] = VARIANTS
     representative: int = 512  # train crops that calibrate int8
     calibration: int = 1024  # train crops saved for the Hailo compiler
     max_loss: float = 0.5  # points of accuracy, int8 against float32
@@ -158,6 +161,20 @@ CHOICES = {
     "select": ("macro_f1", "accuracy", "f1", "loss"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "align": ("none", "roll"),
+    "variants": VARIANTS,
+}
+RANGES = {  # least and largest value of the keys that have one
+    **dict.fromkeys(("epochs", "batch", "reduce_after", "representative", "calibration"), (1, math.inf)),
+    **dict.fromkeys(("seed", "limit", "per_class", "stop_after", "warmup", "weight_decay", "power"), (0, math.inf)),
+    **dict.fromkeys(("clip", "max_loss", "mixup"), (0, math.inf)),
+    **dict.fromkeys(("freeze", "label_smoothing", "votes_share", "min_agreement", "ema"), (0, 1)),
+    **dict.fromkeys(("flip", "erase", "erase_area", "contrast", "brightness", "noise"), (0, 1)),
+    "size": (8, 1024),
+    "near": (0, 32),
+    "validation": (0.01, 0.9),
+    "test": (0, 0.9),
+    "scale": (0, 0.9),
+    "learning_rate": (1e-12, math.inf),
 }
 
 
@@ -189,13 +206,17 @@ def apply(raw: dict, change: str) -> None:
     if not equals:
         raise SettingsError(f"--set {change}: expected key.sub=value, for example stages.0.epochs=5")
     *way, last = key.strip().split(".")
+    try:
+        wanted = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {change}: expected a value in YAML, got {value!r} (brackets, quotes?)") from error
     place: object = raw
     for step in way:
         place = place.setdefault(step, {}) if isinstance(place, dict) else _entry(place, step, key)
     if isinstance(place, list):
-        place[place.index(_entry(place, last, key))] = yaml.safe_load(value)
+        place[place.index(_entry(place, last, key))] = wanted
     elif isinstance(place, dict):
-        place[last] = yaml.safe_load(value)
+        place[last] = wanted
     else:
         raise SettingsError(f"--set {change}: {'.'.join(way)} is a value, it has no key {last!r}")
 
@@ -206,6 +227,8 @@ def parse(raw: Mapping, where: str) -> Recipe:
     heads = [head.name for head in recipe.heads]
     if not heads or not recipe.stages:
         raise SettingsError(f"{where}: expected at least one head and one stage")
+    if len(set(heads)) < len(heads):
+        raise SettingsError(f"{where}: heads: expected different names, got {', '.join(heads)}")
     for head in recipe.heads:
         if len(set(head.labels)) < 2 or len(set(head.labels)) < len(head.labels):
             raise SettingsError(
@@ -216,8 +239,9 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: heads.{head.name}.class_weights", head.class_weights, head.labels)
     for stage in recipe.stages:
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
-        if stage.epochs < 1 or stage.learning_rate <= 0:
-            raise SettingsError(f"{where}: stages.{stage.name}: expected epochs >= 1 and learning_rate > 0")
+        if stage.warmup and stage.schedule != "cosine":
+            raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
+    _refuse(f"{where}: export.files", recipe.export.files, (*EXTRA, *VARIANTS))
     return recipe
 
 
@@ -254,14 +278,25 @@ def _value(hint: object, value: object, where: str, name: str) -> object:
         return tuple(_value(inner, one, f"{where}[{i}]", name) for i, one in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
-            return dict(value)
+            inner = typing.get_args(hint)[1]
+            return {key: _value(inner, one, f"{where}.{key}", "") for key, one in value.items()}
+    elif hint is object:
+        return value
     elif hint is float and _number(value) is not None:
-        return _number(value)
+        return _inside(_number(value), where, name)
     elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and type(value) is hint:
         if name in CHOICES and value not in CHOICES[name]:
             raise SettingsError(f"{where}: {unknown('value', str(value), CHOICES[name])}")
-        return value
+        return _inside(value, where, name)
     raise SettingsError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def _inside(value: typing.Any, where: str, name: str) -> typing.Any:
+    low, high = RANGES.get(name, (None, None))
+    if low is not None and not low <= value <= high:
+        most = "or more" if high == math.inf else f"to {high}"
+        raise SettingsError(f"{where}: expected {low} {most}, got {value}")
+    return value
 
 
 def _number(value: object) -> float | None:
