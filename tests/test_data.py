@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,7 @@ from edge_app.manifest import Input  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
 from trainer.folders import canonical, decode, scan  # noqa: E402
+from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes  # noqa: E402
 
@@ -120,8 +123,11 @@ def test_empty_folder_one_class_and_strange_class(data: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="found only happy"):
         scan(tmp_path / "one", "", LABELS, GREY)
     pictures.write(data / "test", ("smug",), 2)
-    with pytest.raises(InputError, match="'smug' that the model does not know"):
-        scan(data, "", LABELS, GREY, test=True)
+    for look in (lambda: scan(data, "", LABELS, GREY, test=True), lambda: members(recipe(), data)):
+        with pytest.raises(InputError, match="test/smug: a class of the test part that train does not have"):
+            look()
+    pictures.write(data / "train", ("smug",), 2)
+    assert scan(data, "", LABELS, GREY, test=True).ignored == {"smug": 2}, "left out on purpose, as in train"
 
 
 def test_identical_and_near_identical_pictures_stay_on_one_side(data: Path) -> None:
@@ -206,8 +212,42 @@ def test_heads_learn_only_from_their_own_data(tmp_path: Path) -> None:
     assert (train.weights["fane"][fer] == 0).all() and (train.weights["fer"][~fer] == 0).all()
     assert (train.weights["domain"] == 1).all()
     assert sorted(set(train.weights["fer"].tolist())) == [0.0, 1.0, 2.0]
-    with pytest.raises(InputError, match=r"needs \['fane'\]"):
-        members(both, {"fer": tmp_path / "fer"})
+    for given in ({"fer": tmp_path / "fer"}, {"fer": tmp_path, "fane": tmp_path, "fan": tmp_path}):
+        with pytest.raises(InputError, match="expects --data fer=DIR --data fane=DIR, got fer"):
+            members(both, given)
+    with pytest.raises(InputError, match="the recipe tiny expects --data DIR, got x"):
+        members(recipe(), {"x": tmp_path})
+    found, _ = members(replace(both, data=replace(both.data, limit=8)), tmp_path)
+    assert Counter((m.item.source, m.item.label) for m in found).total() == 4 * 8, "of every data set"
+
+
+def test_a_test_part_is_held_out_where_the_data_bring_none(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "data" / "train", LABELS, 40)
+    held = recipe("data.test=0.25")
+    found, _ = members(held, tmp_path / "data")
+    assert Counter(member.split for member in found) == {"train": 40, "validation": 20, "test": 20}
+    pictures.write(tmp_path / "data" / "test", LABELS, 3, seed=1)
+    found, _ = members(held, tmp_path / "data")
+    assert Counter(member.split for member in found) == {"train": 60, "validation": 20}
+
+
+def test_one_data_set_with_a_test_part_is_enough(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "one" / "train", LABELS, 20)
+    pictures.write(tmp_path / "one" / "test", LABELS, 5, seed=1)
+    pictures.write(tmp_path / "two", LABELS, 20, seed=2)
+    both = replace(recipe(), heads=tuple(replace(recipe().heads[0], name=name, data=name) for name in ("one", "two")))
+    found, _ = members(both, tmp_path)
+    (tmp_path / "run").mkdir()
+    write_recipe(both, tmp_path / "run" / "recipe.yaml")
+    write_split(tmp_path / "run" / "split.csv", both, found)
+    assert len(load_run(tmp_path / "run", tmp_path, ("test",))["test"]) == 10
+
+
+def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "ferplus_votes.csv").write_text("file,happiness\ntrain/angry/other.png,4\n", encoding="utf-8")
+    found, _ = members(recipe(), data)
+    parts(recipe(), found, data, ("train", "validation"))
+    assert "ferplus_votes.csv names none of the training pictures" in caplog.text
 
 
 def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:
@@ -215,6 +255,12 @@ def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:
     splits = assign(groups, ["a"] * 400, {"validation": 0.2}, seed=1)
     inside = [split for row, split in enumerate(splits) if row < 80]
     assert splits.count("validation") == 80 and 4 <= inside.count("validation") <= 32
+
+
+def test_more_folds_than_groups_have_their_sentence(data: Path) -> None:
+    found, _ = members(recipe(), data)
+    with pytest.raises(InputError, match="--folds 50: no image of .* in the test part; .* fewer folds"):
+        fold_members(recipe(), found, 50)
 
 
 def test_folds_keep_groups_and_use_every_row_once() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from edge_app.errors import OutputError
 
 from .data import sources
-from .folders import Item, Scan, scan
+from .folders import Item, Scan, has_test, scan
 from .recipe import Recipe
 from .splits import merge, named_groups, same_pictures
 
@@ -39,15 +39,6 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
     sheet = out / "samples.jpg"
     write_sheet(sheet, everything)
     return [*lines, f"sample sheet: {sheet}"]
-
-
-def has_test(path: Path) -> bool:
-    """The data bring a test part of their own."""
-    return (
-        not path.is_dir()
-        or not any(path.glob("*/"))
-        or any(entry.name.lower() in ("test", "testing") for entry in path.iterdir())
-    )
 
 
 def write_sheet(path: Path, items: Sequence[Item]) -> None:

@@ -7,6 +7,7 @@ from there ever after. The test part is loaded only by those who name it.
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from edge_app.errors import InputError, OutputError
 from edge_app.preprocess import fit
 
 from . import ferplus
-from .folders import Item, Scan, decode, scan
+from .folders import Item, Scan, decode, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe, read_recipe
 from .splits import divide
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +53,9 @@ def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
     """Folder or CSV of every data set that the recipe names; InputError when one is missing."""
     names = list(dict.fromkeys(head.data for head in recipe.heads if head.data != EVERY)) or [""]
     if isinstance(data, Mapping):
-        missing = [name for name in names if name not in data]
-        if missing:
-            raise InputError(
-                f"--data: the recipe {recipe.name} needs {missing}, got {sorted(data)}; give --data {missing[0]}=DIR"
-            )
+        if set(data) != set(names):
+            wanted = " ".join(f"--data {name}=DIR" if name else "--data DIR" for name in names)
+            raise InputError(f"--data: the recipe {recipe.name} expects {wanted}, got {', '.join(data)}")
         return {name: Path(data[name]) for name in names}
     return {name: Path(data) / name if name else Path(data) for name in names}
 
@@ -62,9 +63,11 @@ def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
 def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Member], list[Scan]]:
     """Read the data and divide it: train and validation, and test only when the data brings no test part of its own.
 
-    The test part of the data is not opened.
+    No picture of the data's test part is opened. InputError when it has a class that train lacks.
     """
     paths = sources(recipe, data)
+    for name, path in paths.items():
+        known_test_classes(path, _labels(recipe, name))
     scans = [scan(path, name, _labels(recipe, name), recipe.input.spec) for name, path in paths.items()]
     found = divide([item for scanned in scans for item in scanned.items], recipe.data, recipe.seed, paths)
     return [Member(item, split, group) for item, split, group in found], scans
@@ -93,7 +96,12 @@ def parts(
 ) -> dict[str, Part]:
     """Arrays of the named parts."""
     paths = list(sources(recipe, data).values())
-    return {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
+    made = {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
+    if "train" in made and not any(votes.any() for votes in made["train"].votes.values()):
+        for path in paths:
+            if ferplus.read(path, recipe.data.votes):
+                log.warning("%s: %s names none of the training pictures; no votes are used", path, recipe.data.votes)
+    return made
 
 
 def load_run(
@@ -110,7 +118,7 @@ def load_run(
     for name, path in sources(recipe, data).items():
         labels = _labels(recipe, name)
         items += scan(path, name, labels, recipe.input.spec).items
-        if held_out:
+        if held_out and has_test(path):
             items += scan(path, name, labels, recipe.input.spec, test=True).items
     found = match(wanted, [item for item in items if item.part != "test"], run)
     if held_out:

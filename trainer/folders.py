@@ -87,7 +87,7 @@ def decode_bytes(raw: bytes, path: Path) -> np.ndarray:
 def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False) -> Scan:
     """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
 
-    InputError when there is nothing, only one class, or a class that is none of the labels in the test part alone.
+    InputError when there is nothing, only one class, or a class in the test part that train lacks.
     """
     if path.is_dir() and not any(path.glob("*.csv")) or any(path.glob("*/")):
         scanned = _scan_folder(path, source, labels, spec, test)
@@ -119,16 +119,37 @@ def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
             yield from ((part, inner) for inner in sorted(folder.iterdir()) if inner.is_dir())
 
 
+def has_test(path: Path) -> bool:
+    """The data bring a test part of their own."""
+    if not path.is_dir() or not any(path.glob("*/")):
+        return True  # a CSV, whose Usage says
+    return any(PARTS.get(folder.name.lower()) == "test" for folder in path.iterdir())
+
+
+def known_test_classes(path: Path, labels: tuple[str, ...]) -> None:
+    """InputError when the test part has a class that is none of the labels and that train lacks; no file is opened."""
+    if not path.is_dir():
+        return
+    known = {*labels, *(canonical(folder.name) for _, folder in class_folders(path, test=False))}
+    for _, folder in class_folders(path, test=True):
+        if canonical(folder.name) not in known and any(_pictures(folder)):
+            raise InputError(
+                f"{folder}: a class of the test part that train does not have; expected some of {', '.join(labels)}; "
+                "add it to train and to the labels, or move it away"
+            )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+
+
 def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
     scanned = Scan([])
+    if test:
+        known_test_classes(path, labels)
     for part, folder in class_folders(path, test):
-        label = canonical(folder.name)
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        label, files = canonical(folder.name), _pictures(folder)
         if label not in labels:
-            if test and files:
-                raise InputError(
-                    f"{folder}: the test part has a class {label!r} that the model does not know ({', '.join(labels)})"
-                )
             scanned.ignored[folder.name] = len(files)
             continue
         for file in files:

@@ -12,13 +12,16 @@ import numpy as np
 
 from .data import Member
 from .recipe import Recipe
-from .splits import assign, folds
+from .splits import assign, complete, folds
 
 log = logging.getLogger(__name__)
 
 
 def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[list[Member]]:
-    """One membership per fold: the fold is "test", the rest is divided into train and validation, groups together."""
+    """One membership per fold: the fold is "test", the rest is divided into train and validation, groups together.
+
+    InputError when there are too few groups for that many folds.
+    """
     numbers = {name: i for i, name in enumerate(dict.fromkeys(member.group for member in found))}
     groups = [numbers[member.group] for member in found]
     labels = [f"{member.item.source}/{member.item.label}" for member in found]
@@ -30,6 +33,7 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
         inner = assign([groups[row] for row in rest], [labels[row] for row in rest], shares, recipe.seed + held_out)
         splits = np.full(len(found), "test", dtype="<U10")
         splits[rest] = inner
+        complete(labels, splits.tolist(), ("train", "validation", "test"), f"--folds {count}")
         result.append(
             [dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)]
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_app.errors import InputError, SettingsError
 
-from .folders import Item
+from .folders import Item, has_test
 from .recipe import DataRecipe
 
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
@@ -30,16 +30,22 @@ def divide(
     items = limited(items, recipe.limit)
     labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
     groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
-    shares = {"validation": recipe.validation, "test": recipe.test if all(item.part == "" for item in items) else 0.0}
+    shares = {"validation": recipe.validation, "test": 0.0 if any(map(has_test, paths.values())) else recipe.test}
     splits = assign(groups, labels, shares, seed)
-    for part in ("train", *(name for name, share in shares.items() if share)):
+    held = ["train", *(name for name, share in shares.items() if share)]
+    complete(labels, splits, held, ", ".join(str(path) for path in paths.values()))
+    return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
+
+
+def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], where: str) -> None:
+    """InputError when one of the parts `held` lacks a class."""
+    for part in held:
         missing = set(labels) - {label for label, split in zip(labels, splits, strict=True) if split == part}
         if missing:
-            where = ", ".join(str(path) for path in paths.values())
             raise InputError(
-                f"{where}: no image of {sorted(missing)} in the {part} part; give more images or smaller groups"
+                f"{where}: no image of {', '.join(sorted(missing))} in the {part} part; give more images, smaller "
+                "groups or fewer folds"
             )
-    return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
 
 
 def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
@@ -151,12 +157,12 @@ def merge(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def limited(items: Sequence[Item], limit: int) -> list[Item]:
-    """At most `limit` items per class, evenly spread; all when 0."""
+    """At most `limit` items per class of every data set, evenly spread; all when 0."""
     if not limit:
         return list(items)
     rows = defaultdict(list)
     for row, item in enumerate(items):
-        rows[item.label].append(row)
+        rows[item.source, item.label].append(row)
     kept = {
         chosen[i]
         for chosen in rows.values()
