@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clips import write_clip
+from patience import PATIENCE
 from small_model import write_model
 
 from edge_app.build import Analysis
@@ -112,7 +113,7 @@ def test_a_source_without_frames_ends():
 
 def test_a_fresh_process_answers_in_time(model):
     found = measure.first_result(["--model", str(model)], repeats=1)
-    assert 0.1 < found["seconds"] < 120 and 50 < found["memory_mb"] < 1000
+    assert 0.1 < found["seconds"] < 120 * PATIENCE and 50 < found["memory_mb"] < 1000
 
 
 def test_memory_does_not_grow(model):

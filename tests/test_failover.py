@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edge_app.backends import litert
 from edge_app.devices import choose, open_best
@@ -287,11 +288,11 @@ def test_live_run_loses_and_regains_the_device_under_load(compiled: Manifest) ->
     environ = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/doubles'}",
-        "CALMCAM_DOUBLE": "latency_ms=0.5 queue=8 lose_at=12 back_after=0.2",
+        "CALMCAM_DOUBLE": f"latency_ms=0.5 queue=8 lose_at=12 back_after={0.2 * PATIENCE}",
     }
     command = [sys.executable, "-m", "edge_app", "live", "--source", "synthetic", "--model", str(compiled.folder)]
     command += ["--device", "auto", "--no-show", "--frames", "150"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60 * PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "HAILO8, HailoRT 4.23.0" in done.stderr
     assert "going on with the cpu" in done.stderr and "the hailo is back after" in done.stderr

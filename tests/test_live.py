@@ -131,7 +131,7 @@ class Ages(Sink):
 
 
 def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
-    slow = 0.08  # s per frame, where a frame comes every 0.033 s
+    slow = 0.08 * PATIENCE  # s per frame, where a frame comes every 0.033 * PATIENCE
     pause = threading.Event()
 
     def detect(frame, faces):
@@ -142,7 +142,7 @@ def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
         return faces
 
     sink = Ages()
-    source = Paced(Source(width=64, height=48, fps=30), seconds=2)
+    source = Paced(Source(width=64, height=48, fps=30 / PATIENCE), seconds=2 * PATIENCE)
     report = run(source, [("detect", detect), ("classify", classify)], [sink], live=True)
     assert report.dropped > 20 and report.frames + report.dropped >= 59
     assert statistics.median(sink.ages) <= 2 * slow * 1e3

@@ -6,10 +6,12 @@ import gc
 import threading
 import time
 import weakref
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edge_app.backends import fake
 from edge_app.decide import Decider
@@ -73,7 +75,7 @@ class LockStep(Source):
     def __iter__(self):
         for frame in super().__iter__():
             yield frame
-            assert self._sink.arrived.acquire(timeout=10)
+            assert self._sink.arrived.acquire(timeout=10 * PATIENCE)
 
 
 def small(**options: object) -> Source:
@@ -135,12 +137,11 @@ def test_live_drops_frames_when_a_stage_is_slow_and_stays_young():
 def test_live_equals_offline():
     """The same frames give the same boxes, identities and decisions, whichever way the loop runs."""
     options = {"width": 640, "height": 480, "count": 20, "fps": 15.0, "faces": 2}
-    detect = Stage(find_model("face_detection").artifact("full").path)
     offline, live = Keep(), Keep()
-    run(Source(**options), [("detect", detect), *analysis()], [offline], live=False)
-    report = run(LockStep(live, **options), [("detect", detect), *analysis()], [live], live=True)
-    alone = list(drain([("detect", detect), *analysis()], _frames(Source(**options))))
-    detect.close()
+    with closing(Stage(find_model("face_detection").artifact("full").path)) as detect:
+        run(Source(**options), [("detect", detect), *analysis()], [offline], live=False)
+        report = run(LockStep(live, **options), [("detect", detect), *analysis()], [live], live=True)
+        alone = list(drain([("detect", detect), *analysis()], _frames(Source(**options))))
     assert report.dropped == 0
     assert len(offline.results) == len(live.results) == len(alone) == 20
     assert sum(len(result.faces) for result in offline.results) >= 20
