@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,10 @@ def test_one_data_set_with_a_test_part_is_enough(tmp_path: Path) -> None:
     write_recipe(both, tmp_path / "run" / "recipe.yaml")
     write_split(tmp_path / "run" / "split.csv", both, found)
     assert len(load_run(tmp_path / "run", tmp_path, ("test",))["test"]) == 10
+    shutil.rmtree(tmp_path / "one" / "test")
+    (tmp_path / "one" / "test").mkdir()
+    with pytest.raises(InputError, match="expected a test part"):
+        load_run(tmp_path / "run", tmp_path, ("test",))
 
 
 def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -248,6 +253,9 @@ def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptu
     found, _ = members(recipe(), data)
     parts(recipe(), found, data, ("train", "validation"))
     assert "ferplus_votes.csv names none of the training pictures" in caplog.text
+    (data / "ferplus_votes.csv").write_text("file,Usage\ntrain/angry/0000.png,Training\n", encoding="utf-8")
+    with pytest.raises(InputError, match="expected a number of votes in every column but 'file'.*'Training'"):
+        parts(recipe(), found, data, ("train", "validation"))
 
 
 def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:

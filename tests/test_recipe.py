@@ -108,6 +108,11 @@ def test_set_refuses_what_it_cannot_reach(change: str, sentence: str) -> None:
         read_recipe("emotions", (change,))
 
 
+def test_an_unknown_head_has_its_sentence() -> None:
+    with pytest.raises(SettingsError, match="emotions: unknown head 'emotoin'; did you mean 'emotion'"):
+        read_recipe("emotions").head("emotoin")
+
+
 def test_unknown_recipe_and_broken_yaml(tmp_path) -> None:
     with pytest.raises(SettingsError, match="did you mean 'emotions'"):
         read_recipe("emotion")

@@ -24,7 +24,10 @@ def read(data: Path, name: str) -> dict[str, dict[str, float]]:
                 f"{path}: expected a column 'file' and one column of votes per emotion, got {rows.fieldnames}"
             )
         names = {column: canonical(column) for column in rows.fieldnames or () if column not in NOT_EMOTIONS}
-        return {key(row["file"]): {label: float(row[column] or 0) for column, label in names.items()} for row in rows}
+        try:
+            return {key(row["file"]): {word: float(row[column] or 0) for column, word in names.items()} for row in rows}
+        except ValueError as error:
+            raise InputError(f"{path}: expected a number of votes in every column but 'file' ({error})") from error
 
 
 def key(file: str) -> str:

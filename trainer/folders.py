@@ -87,14 +87,14 @@ def decode_bytes(raw: bytes, path: Path) -> np.ndarray:
 def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False) -> Scan:
     """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
 
-    InputError when there is nothing, only one class, or a class in the test part that train lacks.
+    InputError when there is nothing to train on, only one class, or a class in the test part that train lacks.
     """
     if path.is_dir() and not any(path.glob("*.csv")) or any(path.glob("*/")):
         scanned = _scan_folder(path, source, labels, spec, test)
     else:
         scanned = _scan_csv(_csv_of(path), source, labels, spec, test)
     found = sorted({item.label for item in scanned.items})
-    if not found:
+    if not found and not test:
         seen = ", ".join(f"{name}/ ({count} files)" for name, count in scanned.ignored.items()) or "nothing"
         raise InputError(f"{path}: expected pictures in folders named {', '.join(labels)}; found {seen}")
     if len(found) < 2 and not test:

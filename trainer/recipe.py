@@ -144,8 +144,11 @@ class Recipe:
     export: ExportRecipe = ExportRecipe()
 
     def head(self, name: str) -> HeadRecipe:
-        """The head of that name."""
-        return {head.name: head for head in self.heads}[name]
+        """The head of that name; SettingsError when there is none."""
+        known = {head.name: head for head in self.heads}
+        if name not in known:
+            raise SettingsError(f"{self.name}: {unknown('head', name, list(known))}")
+        return known[name]
 
     @property
     def epochs(self) -> int:
