@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,12 @@ import pictures  # noqa: E402
 
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
 from trainer import families  # noqa: E402
-from trainer.data import members, parts  # noqa: E402
+from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches  # noqa: E402
 from trainer.recipe import Recipe, read_recipe  # noqa: E402
-from trainer.runs import Request, start  # noqa: E402
+from trainer.runs import Request, plain_cnn, start  # noqa: E402
+from trainer.scores import judge  # noqa: E402
+from trainer.state import State  # noqa: E402
 from trainer.train import explained, fit, network  # noqa: E402
 from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
 
@@ -121,6 +124,29 @@ def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_
     assert losses[-1] < losses[0] / 2
 
 
+def test_a_run_killed_between_two_stages_goes_on_with_the_same_dropout(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.01}]"
+    recipe = read_recipe(TINY, ("options.dropout=0.5", stages))
+    whole, first = tmp_path / "whole", tmp_path / "first"
+    whole.mkdir(), first.mkdir()
+    given = loaded(recipe, data)
+    history = fit(recipe, given, whole).history
+    fit(replace(recipe, stages=recipe.stages[:1]), given, first)
+    again = fit(recipe, given, first, resume=True).history
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+    if keras.backend.backend() == "tensorflow":
+        assert {path.name for path in (first / "tensorboard").iterdir()} == {"one", "two"}
+
+
+def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
+    recipe = read_recipe(TINY, ("select=f1",))
+    images = np.zeros((4, 24, 24, 1), np.uint8)
+    labels = {"emotion": np.array([0, 0, 1, 2])}
+    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {})
+    row = judge(recipe, part, {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 2, 2]]})
+    assert row["val_score"] == row["val_emotion_f1"] == pytest.approx(2 / 3) != row["val_emotion_macro_f1"]
+
+
 def test_the_best_weights_of_all_stages_are_kept(data: Path, tmp_path: Path) -> None:
     recipe = read_recipe(
         TINY,
@@ -199,7 +225,8 @@ def test_two_heads_learn_together_and_weightless_images_do_not_count(tmp_path: P
     )
 
 
-def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path) -> None:
+def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("trainer.runs.CNN_EPOCHS", 1)
     lines = start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "folds", folds=2, compare_cnn=True))
     with (tmp_path / "folds" / "folds.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -210,6 +237,15 @@ def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path) -> None:
         ("cnn", "2"),
     ]
     assert lines[0].startswith("residual, 2 folds: emotion_accuracy") and lines[1].startswith("cnn, 2 folds")
+    with pytest.raises(OutputError, match="is not empty"):
+        start(Request(TINY, data, (), tmp_path / "folds", folds=2))
+
+
+def test_from_nothing_nothing_is_frozen_and_the_plain_cnn_may_finish() -> None:
+    recipe = resolve(read_recipe("teasing", ("backbone=none",)))
+    assert [stage.freeze for stage in recipe.stages] == [0.0, 0.0]
+    (stage,) = plain_cnn(recipe).stages
+    assert (stage.epochs, stage.stop_after, stage.freeze) == (60, 0, 0.0)
 
 
 def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
@@ -257,6 +293,8 @@ def test_unknown_family_and_option() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), OutputError, "disk is full.*--resume"),
         (MemoryError(), CalmcamError, "out of memory.*batch=8"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), CalmcamError, "out of memory.*batch=8"),
+        (RuntimeError("ResourceExhausted: events.v2; No space left on device"), OutputError, "disk is full.*--resume"),
+        (PermissionError(errno.EACCES, "Permission denied"), OutputError, "Permission denied.*another folder with -o"),
         (RuntimeError("something else"), RuntimeError, "something else"),
     ],
 )
@@ -276,3 +314,13 @@ def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) ->
         start(Request(TINY, data, ("heads.emotion.labels=[angry, happy, neutral, shy]",), tmp_path))
     with pytest.raises(InputError, match="expected the folder of a training run"):
         start(Request(None, None, resume=data))
+    with pytest.raises(SettingsError, match="goes on as the run was begun"):
+        start(Request(None, None, ("batch=8",), resume=tmp_path))
+    with pytest.raises(SettingsError, match="is the plain CNN already"):
+        start(Request(TINY, data, ("family=cnn", "options={}"), tmp_path, compare_cnn=True))
+
+
+def test_a_broken_checkpoint_has_its_sentence(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(InputError, match="no checkpoint to go on from"):
+        State(tmp_path, read_recipe(TINY)).read_counters()

@@ -21,6 +21,7 @@ from .recipe import Recipe, read_recipe, write_recipe
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
+CNN_EPOCHS = 60  # at least, for the small plain CNN
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Request:
 def start(request: Request) -> list[str]:
     """Do it; returns what to tell the user, line by line."""
     if request.resume:
-        return [_resume(request.resume, request.data)]
+        return [_resume(request)]
     if request.recipe is None:
         raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
     recipe, data = read_recipe(request.recipe, request.changes), request.data
@@ -54,6 +55,8 @@ def start(request: Request) -> list[str]:
 
     rivals = [resolve(recipe)]
     if request.compare_cnn:
+        if rivals[0].family == "cnn":
+            raise SettingsError(f"--compare-cnn: the network of {recipe.name} is the plain CNN already; leave it out")
         rivals.append(plain_cnn(rivals[0]))
     if request.folds:
         return _cross_validate(rivals, data, folder(request.output, f"{recipe.name}-folds"), request.folds)
@@ -62,13 +65,13 @@ def start(request: Request) -> list[str]:
 
 
 def plain_cnn(recipe: Recipe) -> Recipe:
-    """The same recipe with the small plain CNN from nothing, which has no backbone to freeze."""
-    stages = tuple(
-        dataclasses.replace(stage, freeze=0.0, learning_rate=max(stage.learning_rate, 1e-3))
-        for stage in recipe.stages[:1]
-    )
-    stages = tuple(dataclasses.replace(stage, epochs=recipe.epochs) for stage in stages)
-    return dataclasses.replace(recipe, family="cnn", options={}, backbone="none", stages=stages)
+    """The same data and input for the small plain CNN from nothing: one stage that is long enough and never cut short.
+
+    For its first epochs it gives every picture the same answer, which early stopping would take for its best.
+    """
+    length = {"epochs": max(CNN_EPOCHS, recipe.epochs), "learning_rate": 1e-3, "schedule": "cosine", "stop_after": 0}
+    stage = dataclasses.replace(recipe.stages[0], optimizer="adamw", freeze=0.0, **length)
+    return dataclasses.replace(recipe, family="cnn", options={}, backbone="none", stages=(stage,))
 
 
 def run(recipe: Recipe, data: Data, out: Path) -> str:
@@ -105,6 +108,8 @@ def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) 
 def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int) -> list[str]:
     from .scores import held_out
 
+    if any(out.iterdir()):
+        raise OutputError(f"{out}: is not empty; choose another folder with -o")
     found, _ = members(rivals[0], data)
     warn_few(rivals[0], found)
     rows: list[dict[str, object]] = []
@@ -121,7 +126,13 @@ def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int)
     return [*summary(rows), f"{out / 'folds.csv'}"]
 
 
-def _resume(out: Path, data: Data | None) -> str:
+def _resume(request: Request) -> str:
+    """Go on as the run was begun; only its data may lie elsewhere now."""
+    out, data = request.resume, request.data
+    if request != Request(None, data, resume=out):
+        raise SettingsError(
+            f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
+        )
     recipe = read_recipe(str(out / "recipe.yaml")) if (out / "recipe.yaml").is_file() else None
     if recipe is None or not (out / "run.json").is_file():
         raise InputError(

@@ -30,12 +30,13 @@ def held_out(recipe: Recipe, path: Path, part: Part) -> dict[str, float]:
 def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`val_<head>_<measure>` of every head that labels something, and `val_score`, by which the recipe chooses."""
     row: dict[str, float] = {}
+    chosen = []
     for head in recipe.heads:
         rows = part.labels[head.name] >= 0
         if rows.any():
             measured = measures(head, part.labels[head.name][rows], logits[head.name][rows])
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
-    chosen = [value for name, value in row.items() if name.endswith(f"_{recipe.select}")]
+            chosen.append(measured[recipe.select])
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
     return row
 

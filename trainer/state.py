@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,8 +85,8 @@ class State:
 
 def _open(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
+        return np.load(io.BytesIO(path.read_bytes()))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: no checkpoint to go on from ({error}); start the run again without --resume"
         ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,16 +132,19 @@ def explained(recipe: Recipe, run: Path) -> Iterator[None]:
     """A full disk and exhausted memory become sentences that name the knob."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{run}: the disk is full; free some space and go on with --resume {run}") from error
-        raise OutputError(
-            f"{run}: cannot be written ({error.strerror or error}); choose another folder with -o"
-        ) from error
     except CalmcamError:
         raise
-    except Exception as error:  # each backend has its own class for exhausted memory; whatever else it is goes on
-        raise _memory(error, recipe) or error from error
+    except Exception as error:  # each backend has its own classes for what is exhausted; whatever else it is goes on
+        raise _full(error, run) or _memory(error, recipe) or error from error
+
+
+def _full(error: BaseException, run: Path) -> OutputError | None:
+    """TensorFlow calls a full disk, where TensorBoard's files grow, an exhausted resource as it does memory."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        return OutputError(f"{run}: the disk is full; free some space and go on with --resume {run}")
+    if isinstance(error, OSError):
+        return OutputError(f"{run}: cannot be written ({error.strerror or error}); choose another folder with -o")
+    return None
 
 
 def _memory(error: BaseException, recipe: Recipe) -> CalmcamError | None:
@@ -160,24 +164,24 @@ def _run_stage(
         if position and (run / "best.keras").is_file():
             model.set_weights(keras.models.load_model(run / "best.keras", compile=False).get_weights())
             state.start_average(model)
-    if state.stage_over or state.stage_epoch >= stage.epochs:
-        return
     batches = Batches(parts["train"], recipe, stage, state.epoch)
     compile_stage(model, recipe, stage, len(batches))
     if resume:
         state.load(model)
+    if state.stage_over or state.stage_epoch >= stage.epochs:
+        return  # resumed between two stages; dropout goes on where it stood
     judge = callbacks.Judge(
         state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, run / "best.keras")
     )
     around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
-    around += [callbacks.Patience(state, stage), *tensorboard(run), callbacks.Checkpoint(state)]
+    around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
     model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0, shuffle=False)
 
 
-def tensorboard(run: Path) -> list[keras.callbacks.Callback]:
-    """The TensorBoard callback where TensorFlow, which writes its files, is the backend."""
+def tensorboard(run: Path, stage: Stage) -> list[keras.callbacks.Callback]:
+    """The TensorBoard callback where TensorFlow, which writes its files, is the backend; each stage counts from 0."""
     if keras.backend.backend() != "tensorflow":
         return []
-    return [keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False)]
+    return [keras.callbacks.TensorBoard(str(run / "tensorboard" / stage.name), write_graph=False)]

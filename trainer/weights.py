@@ -25,8 +25,13 @@ HEADS = ("dropout", "dense")  # options that belong to the new heads
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with the family, options and input of its backbone, when that brings them."""
+    """The recipe with the family, options and input of its backbone, when that brings them.
+
+    From nothing, nothing is frozen: layers that never learnt would stay noise.
+    """
     folder = _folder(recipe.backbone)
+    if recipe.backbone == "none":
+        return dataclasses.replace(recipe, stages=tuple(dataclasses.replace(one, freeze=0.0) for one in recipe.stages))
     if folder is None:
         return recipe
     source = read_recipe(str(folder / "recipe.yaml"))
