@@ -245,7 +245,7 @@ def test_from_nothing_nothing_is_frozen_and_the_plain_cnn_may_finish() -> None:
     recipe = resolve(read_recipe("teasing", ("backbone=none",)))
     assert [stage.freeze for stage in recipe.stages] == [0.0, 0.0]
     (stage,) = plain_cnn(recipe).stages
-    assert (stage.epochs, stage.stop_after, stage.freeze) == (60, 0, 0.0)
+    assert (stage.epochs, stage.stop_after, stage.freeze) == (40, 0, 0.0)
 
 
 def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:

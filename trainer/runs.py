@@ -21,7 +21,7 @@ from .recipe import Recipe, read_recipe, write_recipe
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
-CNN_EPOCHS = 60  # at least, for the small plain CNN
+CNN_EPOCHS = 40  # at least, for the small plain CNN
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ def build(family: str, input_shape: tuple[int, int, int], heads: dict[str, int],
 
 
 def pooled_heads(
-    x: keras.KerasTensor, heads: dict[str, int], dropout: float, dense: int = 0
+    x: keras.KerasTensor, heads: dict[str, int], dropout: float, dense: int = 0, flat: bool = False
 ) -> dict[str, keras.KerasTensor]:
-    """Global average, an optional shared dense block, and one float32 logits layer per head."""
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    """Global average (or all places, `flat`), an optional shared dense block, one float32 logits layer per head."""
+    layers = keras.layers
+    x = (layers.Flatten(name="pool") if flat else layers.GlobalAveragePooling2D(name="pool"))(x)
     if dense:
         x = keras.layers.Dense(dense, activation="relu", name="shared")(x)
     if dropout:

@@ -19,12 +19,15 @@ def build(
     dropout: float = 0.3,
     dense: int = 128,
 ) -> keras.Model:
-    """One 3x3 convolution with ReLU and max pooling per stage."""
+    """One 3x3 convolution with ReLU and max pooling per stage, then dense.
+
+    It sees every place: three layers see 22 px, and their average over the picture did not learn faces (measured).
+    """
     image = keras.Input(input_shape, name="image")
-    x = L.Rescaling(1 / 255, name="rescale")(image)
+    x = L.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(image)
     for stage, width in enumerate(channels):
         x = L.Conv2D(
             width, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=f"s{stage}_conv"
         )(x)
         x = L.MaxPooling2D(2, name=f"s{stage}_pool")(x)
-    return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="cnn")
+    return keras.Model(image, pooled_heads(x, heads, dropout, dense, flat=True), name="cnn")
