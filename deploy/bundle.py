@@ -119,7 +119,9 @@ def read_bundle(folder: Path) -> dict:
     try:
         describe = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: expected a bundle with bundle.json, got {error}; make one with --prepare") from error
+        raise ModelError(
+            f"{folder}: expected a bundle with bundle.json, got {error}; make one with --prepare"
+        ) from error
     if not isinstance(describe, dict) or describe.get("bundle") != 1:
         raise ModelError(f"{folder}: expected a bundle of version 1, got {str(describe)[:60]}; make it again")
     return describe
@@ -132,7 +134,9 @@ def read_calibration(path: Path) -> np.ndarray:
             content = np.load(file, allow_pickle=False)
             crops = content if isinstance(content, np.ndarray) else content["crops"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, got {error}; export writes one") from error
+        raise InputError(
+            f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, got {error}; export writes one"
+        ) from error
     if crops.ndim == 3:
         crops = crops[..., None]
     return crops

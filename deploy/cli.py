@@ -15,9 +15,15 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 @click.command(name="compile")
 @click.argument("model")
 @click.option("--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True)
-@click.option("--calibration", type=click.Path(path_type=Path), help="Raw crops (.npz that export wrote); at least 1,024.")
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="The bundle's folder [runs/compile/MODEL_ARCH].")
-@click.option("--level", type=click.IntRange(0, 4), default=1, show_default=True, help="Optimisation level; 2 and up want a GPU.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Raw crops (.npz that export wrote); at least 1,024."
+)
+@click.option(
+    "--output-dir", "-o", type=click.Path(path_type=Path), help="The bundle's folder [runs/compile/MODEL_ARCH]."
+)
+@click.option(
+    "--level", type=click.IntRange(0, 4), default=1, show_default=True, help="Optimisation level; 2 and up want a GPU."
+)
 @click.option("--preflight", is_flag=True, help="Only judge; needs no compiler.")
 @click.option("--prepare", is_flag=True, help="Stop at the bundle that is carried to a machine with the compiler.")
 @click.option("--import", "bundle", type=click.Path(path_type=Path), help="Take the HEF of a compiled bundle.")
@@ -45,8 +51,12 @@ def compile_command(
     if preflight:
         return
     if crops is None:
-        raise SettingsError("compile needs --calibration FILE.npz with at least 1,024 raw crops; `calmcam export` writes one")
-    folder = write_bundle(manifest, arch, crops, output_dir or Path("runs/compile") / f"{manifest.name}_{arch}", level=level)
+        raise SettingsError(
+            "compile needs --calibration FILE.npz with at least 1,024 raw crops; `calmcam export` writes one"
+        )
+    folder = write_bundle(
+        manifest, arch, crops, output_dir or Path("runs/compile") / f"{manifest.name}_{arch}", level=level
+    )
     for line in run_bundle(folder, "--check"):
         click.echo(line)
     if prepare:

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 def run_bundle(folder: Path, *options: str) -> Iterator[str]:
     """Run a bundle's `compile.py` with this interpreter; yields what it prints, CalmcamError when it fails."""
     command = [sys.executable, str(folder / "compile.py"), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as child:
         last = ""
         try:
             for line in child.stdout:
@@ -32,7 +34,9 @@ def run_bundle(folder: Path, *options: str) -> Iterator[str]:
             child.terminate()
             raise
     if child.returncode:
-        raise CalmcamError(f"{folder}: {last.removeprefix('compile.py: stopped: ')} (log.txt and the .har files are kept there)")
+        raise CalmcamError(
+            f"{folder}: {last.removeprefix('compile.py: stopped: ')} (log.txt and the .har files are kept there)"
+        )
 
 
 def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
@@ -43,10 +47,14 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
     """
     bundle, result = read_bundle(folder), _result(folder)
     if bundle["model"] != manifest.name or bundle["source_sha256"] != manifest.artifact("float32").sha256:
-        raise ModelError(f"{folder}: was made from another {bundle['model']} than the one in {manifest.folder}; prepare it again")
+        raise ModelError(
+            f"{folder}: was made from another {bundle['model']} than the one in {manifest.folder}; prepare it again"
+        )
     hef = folder / result["hef"]
     if not hef.is_file() or hef.stat().st_size != result["bytes"] or sha256(hef) != result["sha256"]:
-        raise ModelError(f"{hef}: expected {result['bytes']:,} bytes with sha256 {result['sha256'][:12]}…; copy the bundle again")
+        raise ModelError(
+            f"{hef}: expected {result['bytes']:,} bytes with sha256 {result['sha256'][:12]}…; copy the bundle again"
+        )
     source = manifest.artifact("float32")
     target = manifest.folder / f"{manifest.name}_{result['arch']}.hef"
     artifact = Artifact(
@@ -66,7 +74,9 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
         write_manifest(updated)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OutputError(f"{manifest.folder}: the HEF cannot be written ({error.strerror}); nothing was registered") from error
+        raise OutputError(
+            f"{manifest.folder}: the HEF cannot be written ({error.strerror}); nothing was registered"
+        ) from error
     return updated
 
 
@@ -74,6 +84,8 @@ def _result(folder: Path) -> dict:
     try:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder}: is not compiled yet (no result.json); run its compile.py where the compiler is") from error
+        raise ModelError(
+            f"{folder}: is not compiled yet (no result.json); run its compile.py where the compiler is"
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: result.json cannot be read ({error}); copy the bundle again") from error

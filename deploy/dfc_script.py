@@ -1,8 +1,8 @@
 """Compile the bundle in this folder with Hailo's Dataflow Compiler 3.x. Stands alone: needs numpy and the compiler only.
 
-    python compile.py --check            the files are whole; model.tflite gives the expected outputs (needs LiteRT)
-    python compile.py                    parse, optimise, quantise, compile; a .har is kept after each stage
-    python compile.py --allow-downgrade  go on when the compiler lowers its optimisation or the width of weights
+python compile.py --check            the files are whole; model.tflite gives the expected outputs (needs LiteRT)
+python compile.py                    parse, optimise, quantise, compile; a .har is kept after each stage
+python compile.py --allow-downgrade  go on when the compiler lowers its optimisation or the width of weights
 """
 
 import argparse
@@ -19,7 +19,9 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 STOPPED = "compile.py: stopped: "
-DOWNGRADES = re.compile(r"reducing optimization level|assigning 4bit weights|(?:calibration|calib).*(?:less|fewer) than", re.I)
+DOWNGRADES = re.compile(
+    r"reducing optimization level|assigning 4bit weights|(?:calibration|calib).*(?:less|fewer) than", re.I
+)
 
 
 class Refused(Exception):
@@ -76,9 +78,12 @@ def watch(bundle, allow_downgrade):
     command = [sys.executable, str(HERE / "compile.py"), "--child"]
     downgrades, last = [], ""
     (HERE / "result.json").unlink(missing_ok=True)
-    with (HERE / "log.txt").open("w") as log, subprocess.Popen(
-        command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as child:
+    with (
+        (HERE / "log.txt").open("w") as log,
+        subprocess.Popen(
+            command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as child,
+    ):
         for line in child.stdout:
             log.write(line)
             sys.stdout.write(line)
@@ -102,7 +107,9 @@ def compile_bundle(bundle):
     try:
         from hailo_sdk_client import ClientRunner, InferenceContext
     except ImportError as error:
-        raise Refused(f"the Dataflow Compiler is not here ({error}); install its wheel from hailo.ai on x86-64") from error
+        raise Refused(
+            f"the Dataflow Compiler is not here ({error}); install its wheel from hailo.ai on x86-64"
+        ) from error
     gates = {}
     crops, expected = read_expected(bundle)
     calibration = np.load(HERE / "calibration.npy")
@@ -114,7 +121,9 @@ def compile_bundle(bundle):
     order = match_heads(native, expected, bundle["limits"]["native_difference"])
     runner.load_model_script((HERE / "model.alls").read_text())
     stage("optimise in full precision", lambda: runner.optimize_full_precision(calib_data=calibration))
-    gates["fp_optimized"] = gate(infer(runner, InferenceContext.SDK_FP_OPTIMIZED, crops), order, expected, bundle["limits"]["agreement"])
+    gates["fp_optimized"] = gate(
+        infer(runner, InferenceContext.SDK_FP_OPTIMIZED, crops), order, expected, bundle["limits"]["agreement"]
+    )
     runner.save_har(str(HERE / "2_optimised.har"))
 
     stage("quantise", lambda: runner.optimize(calibration))
@@ -160,7 +169,9 @@ def match_heads(outputs, expected, limit):
         fits = [np.abs(o - values).max() if o.shape == values.shape else np.inf for o in outputs]
         best = int(np.argmin(fits))
         if not fits[best] <= limit:
-            raise Refused(f"parse: no output agrees with head {head} (nearest differs by {fits[best]:.3g}); wrong normalization?")
+            raise Refused(
+                f"parse: no output agrees with head {head} (nearest differs by {fits[best]:.3g}); wrong normalization?"
+            )
         order[head] = best
     if len(set(order.values())) != len(order):
         raise Refused(f"parse: two heads match the same output: {order}")
@@ -174,10 +185,16 @@ def gate(outputs, order, expected, limit):
         ours = outputs[order[head]]
         decide = (lambda v: v[:, 0] > 0) if values.shape[1] == 1 else (lambda v: v.argmax(1))
         agreement = float(np.mean(decide(ours) == decide(values)))
-        figures[head] = {"agreement": agreement, "mean_difference": float(np.abs(ours - values).mean()), "n": len(values)}
+        figures[head] = {
+            "agreement": agreement,
+            "mean_difference": float(np.abs(ours - values).mean()),
+            "n": len(values),
+        }
         say(f"{head}: agreement {agreement:.1%} over {len(values)} crops, limit {limit:.0%}")
         if agreement < limit:
-            raise Refused(f"{head}: the emulated network agrees on {agreement:.1%} of {len(values)} crops, expected {limit:.0%}")
+            raise Refused(
+                f"{head}: the emulated network agrees on {agreement:.1%} of {len(values)} crops, expected {limit:.0%}"
+            )
     return figures
 
 

@@ -24,13 +24,22 @@ from .parity import Pair, Parity, check, compare, folder_pairs
 
 @click.command()
 @click.argument("model")
-@click.option("--a", "trusted", default="float32", show_default=True, metavar="VARIANT", help="The one that is trusted.")
+@click.option(
+    "--a", "trusted", default="float32", show_default=True, metavar="VARIANT", help="The one that is trusted."
+)
 @click.option("--b", "judged", required=True, metavar="VARIANT", help="The one that is judged.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled folder of face crops, or a clip.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Labelled folder of face crops, or a clip."
+)
 @click.option("--head", help="Which head of the model; default: the first.")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--max-accuracy-loss", type=click.FloatRange(0, 1), default=0.01, show_default=True)
-@click.option("--worst", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the worst crops; only if their licence allows.")
+@click.option(
+    "--worst",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Draw the worst crops; only if their licence allows.",
+)
 @click.option("--json", "as_json", is_flag=True)
 def parity(
     model: str,
@@ -68,7 +77,9 @@ def _pairs(a: Ensemble, b: Ensemble, data: Path) -> Iterator[Pair]:
     with build.Analysis(settings) as analysis, build.open_source(str(data)) as frames:
         for frame, faces in drain([("detect", analysis.detect)], frames):
             for row in range(len(faces)):
-                yield Pair(f"frame {frame.index} face {row}", *(side(side.cut(frame.image, faces, row)) for side in (a, b)))
+                yield Pair(
+                    f"frame {frame.index} face {row}", *(side(side.cut(frame.image, faces, row)) for side in (a, b))
+                )
 
 
 def _show(found: Parity, a: str, b: str, as_json: bool) -> None:
@@ -77,7 +88,9 @@ def _show(found: Parity, a: str, b: str, as_json: bool) -> None:
         click.echo(json.dumps(summary))
         return
     low, high = summary["agreement_interval"]
-    click.echo(f"{a} and {b} agree on {summary['agreement']:.2%} of {summary['n']} faces (95 % {low:.2%} to {high:.2%})")
+    click.echo(
+        f"{a} and {b} agree on {summary['agreement']:.2%} of {summary['n']} faces (95 % {low:.2%} to {high:.2%})"
+    )
     click.echo(f"mean absolute difference of probabilities: {summary['mean_absolute_difference']:.4f}")
     click.echo("flips by class of a: " + ", ".join(f"{label} {n}" for label, n in summary["flips"].items()))
     for side, name in (("a", a), ("b", b)) if found.truth is not None else ():

@@ -51,7 +51,12 @@ class Verdict:
 
 def preflight(graph: Graph, arch: str, calibration: np.ndarray | None = None) -> list[Verdict]:
     """Judge every layer of a float32 `graph`, its input and outputs, its size on `arch` and its calibration crops."""
-    verdicts = [*_input(graph), *(_layer(graph, layer) for layer in graph.body()), *_outputs(graph), *_size(graph, arch)]
+    verdicts = [
+        *_input(graph),
+        *(_layer(graph, layer) for layer in graph.body()),
+        *_outputs(graph),
+        *_size(graph, arch),
+    ]
     return [*verdicts, *check_calibration(graph, calibration)]
 
 
@@ -114,23 +119,34 @@ def _mean(graph: Graph, layer: Layer, what: str) -> Verdict:
     pooled = len(layer.inputs[0]) == 4 and layer.output[-1] == layer.inputs[0][-1]
     if pooled:
         return Verdict(OK, what, "global average pooling is native", "4.1")
-    return Verdict(REFUSED, what, f"a mean from {layer.inputs[0]} to {layer.output} is no global average pooling", "4.1")
+    return Verdict(
+        REFUSED, what, f"a mean from {layer.inputs[0]} to {layer.output} is no global average pooling", "4.1"
+    )
 
 
 def _outputs(graph: Graph) -> Iterator[Verdict]:
     for name, index in graph.outputs.items():
         shape = graph.layers[index].output
         state = OK if len(shape) == 2 else REFUSED
-        yield Verdict(state, f"output {name}", f"{shape}, matched by name" if state == OK else f"expected (1, C), got {shape}", "4.1")
+        yield Verdict(
+            state,
+            f"output {name}",
+            f"{shape}, matched by name" if state == OK else f"expected (1, C), got {shape}",
+            "4.1",
+        )
 
 
 def _size(graph: Graph, arch: str) -> Iterator[Verdict]:
     limit, parameters = _ONE_CONTEXT[arch], graph.parameters
     text = f"{parameters / 1e6:.2f} M parameters, {graph.macs / 1e6:.0f} M multiply-accumulates"
     if parameters <= limit:
-        yield Verdict(OK, f"size on {arch}", f"{text}: below the largest zoo net in one context ({limit / 1e6:.1f} M)", "4.2")
+        yield Verdict(
+            OK, f"size on {arch}", f"{text}: below the largest zoo net in one context ({limit / 1e6:.1f} M)", "4.2"
+        )
     else:
-        yield Verdict(WARNING, f"size on {arch}", f"{text}: likely several contexts, reloaded over PCIe per frame", "1.9, 4.2")
+        yield Verdict(
+            WARNING, f"size on {arch}", f"{text}: likely several contexts, reloaded over PCIe per frame", "1.9, 4.2"
+        )
 
 
 def check_calibration(graph: Graph, crops: np.ndarray | None) -> list[Verdict]:
@@ -139,7 +155,9 @@ def check_calibration(graph: Graph, crops: np.ndarray | None) -> list[Verdict]:
     if crops is None:
         return [Verdict(WARNING, what, f"no crops given; at least {CALIBRATION_CROPS} are needed to compile", "3.3")]
     if crops.ndim != 4 or crops.shape[1:] != expected:
-        return [Verdict(REFUSED, what, f"expected crops (N, {', '.join(map(str, expected))}), got {crops.shape}", "3.6")]
+        return [
+            Verdict(REFUSED, what, f"expected crops (N, {', '.join(map(str, expected))}), got {crops.shape}", "3.6")
+        ]
     if crops.dtype != np.uint8:
         return [Verdict(REFUSED, what, f"expected raw pixels uint8, got {crops.dtype}", "3.3")]
     verdicts = []

@@ -62,9 +62,7 @@ class ProgressBar(AbstractContextManager):
             line = f"{place if self._inputs > 1 else 'Error: '}{outcome.error}"
         else:
             did = f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}"
-            line = (
-                f"{place}{outcome.path.name}: {did}, {report.fps:.0f} frames/s"
-            )
+            line = f"{place}{outcome.path.name}: {did}, {report.fps:.0f} frames/s"
         self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
 
 
