@@ -13,6 +13,7 @@ import av
 import pytest
 from click.testing import CliRunner
 from clips import times, write_clip
+from patience import PATIENCE
 from small_model import write_model
 
 from edge_app.cli import cli
@@ -169,7 +170,7 @@ def test_a_signal_finishes_the_files(material, tmp_path, number, code):
         while process.poll() is None and not (part.exists() and part.stat().st_size):
             wait.wait(0.01)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=20 * PATIENCE)
     assert process.returncode == code
     assert "(stopped)" in said
     assert names(tmp_path / "out") == ["long.mp4", "results.csv", "results.jsonl", "run.json"]

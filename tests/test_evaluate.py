@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE
 from PIL import Image
 from small_model import LABELS, write_model
 
@@ -177,11 +178,11 @@ def test_sigterm_leaves_nothing_half(model, data, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     with subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
         part = tmp_path / "runs" / "evaluate" / "small" / "predictions.csv.part"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * PATIENCE
         while not part.exists() and time.monotonic() < deadline:
             threading.Event().wait(0.01)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(20) == 143, child.stderr.read()
+        assert child.wait(20 * PATIENCE) == 143, child.stderr.read()
     assert not part.parent.exists()
 
 
