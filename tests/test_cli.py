@@ -45,7 +45,6 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
     assert not HEAVY & {name.partition(".")[0] for name in run.stdout.splitlines()[-1].split()}
 
 
-
 @pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if entry[0].startswith("edge_app")])
 def test_every_command_of_the_edge_has_help(name):
     result = calmcam(name, "--help")

@@ -139,7 +139,10 @@ def test_int8_and_float32_agree():
         ({"input": replace(SPEC, height=48)}, r"manifest says one input \(1, 48, 32, 3\) uint8, the file has"),
         ({"input": replace(SPEC, colour="gray")}, r"\(1, 32, 32, 1\)"),
         ({"input": replace(SPEC, dtype="float32")}, "float32"),
-        ({"outputs": {"mood": "moood", "tease": "tease"}}, r"names outputs \['moood'\], the file has \['mood', 'tease'\]"),
+        (
+            {"outputs": {"mood": "moood", "tease": "tease"}},
+            r"names outputs \['moood'\], the file has \['mood', 'tease'\]",
+        ),
         ({"path": CASES / "absent.tflite"}, "No such file"),
     ],
 )

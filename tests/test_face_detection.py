@@ -56,7 +56,9 @@ def test_the_portrait(variant):
     assert 0.5 <= faces.scores[0] <= 1
     assert faces.points.shape == (1, 6, 2)
     x, y = faces.points[0].T
-    assert x[geometry.RIGHT_EAR] < x[geometry.RIGHT_EYE] < x[geometry.NOSE] < x[geometry.LEFT_EYE] < x[geometry.LEFT_EAR]
+    assert (
+        x[geometry.RIGHT_EAR] < x[geometry.RIGHT_EYE] < x[geometry.NOSE] < x[geometry.LEFT_EYE] < x[geometry.LEFT_EAR]
+    )
     assert max(y[geometry.RIGHT_EYE], y[geometry.LEFT_EYE]) < y[geometry.NOSE] < y[geometry.MOUTH]
     assert (faces.ids, faces.crops, faces.decisions) == (None, None, None)
 
@@ -88,7 +90,9 @@ def test_no_fewer_faces_than_the_bare_detector(detect, size):
     from mediapipe.tasks.python.vision.face_detector import FaceDetector, FaceDetectorOptions
 
     side = size[1] // 2 - 10
-    image = scene(size, (5, 5, side), (size[0] // 2, 5, side), (5, size[1] // 2, side), (size[0] // 2, size[1] // 2, side))
+    image = scene(
+        size, (5, 5, side), (size[0] // 2, 5, side), (5, size[1] // 2, side), (size[0] // 2, size[1] // 2, side)
+    )
     options = FaceDetectorOptions(BaseOptions(model_asset_path=str(MODELS["full"].path)))
     with FaceDetector.create_from_options(options) as bare:
         expected = bare.detect(Image(ImageFormat.SRGB, image)).detections
@@ -179,6 +183,8 @@ def test_tensorflow_can_be_imported_afterwards():
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/media")
-@pytest.mark.parametrize(("name", "count"), [("n01_dog_face.jpg", 0), ("n20_cat.png", 0), ("p60_three_faces_frontal.png", 3)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("n01_dog_face.jpg", 0), ("n20_cat.png", 0), ("p60_three_faces_frontal.png", 3)]
+)
 def test_photographs(detect, name, count):
     assert len(look(detect, cv2.cvtColor(cv2.imread(str(PHOTOS / name)), cv2.COLOR_BGR2RGB))) == count

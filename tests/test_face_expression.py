@@ -112,7 +112,9 @@ def test_two_models_work_side_by_side(model, backend):
 def test_labels_that_do_not_fit_the_file_are_refused(model, backend):
     artifact = model.artifact("int8")
     wrong = replace(model, heads=(replace(model.heads[0], labels=("happy", "sad")), model.heads[1]))
-    with pytest.raises(ModelError, match=r"'mood' is softmax with 2 labels, so 2 columns were expected, got shape \(3,\)"):
+    with pytest.raises(
+        ModelError, match=r"'mood' is softmax with 2 labels, so 2 columns were expected, got shape \(3,\)"
+    ):
         Classify(wrong, artifact, backend)
 
 

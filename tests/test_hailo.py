@@ -225,8 +225,10 @@ def test_second_process_is_told_the_way_out(
 ) -> None:
     world.lock = str(tmp_path / "lock")
     backend = hailo.Backend(compiled.artifact("hailo8"))
-    script = f"from edge_app.devices import open_best; from edge_app.manifest import find_model; " \
-             f"open_best(find_model({str(compiled.folder)!r}), None, 'hailo')"
+    script = (
+        f"from edge_app.devices import open_best; from edge_app.manifest import find_model; "
+        f"open_best(find_model({str(compiled.folder)!r}), None, 'hailo')"
+    )
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/doubles'}", "CALMCAM_DOUBLE": f"lock={world.lock}"}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -47,7 +47,9 @@ def test_result_lines_on_standard_output_and_nothing_else_there(live, tmp_path):
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     ids = [line["faces"][0]["track_id"] for line in lines]
-    assert ids == [1, 1, 1] or (ids[0] == 1 and len(ids) == 3 and lines[-1]["t"] > KEEP_NEW_S), "unseen, it is forgotten"
+    assert ids == [1, 1, 1] or (ids[0] == 1 and len(ids) == 3 and lines[-1]["t"] > KEEP_NEW_S), (
+        "unseen, it is forgotten"
+    )
     assert "3 frames in" in result.stderr and "dropped" in result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,9 @@ from edge_app.types import NO_FACES, Frame
 FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "models").glob("*/manifest.json"))
 MODELS = [manifest.read_manifest(folder / "manifest.json") for folder in FOLDERS]
 FILES = [pytest.param(model, variant, id=f"{model.name}-{variant}") for model in MODELS for variant in model.artifacts]
-NETWORKS = [file for file in FILES if file.values[0].heads and file.values[0].artifacts[file.values[1]].path.suffix == ".tflite"]
+NETWORKS = [
+    file for file in FILES if file.values[0].heads and file.values[0].artifacts[file.values[1]].path.suffix == ".tflite"
+]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)

@@ -266,7 +266,9 @@ def test_hangul_from_a_file_system_that_takes_it_apart() -> None:
 @pytest.mark.parametrize("size", [12, 20, 60])
 def test_no_ink_is_cut_off(size: int) -> None:
     """A glyph in a line has as much ink as on a large ground."""
-    font = ImageFont.truetype(str(ROOT / "edge_app" / "drawing" / text.FONT), size, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(
+        str(ROOT / "edge_app" / "drawing" / text.FONT), size, layout_engine=ImageFont.Layout.BASIC
+    )
     for sample in "gjpqy|(){}Q@행복뛰쌓":
         ground = Image.new("L", (200, 200))
         ImageDraw.Draw(ground).text((60, 100), sample, font=font, fill=255, anchor="ls")

@@ -103,7 +103,9 @@ def test_roll_levels_the_eyes():
     for x, y in (right, left):
         tilted[y - 4 : y + 5, x - 4 : x + 5] = 255
     points = np.array([[right, left, (100, 120), (90, 140), (60, 90), (150, 120)]], np.float32)
-    crop = crop_faces(tilted, boxes([40, 40, 160, 160]), points, Crop(align="roll"), Input(120, 120, "gray", "uint8"))[0, ..., 0]
+    crop = crop_faces(tilted, boxes([40, 40, 160, 160]), points, Crop(align="roll"), Input(120, 120, "gray", "uint8"))[
+        0, ..., 0
+    ]
     rows, columns = np.nonzero(crop > 128)
     assert abs(rows[columns < 60].mean() - rows[columns > 60].mean()) < 1.5
 

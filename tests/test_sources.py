@@ -141,7 +141,7 @@ def test_a_stop_reaches_a_source_that_waits() -> None:
 
 @pytest.mark.parametrize("kind", ["video", "images", "stream"])
 def test_unusable_things_are_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "it's \"100%\" 얼굴.bin"
+    path = tmp_path / 'it\'s "100%" 얼굴.bin'
     path.write_bytes(b"neither picture nor film")
     spec = f"file:{path}" if kind == "stream" else str(path)
     with pytest.raises(SourceError) as caught, plugins.load("sources", kind).Source(spec):

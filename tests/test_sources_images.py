@@ -122,7 +122,9 @@ def test_list_keeps_its_order_and_is_relative_to_itself(tmp_path: Path) -> None:
     assert [frame.source for frame in frames(tmp_path / "list.txt")] == ["b.png", "a b.png"]
 
 
-@pytest.mark.parametrize("name", ["a b.png", "it's \"so\".png", "100%.png", "%03d.png", "얼굴.png", "[x]*.png", "a:b.png"])
+@pytest.mark.parametrize(
+    "name", ["a b.png", 'it\'s "so".png', "100%.png", "%03d.png", "얼굴.png", "[x]*.png", "a:b.png"]
+)
 def test_unusual_names(tmp_path: Path, name: str) -> None:
     halves().save(tmp_path / name)
     (frame,) = frames(tmp_path / name)

@@ -105,7 +105,9 @@ def test_every_frame_and_exact_cuts_in_any_container(tmp_path: Path, name: str, 
         np.testing.assert_array_equal(one.image, other.image)
 
 
-@pytest.mark.parametrize(("turn", "corner"), [(None, (0, 0)), (0, (0, 0)), (90, (-1, 0)), (180, (-1, -1)), (270, (0, -1))])
+@pytest.mark.parametrize(
+    ("turn", "corner"), [(None, (0, 0)), (0, (0, 0)), (90, (-1, 0)), (180, (-1, -1)), (270, (0, -1))]
+)
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_rotation_is_honoured(tmp_path: Path, turn: int | None, corner: tuple[int, int], suffix: str) -> None:
     """A display matrix turns the picture anticlockwise: at 90 degrees what was left above comes to left below."""
@@ -149,7 +151,10 @@ def test_raw_stream_without_a_clock_takes_its_rate(tmp_path: Path) -> None:
     moments = [frame.time_ns for frame in frames(path)]
     assert len(moments) == COUNT
     assert np.all(np.diff(moments) > 0)
-    assert [(frame.index, frame.time_ns) for frame in frames(path, start=1.0)][:2] == [(30, moments[30]), (31, moments[31])]
+    assert [(frame.index, frame.time_ns) for frame in frames(path, start=1.0)][:2] == [
+        (30, moments[30]),
+        (31, moments[31]),
+    ]
 
 
 def test_frame_size_may_change_in_the_middle(tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def test_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["a b.mp4", "it's \"so\".mp4", "100%.mp4", "%03d.mp4", "웃음.mp4", "a:b.mp4", "-a.mp4"])
+@pytest.mark.parametrize("name", ["a b.mp4", 'it\'s "so".mp4', "100%.mp4", "%03d.mp4", "웃음.mp4", "a:b.mp4", "-a.mp4"])
 def test_unusual_names(tmp_path: Path, name: str, clip: Path) -> None:
     path = tmp_path / name
     path.write_bytes(clip.read_bytes())
@@ -298,7 +303,10 @@ def test_no_permission(tmp_path: Path, clip: Path) -> None:
     assert done.stdout.startswith("SourceError a.mp4: cannot be read"), done.stderr
 
 
-@pytest.mark.parametrize("options", [{"start": 3.0}, {"start": 1.0, "end": 1.0}, {"stride": 0}, {"start": -1.0}, {"start": 0.501, "end": 0.502}])
+@pytest.mark.parametrize(
+    "options",
+    [{"start": 3.0}, {"start": 1.0, "end": 1.0}, {"stride": 0}, {"start": -1.0}, {"start": 0.501, "end": 0.502}],
+)
 def test_senseless_cuts_are_refused(clip: Path, options: dict[str, float]) -> None:
     with pytest.raises(SourceError, match="expected"), Source(clip, **options):
         pass

@@ -23,7 +23,9 @@ def test_the_first_result_says_ready_and_the_end_says_stopping(tmp_path):
 
 def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
     command = [str(DEPLOY / "install.sh"), "--dry-run", "--service", "--prefix", str(tmp_path / "opt")]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path)}
+    )
     assert done.returncode == 0, done.stderr
     assert "would run: /usr/bin/python3 -m venv --system-site-packages" in done.stdout
     assert "calmcam.service" in done.stdout

@@ -110,9 +110,7 @@ def test_faces_that_pass_each_other_keep_their_numbers(fps, speed):
 
 @RATES
 def test_numbers_follow_faces_and_not_rows(fps):
-    ids = tell(
-        Tracker(), fps, 2, lambda t: faces((200, 200), (600, 200)) if t < 1 else faces((600, 200), (200, 200))
-    )
+    ids = tell(Tracker(), fps, 2, lambda t: faces((200, 200), (600, 200)) if t < 1 else faces((600, 200), (200, 200)))
     assert ids[0] == [1, 2]
     assert ids[-1] == [2, 1]
 

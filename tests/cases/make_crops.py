@@ -16,9 +16,7 @@ from edge_app.preprocess import crop_faces
 
 HERE = Path(__file__).parent
 BOXES = np.array([[173, 67, 277, 171], [-30, 380, 90, 530]], np.float32)  # the face, and a corner with the border in it
-POINTS = np.array(
-    [[[206, 105], [241, 108], [224, 128], [222, 148], [188, 110], [259, 115]]] * 2, np.float32
-)
+POINTS = np.array([[[206, 105], [241, 108], [224, 128], [222, 148], [188, 110], [259, 115]]] * 2, np.float32)
 CASES = {
     "gray48": (Crop(margin=0.1, shift=-0.06), Input(48, 48, "gray", "uint8")),
     "rgb64": (Crop(margin=0.0), Input(64, 64, "rgb", "uint8")),
@@ -38,4 +36,6 @@ def crops(name: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(sys.argv[1] if len(sys.argv) > 1 else HERE / "crops.npz", **{name: crops(name) for name in CASES})
+    np.savez_compressed(
+        sys.argv[1] if len(sys.argv) > 1 else HERE / "crops.npz", **{name: crops(name) for name in CASES}
+    )

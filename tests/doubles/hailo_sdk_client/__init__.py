@@ -74,7 +74,10 @@ class ClientRunner:
         self._note("infer", session.context.value)
         values = np.asarray(data, np.float32)
         if session.context is not InferenceContext.SDK_NATIVE:
-            mean, deviation = (np.float32(json.loads(text)) for text in re.search(r"normalization\((\[.*?\]), (\[.*?\])\)", self._script).groups())
+            mean, deviation = (
+                np.float32(json.loads(text))
+                for text in re.search(r"normalization\((\[.*?\]), (\[.*?\])\)", self._script).groups()
+            )
             values = (values - mean) / deviation
         outputs = self._run(values)
         if session.context is InferenceContext.SDK_QUANTIZED and "DFC_COLLAPSE" in os.environ:
