@@ -34,6 +34,7 @@ from trainer.recipe import Recipe, read_recipe  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.scores import judge  # noqa: E402
 from trainer.state import State  # noqa: E402
+from trainer.teacher import Teacher  # noqa: E402
 from trainer.train import explained, fit, network  # noqa: E402
 from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
 
@@ -142,9 +143,68 @@ def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
     recipe = read_recipe(TINY, ("select=f1",))
     images = np.zeros((4, 24, 24, 1), np.uint8)
     labels = {"emotion": np.array([0, 0, 1, 2])}
-    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {})
+    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 3))})
     row = judge(recipe, part, {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 2, 2]]})
     assert row["val_score"] == row["val_emotion_f1"] == pytest.approx(2 / 3) != row["val_emotion_macro_f1"]
+
+
+def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
+    recipe = read_recipe(TINY, ("select=agreement",))
+    truth = {"emotion": np.array([0, 0, 1, 2])}
+    votes = np.array([[9, 1, 0], [4, 6, 0], [5, 5, 0], [0, 0, 0]], np.float32)  # two majorities: label 0 and label 1
+    answers = {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]}
+    part = Part(np.zeros((4, 24, 24, 1), np.uint8), {}, truth, ("",) * 4, ("",) * 4, {"emotion": votes})
+    row = judge(recipe, part, answers)
+    assert (row["val_emotion_accuracy"], row["val_emotion_majority"]) == (0.75, 0.5)
+    assert row["val_score"] == row["val_emotion_agreement"] == 0.625
+    row = judge(recipe, replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
+    assert row["val_score"] == 0.75 and "val_emotion_majority" not in row
+
+
+STAGES = (
+    "ema=0.0",
+    "options.dropout=0.5",
+    "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.01},"
+    " {name: three, epochs: 1, learning_rate: 1.0e-12, start: average, teacher_share: 0.5}]",
+)
+
+
+def test_a_stage_starts_from_the_average_of_the_earlier_ones_and_learns_from_it(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, STAGES)
+    given, whole, parted = loaded(recipe, data), tmp_path / "whole", tmp_path / "parted"
+    whole.mkdir(), parted.mkdir()
+    history = fit(recipe, given, whole).history
+    ended = [keras.models.load_model(whole / f"stage-{n}.keras", compile=False).get_weights() for n in (1, 2)]
+    weights = network(recipe).weights
+    with np.load(whole / "checkpoint.npz") as saved:
+        left = {saved[name].tobytes() for name in saved.files if name.startswith("model")}
+    kernels = [i for i, weight in enumerate(weights) if weight.name == "kernel"]
+    assert kernels and all(np.mean([ended[0][i], ended[1][i]], axis=0).tobytes() in left for i in kernels)
+    fit(replace(recipe, stages=recipe.stages[:2]), given, parted)
+    again = fit(recipe, given, parted, resume=True).history
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+    plain = replace(recipe, stages=(*recipe.stages[:2], replace(recipe.stages[2], teacher_share=0.0)))
+    (parted / "plain").mkdir()
+    assert fit(plain, given, parted / "plain").history[-1]["loss"] != pytest.approx(history[-1]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_teacher_takes_its_share_of_the_targets(kind: str) -> None:
+    labels = LABELS if kind == "softmax" else LABELS[:2]
+    recipe = read_recipe(TINY, (f"heads.0.kind={kind}", f"heads.0.labels=[{', '.join(labels)}]", "augment.flip=0.5"))
+    random = np.random.default_rng(0)
+    half = random.integers(0, 255, (5, 24, 12, 1))
+    images = np.concatenate([half, half[:, :, ::-1]], axis=2).astype(np.float32)  # mirrored, they are the same
+    model = network(recipe)
+    logits = model.predict_on_batch(images)["emotion"]
+    answers = (
+        np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) if kind == "softmax" else 1 / (1 + np.exp(-logits))
+    )
+    wanted = random.random(answers.shape).astype(np.float32)
+    teacher = Teacher(network(recipe), model.get_weights(), recipe, share=0.25)
+    np.testing.assert_allclose(
+        teacher(images, {"emotion": wanted}, random)["emotion"], 0.75 * wanted + 0.25 * answers, atol=1e-5
+    )
 
 
 def test_the_best_weights_of_all_stages_are_kept(data: Path, tmp_path: Path) -> None:

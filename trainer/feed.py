@@ -13,19 +13,22 @@ import numpy as np
 from .augment import augment, mixup
 from .data import Part
 from .recipe import Balance, HeadRecipe, Recipe, Stage
+from .teacher import Teacher
 
 
 class Batches(keras.utils.PyDataset):
     """The train part, augmented: (images (N, H, W, C) float32, {head: targets}, {head: weights})."""
 
-    def __init__(self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0) -> None:
-        """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages."""
+    def __init__(
+        self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0, teacher: Teacher | None = None
+    ) -> None:
+        """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages; a `teacher` mends the targets."""
         super().__init__(workers=1)
-        self._part, self._recipe, self._stage = part, recipe, stage
+        self._part, self._recipe, self._teacher = part, recipe, teacher
         self._targets = {head.name: targets(part, head, stage) for head in recipe.heads}
         self._counts = show(part, recipe)
         self._size = round(self._counts.sum())
-        self.seconds = 0.0  # spent on making batches since the epoch began
+        self.seconds = 0.0  # spent on making batches since the epoch began, without the teacher
         self.begin(epoch)
 
     def begin(self, epoch: int) -> None:
@@ -58,6 +61,8 @@ class Batches(keras.utils.PyDataset):
             random = np.random.default_rng([recipe.seed, self._epoch, index, 1])
             images, wanted = mixup(images, wanted, recipe.augment.mixup, random)
         self.seconds += time.perf_counter() - started
+        if self._teacher is not None:
+            wanted = self._teacher(images, wanted, np.random.default_rng([recipe.seed, self._epoch, index, 2]))
         return images, wanted, weights
 
 

@@ -103,6 +103,8 @@ class Stage:
     freeze: float = 0.0  # share of the backbone's layers, from the input on, that does not learn
     label_smoothing: float = 0.0  # where an image has no votes
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
+    start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)
+    teacher_share: float = 0.0  # share of the target that the network as the stage found it answers; see `teacher.py`
     stop_after: int = 0  # epochs without improvement, 0 = never
     reduce_after: int = 3  # epochs without improvement, for "plateau"
 
@@ -161,7 +163,8 @@ CHOICES = {
     "kind": ("softmax", "sigmoid"),
     "schedule": ("cosine", "constant", "plateau"),
     "optimizer": ("adamw", "sgd"),
-    "select": ("macro_f1", "accuracy", "f1", "loss"),
+    "select": ("macro_f1", "accuracy", "agreement", "f1", "loss"),
+    "start": ("best", "average"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "align": ("none", "roll"),
     "variants": VARIANTS,
@@ -170,7 +173,7 @@ RANGES = {  # least and largest value of the keys that have one
     **dict.fromkeys(("epochs", "batch", "reduce_after", "representative", "calibration"), (1, math.inf)),
     **dict.fromkeys(("seed", "limit", "per_class", "stop_after", "warmup", "weight_decay", "power"), (0, math.inf)),
     **dict.fromkeys(("clip", "max_loss", "mixup"), (0, math.inf)),
-    **dict.fromkeys(("freeze", "label_smoothing", "votes_share", "min_agreement", "ema"), (0, 1)),
+    **dict.fromkeys(("freeze", "label_smoothing", "votes_share", "teacher_share", "min_agreement", "ema"), (0, 1)),
     **dict.fromkeys(("flip", "erase", "erase_area", "contrast", "brightness", "noise"), (0, 1)),
     "size": (8, 1024),
     "near": (0, 32),
@@ -244,6 +247,10 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
+    if recipe.stages[0].teacher_share:
+        raise SettingsError(
+            f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
+        )
     _refuse(f"{where}: export.files", recipe.export.files, (*EXTRA, *VARIANTS))
     return recipe
 

@@ -34,21 +34,32 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
     for head in recipe.heads:
         rows = part.labels[head.name] >= 0
         if rows.any():
-            measured = measures(head, part.labels[head.name][rows], logits[head.name][rows])
+            votes = part.votes[head.name][rows]
+            measured = measures(head, part.labels[head.name][rows], logits[head.name][rows], votes)
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
             chosen.append(measured[recipe.select])
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
     return row
 
 
-def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64."""
+def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64, votes (N, C).
+
+    Where voters agreed by more than half on a label, `majority` is the accuracy against theirs, and `agreement` the
+    mean of both accuracies; without votes it is the accuracy.
+    """
     if head.kind == "sigmoid":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     probs = softmax(logits)
-    matrix = confusion(truth, probs.argmax(axis=1), len(head.labels))
+    answers = probs.argmax(axis=1)
+    matrix = confusion(truth, answers, len(head.labels))
+    accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
+    agreed = 2 * votes.max(axis=1) > votes.sum(axis=1)
+    majority = float((answers == votes.argmax(axis=1))[agreed].mean()) if agreed.any() else accuracy
     return {
-        "accuracy": float(np.trace(matrix) / max(1, matrix.sum())),
+        "accuracy": accuracy,
+        **({"majority": majority} if agreed.any() else {}),
+        "agreement": (accuracy + majority) / 2,
         "macro_f1": float(macro_f1(matrix)),
         "f1": float(per_class(matrix).f1[-1]),
         "loss": float(-np.log(np.clip(probs[np.arange(len(truth)), truth], 1e-7, 1)).mean()),

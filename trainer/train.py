@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from edge_app.errors import CalmcamError, OutputError
 
@@ -22,6 +24,7 @@ from .feed import Batches
 from .machine import precision
 from .recipe import Recipe, Stage
 from .state import State
+from .teacher import Teacher
 from .weights import start_weights
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ def fit(
     with explained(recipe, run):
         for position in range(state.stage, len(recipe.stages)):
             _run_stage(model, state, position, parts, resume, tell)
+            _keep_stage(state, position)
             resume = False
     return state
 
@@ -161,10 +165,10 @@ def _run_stage(
     recipe, stage, run = state.recipe, state.recipe.stages[position], state.run
     if not resume:
         state.stage, state.stage_epoch, state.stage_over, state.waited = position, 0, False, 0
-        if position and (run / "best.keras").is_file():
-            model.set_weights(keras.models.load_model(run / "best.keras", compile=False).get_weights())
+        if position:
+            model.set_weights(_start(run, position, stage))
             state.start_average(model)
-    batches = Batches(parts["train"], recipe, stage, state.epoch)
+    batches = Batches(parts["train"], recipe, stage, state.epoch, _teacher(state, position))
     compile_stage(model, recipe, stage, len(batches))
     if resume:
         state.load(model)
@@ -178,6 +182,34 @@ def _run_stage(
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
     model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0, shuffle=False)
+
+
+def _keep_stage(state: State, position: int) -> None:
+    """Keep the best weights so far as `stage-N.keras` where a later stage starts from them."""
+    if position + 1 < len(state.recipe.stages):
+        path = _ended(state.run, position)
+        part = path.with_name(f"{path.stem}.part.keras")
+        shutil.copyfile(state.run / "best.keras", part)
+        part.replace(path)
+
+
+def _ended(run: Path, position: int) -> Path:
+    return run / f"stage-{position + 1}.keras"
+
+
+def _start(run: Path, position: int, stage: Stage) -> list[np.ndarray]:
+    """The weights that a later stage begins with."""
+    earlier = range(position) if stage.start == "average" else (position - 1,)
+    found = [keras.models.load_model(_ended(run, one), compile=False).get_weights() for one in earlier]
+    return [np.mean(values, axis=0) for values in zip(*found, strict=True)]
+
+
+def _teacher(state: State, position: int) -> Teacher | None:
+    recipe, stage = state.recipe, state.recipe.stages[position]
+    if not stage.teacher_share:
+        return None
+    model = network(recipe, precision(recipe.precision))
+    return Teacher(model, _start(state.run, position, stage), recipe, stage.teacher_share)
 
 
 def tensorboard(run: Path, stage: Stage) -> list[keras.callbacks.Callback]:
