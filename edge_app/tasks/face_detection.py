@@ -37,6 +37,7 @@ with _without_tensorflow():
 
 log = logging.getLogger(__name__)
 
+WARM_UP = (8, 192, 8, 384, 8, 768)  # px, sides of the first, empty pictures
 LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
 
 
@@ -79,9 +80,14 @@ class Stage:
                 self._release()
 
     def _try_it(self) -> None:
-        """The first call allocates, and writes to stderr; a network that finds no faces fails in it."""
+        """The first calls allocate; a network that finds no faces fails in them.
+
+        MediaPipe writes once to stderr where an allocation is not aligned, which need not be the first (1.2.2): several
+        sizes while stderr is quiet.
+        """
         try:
-            self._detector.detect(Image(ImageFormat.SRGB, np.zeros((8, 8, 3), np.uint8)))
+            for side in WARM_UP:
+                self._detector.detect(Image(ImageFormat.SRGB, np.zeros((side, side, 3), np.uint8)))
         except RuntimeError:
             self._release()
             raise
