@@ -21,6 +21,14 @@ def test_the_first_result_says_ready_and_the_end_says_stopping(tmp_path):
         assert [systemd.recv(99) for _ in range(2)] == [b"READY=1\nWATCHDOG=1", b"STOPPING=1"]
 
 
+def test_a_run_goes_on_when_systemd_does_not_listen(tmp_path, caplog):
+    with Sink(str(tmp_path / "left behind")) as sink:
+        sink.write(RESULT)
+    assert caplog.messages == [
+        "NOTIFY_SOCKET: systemd does not listen (No such file or directory); the run goes on without it"
+    ]
+
+
 def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
     command = [str(DEPLOY / "install.sh"), "--dry-run", "--service", "--prefix", str(tmp_path / "opt")]
     done = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from ..types import Result
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # of copies; others cannot hold a picture of 8-bit RGB as well
@@ -40,7 +40,7 @@ class Sink:
         return self
 
     def write(self, result: Result) -> None:
-        """Encode and write one picture; OutputError when that is not possible."""
+        """Encode and write one picture; OutputError when the place, InputError when the format cannot hold it."""
         image = result.frame.image if result.picture is None else result.picture
         path = self._path
         if self._count:
@@ -70,5 +70,5 @@ def _encoded(path: Path, suffix: str, image: cv2.typing.MatLike) -> bytes:
         done, data = False, None
     if not done:
         height, width = image.shape[:2]
-        raise OutputError(f"{path}: {suffix} cannot hold {width} x {height} pixels; annotate it as .png")
+        raise InputError(f"{path}: {suffix} cannot hold {width} x {height} pixels; annotate it as .png")
     return data.tobytes()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 
 from ..types import Result
+
+log = logging.getLogger(__name__)
 
 
 class Sink:
@@ -18,6 +21,7 @@ class Sink:
         address = address or os.environ["NOTIFY_SOCKET"]
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = 0.0
+        self._heard = True
 
     def __enter__(self) -> Sink:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -34,4 +38,9 @@ class Sink:
         self._socket.close()
 
     def _send(self, message: bytes) -> None:
-        self._socket.sendto(message, self._address)
+        try:
+            self._socket.sendto(message, self._address)
+        except OSError as error:
+            if self._heard:  # an address that an ended service left behind, for example
+                log.warning("NOTIFY_SOCKET: systemd does not listen (%s); the run goes on without it", error.strerror)
+            self._heard = False
