@@ -233,6 +233,16 @@ def test_a_frozen_backbone_stands_still(data: Path, tmp_path: Path) -> None:
     assert all(same.values())
 
 
+def test_frozen_normalisation_keeps_its_statistics_while_the_rest_learns(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, ("stages.0.epochs=1", "stages.0.freeze_norm=true", "ema=0.0"))
+    fit(recipe, loaded(recipe, data), tmp_path)
+    keras.utils.set_random_seed(recipe.seed)
+    fresh, trained = network(recipe), keras.models.load_model(tmp_path / "best.keras", compile=False)
+    for layer in (layer for layer in fresh.layers if layer.weights):
+        same = all(map(np.array_equal, layer.get_weights(), trained.get_layer(layer.name).get_weights()))
+        assert same is isinstance(layer, keras.layers.BatchNormalization), layer.name
+
+
 def test_early_stopping_ends_a_stage(data: Path, tmp_path: Path) -> None:
     changes = (
         "stages.0.epochs=30",
