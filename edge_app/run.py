@@ -79,6 +79,8 @@ def run(
         return _drawn(Result(frame, faces, spans, clock.status(frame, newest.dropped, faces.device)), draw)
 
     with ExitStack() as stack:
+        if stop and hasattr(source, "stop"):  # a source that takes long to open must hear it as well
+            stack.enter_context(stop.tells(source.stop))
         frames = stack.enter_context(source)
         for sink in sinks:
             stack.enter_context(sink)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -88,6 +89,16 @@ def test_a_clip_can_go_round_and_round_until_its_time_is_over(live, tmp_path):
     result = live("--source", "clip.avi", "--no-show", "--json", "--loop", "--paced", 100, "--seconds", PATIENCE)
     assert result.exit_code == 0
     assert max(json.loads(line)["frame"] for line in result.stdout.splitlines()) > 20
+
+
+def test_seconds_without_a_frame_are_an_error_and_leave_no_folder(live, tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+    result = live("--source", f"udp://127.0.0.1:{port}", "--no-show", "--save", "--seconds", 0.5)
+    assert result.exit_code == 2
+    assert f"Error: 127.0.0.1:{port}: no frame came within 0.5 s;" in result.stderr
+    assert list((tmp_path / "runs" / "live").iterdir()) == []
 
 
 def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from edge_app.background import Background
 from edge_app.errors import SourceError
+from edge_app.run import Stop, run
 from edge_app.sources.stream import Source
 
 HOST = "127.0.0.1"
@@ -187,3 +188,14 @@ def test_nothing_but_text_behind_an_address() -> None:
         address = f"http://{HOST}:{camera.port}/clip.mp4"
         with pytest.raises(SourceError, match="expected a stream"), Source(address, tries=1):
             pass
+
+
+def test_a_stop_while_it_connects_does_not_wait_for_the_time_out(camera: Camera) -> None:
+    camera.stalled.set()
+    stop, source = Stop(), Source(f"http://{HOST}:{camera.port}/video", timeout=600)
+    timer = threading.Timer(0.2, stop)
+    timer.start()
+    report = run(source, [], [], live=True, stop=stop)  # hangs where the stop is not heard
+    timer.join()
+    assert report.stopped and report.frames == 0
+    assert source.state == "closed"

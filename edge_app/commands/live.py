@@ -15,6 +15,7 @@ import click
 from .. import plugins, runs
 from ..build import Analysis, camera_options, open_source, source_kind
 from ..drawing.overlay import Overlay
+from ..errors import SourceError
 from ..pace import Paced
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
@@ -66,6 +67,9 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
             )
         finally:
             _tell(report, folder, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
+    if options["seconds"] and not report.frames and not signals.exit_code:
+        within = f"no frame came within {options['seconds']:g} s"
+        raise SourceError(f"{source.name}: {within}; look at the source with calmcam doctor, or raise --seconds")
     ctx.exit(signals.exit_code)
 
 

@@ -98,17 +98,39 @@ class Source:
         delay = _FIRST_DELAY
         for attempt in range(1, self._tries + 1):
             try:
-                self._connect()
+                self._connect_or_stop()
                 return
             except av.FFmpegError as error:
                 reason = self._reason(error)
             if attempt < self._tries:
                 log.warning("%s: %s, trying again", self.name, reason)
-                self._pause(delay)
+                if not self._pause(delay):
+                    return
                 delay *= 2
         raise SourceError(
             f"{self.name}: expected a stream, got none in {self._tries} tries ({reason}); check address and sender"
         )
+
+    def _connect_or_stop(self) -> None:
+        """Connect in another thread, so that `stop` need not wait for libav; what that raises is raised here."""
+        ended: list[Exception | None] = []
+
+        def connect() -> None:
+            try:
+                self._connect()
+                if not self._open:
+                    self._container.close()
+                ended.append(None)
+            except Exception as error:
+                ended.append(error)
+            with self._change:
+                self._change.notify_all()
+
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+        with self._change:
+            self._change.wait_for(lambda: ended or not self._open)
+        if ended and ended[0] is not None:
+            raise ended[0]
 
     def _connect(self) -> None:
         """Open the stream and wait for its first picture; av.FFmpegError when that fails."""
