@@ -263,6 +263,15 @@ def test_representative_crops_cover_all_pixels():
     assert quantise.with_full_range(whole) is whole
 
 
+def test_a_picture_that_drives_the_network_too_far_sets_no_ranges():
+    image = keras.Input((4, 4, 1), name="image")
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.Rescaling(-1.0)(image)))
+    crops = np.full((100, 4, 4, 1), 50, np.uint8)
+    crops[7, 1, 2], crops[30] = 101, 100
+    assert len(quantise.typical(model, crops)) == 99
+    assert quantise.typical(model, crops).max() == 100
+
+
 def test_every_beginning_is_balanced():
     labels = {"mood": np.array([0] * 90 + [1] * 10), "place": np.full(100, -1)}
     rows = representative.balanced(labels, np.random.default_rng(0))

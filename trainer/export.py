@@ -76,8 +76,9 @@ def export(order: Order) -> Study:
         model = quantise.load_keras(order.run / "best.keras")
         settings = work.recipe.export
         crops = representative.choose(work.parts["train"], settings.calibration, seed=work.recipe.seed)
-        _convert(work, model, crops[: max(1, settings.representative)])
-        gates = _gate(work, model, crops[: max(1, settings.representative)])
+        usual = quantise.typical(model, crops)[: settings.representative]
+        _convert(work, model, usual)
+        gates = _gate(work, model, usual)
         study = _studied(work, gates)
         _describe(work, study, model)
         representative.save(order.run / "calibration.npz", crops)

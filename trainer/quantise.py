@@ -122,6 +122,18 @@ class Converter:
             yield [crop[None].astype(np.float32)]
 
 
+def typical(model: keras.Model, crops: np.ndarray, most: float = 2.0) -> np.ndarray:
+    """Those of the crops (N, H, W, C) uint8 whose largest feature is at most `most` times the median one.
+
+    The representative crops set int8's ranges: one picture that drives the network far beyond the others leaves them few
+    steps (measured on EfficientNetV2-B0: one of 512 at 18 times the median costs 4 to 5 % of the answers).
+    """
+    features = keras.Model(model.input, model.get_layer("pool").input)
+    batches = (crops[start : start + 64].astype(np.float32) for start in range(0, len(crops), 64))
+    peaks = np.concatenate([np.abs(np.asarray(features.predict_on_batch(one))).max(axis=(1, 2, 3)) for one in batches])
+    return crops[peaks <= most * np.median(peaks)]
+
+
 def with_full_range(crops: np.ndarray) -> np.ndarray:
     """Crops (N, h, w, c) uint8 in which one pixel is 0 and one 255, so that raw pixels are the integer input itself.
 
