@@ -31,6 +31,7 @@ from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches  # noqa: E402
 from trainer.recipe import Recipe, read_recipe  # noqa: E402
+from trainer.rounding import rounded, straight_through  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.scores import judge  # noqa: E402
 from trainer.state import State  # noqa: E402
@@ -241,6 +242,23 @@ def test_frozen_normalisation_keeps_its_statistics_while_the_rest_learns(data: P
     for layer in (layer for layer in fresh.layers if layer.weights):
         same = all(map(np.array_equal, layer.get_weights(), trained.get_layer(layer.name).get_weights()))
         assert same is isinstance(layer, keras.layers.BatchNormalization), layer.name
+
+
+def test_a_rounding_stage_learns_through_the_rounding_and_keeps_a_plain_model(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, ("stages.0.epochs=6", "stages.0.rounding=true"))
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    assert state.history[-1]["loss"] < state.history[0]["loss"] / 1.5
+    kept = keras.models.load_model(tmp_path / "best.keras", compile=False)  # no class of its own in the file
+    images = np.random.default_rng(0).integers(0, 255, (4, 24, 24, 1)).astype(np.float32)
+    near, plain = rounded(kept).predict_on_batch(images)["emotion"], kept.predict_on_batch(images)["emotion"]
+    assert 0 < np.abs(near - plain).max() < 0.2 * np.abs(plain).max()
+
+
+def test_rounding_leaves_256_levels_and_all_of_the_gradient() -> None:
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    levels = np.asarray(straight_through(keras.ops.convert_to_tensor(values)))
+    assert len(np.unique(levels.round(5))) <= 256
+    assert np.abs(levels - values).max() <= (values.max() - values.min()) / 255 / 2 + 1e-5
 
 
 def test_early_stopping_ends_a_stage(data: Path, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ class Stage:
     loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight, 1 where unnamed
     freeze: float = 0.0  # share of the backbone's layers, from the input on, that does not learn
     freeze_norm: bool = False  # batch normalisation keeps its statistics: the network learns as it will be used
+    rounding: bool = False  # learn with activations rounded as int8 will round them; see `rounding.py`
     label_smoothing: float = 0.0  # where an image has no votes
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
     start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from .data import Part
 from .feed import Batches
 from .machine import precision
 from .recipe import Recipe, Stage
+from .rounding import rounded
 from .state import State
 from .teacher import Teacher
 from .weights import start_weights
@@ -175,19 +177,28 @@ def _run_stage(
             model.set_weights(_start(run, position, stage))
             state.start_average(model)
     batches = Batches(parts["train"], recipe, stage, state.epoch, _teacher(state, position))
-    compile_stage(model, recipe, stage, len(batches))
+    learner = rounded(model) if stage.rounding else model
+    compile_stage(learner, recipe, stage, len(batches))
     if resume:
-        state.load(model)
+        state.load(learner)
     if state.stage_over or state.stage_epoch >= stage.epochs:
         return  # resumed between two stages; dropout goes on where it stood
-    judge = callbacks.Judge(
-        state, parts["validation"], batches, stage, lambda chosen: save_plain(chosen, run / "best.keras")
-    )
+    keep = partial(_keep_best, model, run / "best.keras")
+    judge = callbacks.Judge(state, parts["validation"], batches, stage, keep)
     around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
     around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
-    model.fit(batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0, shuffle=False)
+    learner.fit(
+        batches, epochs=stage.epochs, initial_epoch=state.stage_epoch, callbacks=around, verbose=0, shuffle=False
+    )
+
+
+def _keep_best(model: keras.Model, path: Path, chosen: keras.Model) -> None:
+    """Save what `chosen` learnt; where it rounds, in the `model` that it is a copy of."""
+    if chosen is not model:
+        model.set_weights(chosen.get_weights())
+    save_plain(model, path)
 
 
 def _keep_stage(state: State, position: int) -> None:
