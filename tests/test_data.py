@@ -19,6 +19,7 @@ from PIL import Image  # noqa: E402
 
 from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
+from trainer import ferplus  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
 from trainer.folders import canonical, decode, scan  # noqa: E402
@@ -177,6 +178,26 @@ def test_fer2013_csv_keeps_its_usage(tmp_path: Path) -> None:
     assert len(scan(tmp_path / "fer2013.csv", "", LABELS, GREY, test=True).items) == 6
 
 
+def test_published_votes_belong_to_the_rows_of_the_csv_and_to_the_names_of_its_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = [f"{0 if n % 2 else 3},{' '.join(map(str, random.integers(0, 256, 2304)))},Training" for n in range(40)]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]), encoding="utf-8")
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    votes = [f"Training,{f'fer{n:07d}.png' if n else ''},1,{n % 8},0,0,2,0,0,0,0,0" for n in range(40)]
+    (tmp_path / "fer2013new.csv").write_text("\n".join([header, *votes]), encoding="utf-8")
+    asked = recipe()
+    found, _ = members(asked, tmp_path)
+    made = parts(asked, found, tmp_path, ("train", "validation"))
+    happy = asked.heads[0].labels.index("happy")
+    for part in made.values():
+        for file, counts in zip(part.files, part.votes["emotion"], strict=True):
+            assert counts[happy] == int(file.rpartition("#")[2]) % 8
+    table = ferplus.read(ferplus.find(tmp_path, asked.data.votes))
+    assert ferplus.of(table, "train/happy/fer0000013.png") == ferplus.of(table, "fer2013.csv#13")
+    assert ferplus.majority(ferplus.of(table, "fer2013.csv#7")) == "happy"
+    assert ferplus.find(tmp_path, "") is None
+
+
 def test_votes_become_soft_targets(data: Path) -> None:
     (data / "ferplus_votes.csv").write_text(
         "file,neutral,happiness,anger,contempt,unknown\nx/train/angry/0000.png,4,2,6,0,3\n", encoding="utf-8"
@@ -253,8 +274,11 @@ def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptu
     found, _ = members(recipe(), data)
     parts(recipe(), found, data, ("train", "validation"))
     assert "ferplus_votes.csv names none of the training pictures" in caplog.text
-    (data / "ferplus_votes.csv").write_text("file,Usage\ntrain/angry/0000.png,Training\n", encoding="utf-8")
-    with pytest.raises(InputError, match="expected a number of votes in every column but 'file'.*'Training'"):
+    (data / "ferplus_votes.csv").write_text("file,sadness\ntrain/angry/0000.png,many\n", encoding="utf-8")
+    with pytest.raises(InputError, match="expected a number in every column of votes.*'many'"):
+        parts(recipe(), found, data, ("train", "validation"))
+    (data / "ferplus_votes.csv").write_text("picture,sadness\n0000.png,3\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a column 'file' .*got \['picture', 'sadness'\]"):
         parts(recipe(), found, data, ("train", "validation"))
 
 

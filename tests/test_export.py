@@ -18,7 +18,7 @@ from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
 from edge_app.manifest import Head, read_manifest, verify
 from edge_app.preprocess import to_input
-from trainer import export, finalscore, parity, quantise, representative, runs
+from trainer import export, ferplus, parity, quantise, representative, runs
 from trainer.data import load_run
 from trainer.families.residual import build
 from trainer.recipe import parse
@@ -294,7 +294,9 @@ def test_limits_of_the_gate():
 def test_votes_for_nothing_count_against_a_majority(tmp_path):
     path = tmp_path / "votes.csv"
     path.write_text("file,happiness,sadness,unknown\ntest/happy/a.png,5,0,5\ntest/happy/b.png,6,0,4\n")
-    assert finalscore.majorities(path) == {"test/happy/b.png": "happy"}
+    votes = ferplus.read(path)
+    files = ("x/test/happy/a.png", "x/test/happy/b.png", "test/happy/c.png")
+    assert [ferplus.majority(ferplus.of(votes, file)) for file in files] == ["", "happy", ""]
 
 
 def test_fer2013_pictures_are_never_shown(again, tmp_path):

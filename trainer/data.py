@@ -75,7 +75,7 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
 
 def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
     """Arrays of the chosen items."""
-    votes = [ferplus.read(path, recipe.data.votes) for path in paths]
+    votes = [ferplus.read(ferplus.find(path, recipe.data.votes)) for path in paths]
     columns = {head.name: _columns(head, chosen, votes) for head in recipe.heads}
     spec = recipe.input.spec
     images = np.empty((len(chosen), spec.height, spec.width, spec.channels), np.uint8)
@@ -99,8 +99,8 @@ def parts(
     made = {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
     if "train" in made and not any(votes.any() for votes in made["train"].votes.values()):
         for path in paths:
-            if ferplus.read(path, recipe.data.votes):
-                log.warning("%s: %s names none of the training pictures; no votes are used", path, recipe.data.votes)
+            if votes := ferplus.find(path, recipe.data.votes):
+                log.warning("%s names none of the training pictures; no votes are used", votes)
     return made
 
 
@@ -183,14 +183,14 @@ def _label(head: HeadRecipe, item: Item) -> str:
     return item.label if head.data == item.source else ""
 
 
-def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple:
+def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[ferplus.Votes]) -> tuple:
     """Weights, labels and votes of one head."""
     known = {label: column for column, label in enumerate(head.labels)}
     labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
     counts = np.zeros((len(items), len(known)), np.float32)
     for table in votes:
         for row, item in enumerate(items):
-            for label, count in table.get(ferplus.key(item.file), {}).items() if labels[row] >= 0 else ():
+            for label, count in ferplus.of(table, item.file).items() if labels[row] >= 0 else ():
                 if label in known:
                     counts[row, known[label]] = count
     factors = np.array([head.class_weights.get(label, 1.0) for label in head.labels], np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.manifest import Artifact, Crop, Head, Manifest, sha256, unknown, write_manifest
 
-from . import finalscore, parity, quantise, representative
+from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import calibrated
 from .card import write_card
 from .data import Part, load_run, sources
@@ -264,11 +264,8 @@ def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: s
 
 
 def _votes(work: _Work) -> Path | None:
-    for path in sources(work.recipe, work.data).values():
-        votes = (path if path.is_dir() else path.parent) / work.recipe.data.votes
-        if work.recipe.data.votes and votes.is_file():
-            return votes
-    return None
+    found = (ferplus.find(path, work.recipe.data.votes) for path in sources(work.recipe, work.data).values())
+    return next(filter(None, found), None)
 
 
 def _describe(work: _Work, study: Study, model: keras.Model) -> None:

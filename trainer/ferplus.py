@@ -1,35 +1,72 @@
-"""FER+ votes: ten crowd workers' answers per FER2013 image (Barsoum et al. 2016, arXiv 1608.01041)."""
+"""FER+ votes: ten crowd workers' answers per FER2013 image (Barsoum et al. 2016, arXiv 1608.01041).
+
+Read as published (github.com/microsoft/FERPlus: `fer2013new.csv`, row by row beside `fer2013.csv`, with the names that
+the images get there), or with a column `file` that ends as the images' paths do.
+"""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from edge_app.errors import InputError
 
 from .folders import canonical
 
-NOT_EMOTIONS = {"unknown", "not_a_face", "file"}
+PUBLISHED = "fer2013new.csv"
+NO_VOTES = {"file", "usage", "image name"}
+
+Votes = Mapping[str, Mapping[str, float]]  # by key: label, "unknown" or "not a face" -> how many said so
 
 
-def read(data: Path, name: str) -> dict[str, dict[str, float]]:
-    """Votes by `key(file)` and label, from the file `name` beside the images; empty when there is none."""
-    path = (data if data.is_dir() else data.parent) / name
-    if not name or not path.is_file():
+def find(data: Path, name: str) -> Path | None:
+    """The votes file beside the images: that of this `name`, or the published one; None when there is none."""
+    folder = data if data.is_dir() else data.parent
+    return next((folder / one for one in (name, PUBLISHED) if name and (folder / one).is_file()), None)
+
+
+def read(path: Path | None) -> Votes:
+    """All votes; InputError when the file is of another kind."""
+    if path is None:
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        if "file" not in (rows.fieldnames or ()):
+        header = list(rows.fieldnames or ())
+        if "file" not in header and "Image name" not in header:
             raise InputError(
-                f"{path}: expected a column 'file' and one column of votes per emotion, got {rows.fieldnames}"
+                f"{path}: expected a column 'file' (or 'Image name', as published) and one column of votes per emotion, "
+                f"got {header}"
             )
-        names = {column: canonical(column) for column in rows.fieldnames or () if column not in NOT_EMOTIONS}
+        labels = {column: canonical(column) for column in header if column.lower() not in NO_VOTES}
+        found: dict[str, dict[str, float]] = {}
         try:
-            return {key(row["file"]): {word: float(row[column] or 0) for column, word in names.items()} for row in rows}
+            for number, row in enumerate(rows):
+                votes = {label: float(row[column] or 0) for column, label in labels.items()}
+                found |= dict.fromkeys(_keys(row, number), votes)
         except ValueError as error:
-            raise InputError(f"{path}: expected a number of votes in every column but 'file' ({error})") from error
+            raise InputError(f"{path}: expected a number in every column of votes ({error})") from error
+    return found
 
 
-def key(file: str) -> str:
-    """What identifies an image in the votes file: its last three path parts, part/class/name."""
-    return "/".join(PurePosixPath(file).parts[-3:])
+def of(votes: Votes, file: str) -> Mapping[str, float]:
+    """The votes for an image file or row of a CSV (`fer2013.csv#17`), empty when there are none."""
+    return votes.get(_key(file)) or votes.get(PurePosixPath(file).name) or {}
+
+
+def majority(votes: Mapping[str, float]) -> str:
+    """The label that more than half of all votes name, or ""; "unknown" and "not a face" count as votes."""
+    winner = max(votes, key=votes.__getitem__, default="")
+    return winner if winner and votes[winner] > sum(votes.values()) / 2 else ""
+
+
+def _keys(row: Mapping[str, str], number: int) -> list[str]:
+    if "file" in row:
+        return [_key(row["file"])]
+    return [f"#{number}", *filter(None, [row["Image name"]])]
+
+
+def _key(file: str) -> str:
+    """What identifies an image: its last three path parts, part/class/name; or the number of its row."""
+    base, row, number = file.rpartition("#")
+    return f"#{number}" if row and base.endswith(".csv") else "/".join(PurePosixPath(file).parts[-3:])

@@ -6,7 +6,6 @@ afterwards are refused, so that nothing is ever selected on it.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from edge_app.manifest import Head, sha256
 
 from . import ferplus
 from .data import Part
-from .folders import canonical
 from .parity import Logits
 from .runs import write_json
 
@@ -100,21 +98,8 @@ def test_sets(
     return sets
 
 
-def majorities(path: Path) -> dict[str, str]:
-    """Label that more than half of all votes name, by `ferplus.key`; "unknown" and "not a face" count as votes."""
-    with path.open(encoding="utf-8", newline="") as file:
-        found = {}
-        for row in csv.DictReader(file):
-            votes = {column: float(count or 0) for column, count in row.items() if column != "file"}
-            winner = max(votes, key=votes.__getitem__)
-            if votes[winner] > sum(votes.values()) / 2:
-                found[ferplus.key(row["file"])] = canonical(winner)
-    return found
-
-
 def _majority(part: Part, head: Head, votes: Path | None) -> np.ndarray:
-    if votes is None or not votes.is_file():
-        return np.full(len(part), -1)
-    winners, places = majorities(votes), {label: place for place, label in enumerate(head.labels)}
-    truth = np.array([places.get(winners.get(ferplus.key(file), ""), -1) for file in part.files], np.int64)
+    table, places = ferplus.read(votes), {label: place for place, label in enumerate(head.labels)}
+    winners = [ferplus.majority(ferplus.of(table, file)) for file in part.files]
+    truth = np.array([places.get(winner, -1) for winner in winners], np.int64)
     return np.where(part.labels[head.name] >= 0, truth, -1)

@@ -57,7 +57,7 @@ class DataRecipe:
     near: int = 4  # dHash bits (of 64) in which near-identical images may differ
     group: str = ""  # regular expression on the file's name; its first group names person, session or video
     groups_file: str = ""  # CSV beside the images: file,group
-    votes: str = "ferplus_votes.csv"  # looked for beside the images
+    votes: str = "ferplus_votes.csv"  # looked for beside the images, as is the published fer2013new.csv; "" none
     limit: int = 0  # images per class for train and validation together, 0 = all; for trials
 
 
