@@ -202,10 +202,29 @@ def test_a_teacher_takes_its_share_of_the_targets(kind: str) -> None:
         np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) if kind == "softmax" else 1 / (1 + np.exp(-logits))
     )
     wanted = random.random(answers.shape).astype(np.float32)
-    teacher = Teacher(network(recipe), model.get_weights(), recipe, share=0.25)
-    np.testing.assert_allclose(
-        teacher(images, {"emotion": wanted}, random)["emotion"], 0.75 * wanted + 0.25 * answers, atol=1e-5
-    )
+    for models in ([model], [model, model]):
+        got = Teacher(models, recipe, share=0.25)(images, {"emotion": wanted}, random)["emotion"]
+        np.testing.assert_allclose(got, 0.75 * wanted + 0.25 * answers, atol=1e-5)
+
+
+def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_path: Path) -> None:
+    taught = ("stages.0.epochs=1", "stages.0.teacher_share=0.9", f"stages.0.teachers=[{run}]")
+    losses = []
+    for name, changes in (("plain", taught[:1]), ("taught", taught), ("again", taught)):
+        start(Request(TINY, data, changes, tmp_path / name))
+        with (tmp_path / name / "history.csv").open() as file:
+            losses.append(next(csv.DictReader(file))["loss"])
+    assert losses[1] == losses[2] != losses[0]
+
+
+def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path: Path) -> None:
+    taught = ("stages.0.epochs=1", "stages.0.teacher_share=0.5", f"stages.0.teachers=[{run}]")
+    with pytest.raises(SettingsError, match="cannot teach here; expected the same heads and input"):
+        start(Request(TINY, data, (*taught, "input.size=32"), tmp_path / "size"))
+    with pytest.raises(SettingsError, match="it learnt from [1-9][0-9]* of the pictures that .* is judged by"):
+        start(Request(TINY, data, (*taught, "seed=5"), tmp_path / "seed"))
+    with pytest.raises(SettingsError, match="none: expected a finished run to learn from, found none"):
+        start(Request(TINY, data, (*taught, f"stages.0.teachers=[{tmp_path / 'none'}]"), tmp_path / "none-run"))
 
 
 def test_the_best_weights_of_all_stages_are_kept(data: Path, tmp_path: Path) -> None:
@@ -347,7 +366,7 @@ def test_a_backbone_brings_its_network_and_weights(run: Path, tmp_path: Path) ->
     resolved = resolve(recipe)
     assert (resolved.family, resolved.input.size, resolved.options["dropout"]) == ("residual", 24, 0.3)
     model = network(resolved)
-    assert start_weights(model, resolved) == 8
+    assert start_weights(model, resolved, np.empty(0)) == 8
     source = keras.models.load_model(run / "best.keras", compile=False)
     assert np.array_equal(
         model.get_layer("s1_in_conv").get_weights()[0], source.get_layer("s1_in_conv").get_weights()[0]
@@ -355,7 +374,7 @@ def test_a_backbone_brings_its_network_and_weights(run: Path, tmp_path: Path) ->
     write_backbone(source, run / "recipe.yaml", tmp_path / "backbone.npz")
     assert (tmp_path / "recipe.yaml").read_bytes() == (run / "recipe.yaml").read_bytes()
     again = network(resolved)
-    assert start_weights(again, read_recipe(TINY, (f"backbone={tmp_path}",))) == 8
+    assert start_weights(again, read_recipe(TINY, (f"backbone={tmp_path}",)), np.empty(0)) == 8
 
 
 @pytest.mark.parametrize("family", families.known())

@@ -106,7 +106,8 @@ class Stage:
     label_smoothing: float = 0.0  # where an image has no votes
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
     start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)
-    teacher_share: float = 0.0  # share of the target that the network as the stage found it answers; see `teacher.py`
+    teacher_share: float = 0.0  # share of the target that the teachers answer; see `teacher.py`
+    teachers: tuple[str, ...] = ("itself",)  # "itself", as the stage found it, and finished runs' folders
     stop_after: int = 0  # epochs without improvement, 0 = never
     reduce_after: int = 3  # epochs without improvement, for "plateau"
 
@@ -133,7 +134,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     task: str = "face_expression"
     options: Mapping[str, object] = field(default_factory=dict)  # of the family's `build`
-    backbone: str = "none"  # "imagenet", "emotions", a .keras file, or "none"
+    backbone: str = "none"  # "imagenet", "dlib", "emotions", a run, a .keras or dlib's .dat file, or "none"
     input: Picture = Picture()
     crop: Crop = Crop()
     data: DataRecipe = DataRecipe()
@@ -249,7 +250,7 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
-    if recipe.stages[0].teacher_share:
+    if recipe.stages[0].teacher_share and "itself" in recipe.stages[0].teachers:
         raise SettingsError(
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edge_app.errors import CalmcamError, OutputError
+from edge_app.errors import CalmcamError, InputError, OutputError
 
 from . import callbacks, families
 from .data import Part
@@ -26,10 +26,11 @@ from .machine import precision
 from .recipe import Recipe, Stage
 from .rounding import rounded
 from .state import State
-from .teacher import Teacher
+from .teacher import ITSELF, Teacher, fitting
 from .weights import start_weights
 
 log = logging.getLogger(__name__)
+NORM = 512  # pictures whose statistics a backbone without any takes
 MEMORY = ("ResourceExhausted", "OutOfMemory", "out of memory", "OOM when", "bad_alloc")  # how the backends say it
 
 
@@ -45,13 +46,15 @@ def fit(
     `tell` hears the done share of the epoch and a few words. CalmcamError when the loss is lost or memory ends,
     OutputError when the disk is full.
     """
+    for name in {name for stage in recipe.stages if stage.teacher_share for name in stage.teachers} - {ITSELF}:
+        fitting(Path(name), recipe, run)  # not hours later
     keras.utils.set_random_seed(recipe.seed)
     state = State(run, recipe)
     model = network(recipe, precision(recipe.precision))
     if resume:
         state.read_counters()
     else:
-        start_weights(model, recipe)
+        start_weights(model, recipe, parts["train"].images[:NORM])
         log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
     state.start_average(model)
     with explained(recipe, run):
@@ -217,16 +220,28 @@ def _ended(run: Path, position: int) -> Path:
 def _start(run: Path, position: int, stage: Stage) -> list[np.ndarray]:
     """The weights that a later stage begins with."""
     earlier = range(position) if stage.start == "average" else (position - 1,)
-    found = [keras.models.load_model(_ended(run, one), compile=False).get_weights() for one in earlier]
+    found = [_loaded(_ended(run, one)) for one in earlier]
     return [np.mean(values, axis=0) for values in zip(*found, strict=True)]
 
 
+def _loaded(path: Path) -> list[np.ndarray]:
+    try:
+        return keras.models.load_model(path, compile=False).get_weights()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected weights that a run kept ({error})") from error
+
+
 def _teacher(state: State, position: int) -> Teacher | None:
+    """The networks that the stage learns from."""
     recipe, stage = state.recipe, state.recipe.stages[position]
     if not stage.teacher_share:
         return None
-    model = network(recipe, precision(recipe.precision))
-    return Teacher(model, _start(state.run, position, stage), recipe, stage.teacher_share)
+    models = []
+    for name in stage.teachers:
+        own = name == ITSELF
+        models.append(network(recipe if own else fitting(Path(name), recipe, state.run), precision(recipe.precision)))
+        models[-1].set_weights(_start(state.run, position, stage) if own else _loaded(Path(name) / "best.keras"))
+    return Teacher(models, recipe, stage.teacher_share)
 
 
 def tensorboard(run: Path, stage: Stage) -> list[keras.callbacks.Callback]:

@@ -1,4 +1,4 @@
-"""Where first weights come from: nowhere, ImageNet, a .keras file, another run, or our own `emotions` network.
+"""Where first weights come from: nowhere, ImageNet, dlib's face network, a .keras file, another run, or our `emotions`.
 
 A backbone that is a run, or our own, brings its network and its input; the recipe keeps its heads and the rest.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from edge_app.errors import ModelError, SettingsError
 from edge_app.manifest import find_model
 
+from . import dlib_weights
 from .recipe import Recipe, read_recipe
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,15 @@ def resolve(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, family=source.family, options=body | heads, input=source.input, crop=source.crop)
 
 
-def start_weights(model: keras.Model, recipe: Recipe) -> int:
+def start_weights(model: keras.Model, recipe: Recipe, images: np.ndarray) -> int:
     """Copy the backbone's weights by layer name and shape; returns how many layers took some.
 
-    "none" and "imagenet" (which the family loads while it builds) copy nothing. ModelError when nothing fits.
+    "none" and "imagenet" (which the family loads while it builds) copy nothing; what comes without statistics of
+    batch normalisation gets those of `images` (N, H, W, C). ModelError when nothing fits.
     """
     if recipe.backbone in ("none", "imagenet"):
         return 0
-    path, source = _source(recipe.backbone)
+    path, source = _source(recipe.backbone, recipe.input.spec.channels)
     taken = 0
     for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]:
         values = source.get(layer.name)
@@ -58,6 +60,8 @@ def start_weights(model: keras.Model, recipe: Recipe) -> int:
         raise ModelError(
             f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none"
         )
+    if path.suffix == ".dat":
+        dlib_weights.standing(model, images)
     log.info("%d layers start from %s", taken, path)
     return taken
 
@@ -76,7 +80,7 @@ def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
 
 
 def _folder(backbone: str) -> Path | None:
-    if backbone in ("none", "imagenet"):
+    if backbone in ("none", "imagenet", "dlib"):
         return None
     if backbone == "emotions":
         folder = find_model("emotions").folder if _installed() else Path("models/emotions")
@@ -96,15 +100,19 @@ def _installed() -> bool:
     return True
 
 
-def _source(backbone: str) -> tuple[Path, Mapping[str, list[np.ndarray]]]:
+def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.ndarray]]]:
     folder = _folder(backbone)
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
-    path = folder / "best.keras" if folder else Path(backbone)
+    path = dlib_weights.find() if backbone == "dlib" else folder / "best.keras" if folder else Path(backbone)
+    if path.suffix == ".dat":
+        return path, dlib_weights.read(path, channels)
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: expected a .keras file or a run folder for backbone ({error})") from error
+        raise ModelError(
+            f"{path}: expected a .keras file, dlib's .dat or a run folder for backbone ({error})"
+        ) from error
     return path, {layer.name: layer.get_weights() for layer in model.layers}
 
 
