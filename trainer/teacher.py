@@ -58,7 +58,9 @@ def fitting(other: Path, recipe: Recipe, run: Path) -> Recipe:
     SettingsError when it is none, has other heads or input, or learnt from pictures that are to judge here.
     """
     if not (other / "best.keras").is_file() or not (other / "recipe.yaml").is_file():
-        raise SettingsError(f"{other}: expected a finished run to learn from, found none; train it first")
+        raise SettingsError(
+            f"{other}: expected a finished run to learn from, found none; train it first, or leave it out of the teachers"
+        )
     found = read_recipe(str(other / "recipe.yaml"))
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
