@@ -20,7 +20,7 @@ from edge_app.errors import ModelError  # noqa: E402
 from trainer import dlib_weights, families  # noqa: E402
 from trainer.recipe import read_recipe  # noqa: E402
 from trainer.train import network  # noqa: E402
-from trainer.weights import start_weights  # noqa: E402
+from trainer.weights import resolve, start_weights  # noqa: E402
 
 FACES = ("family=face_resnet", "options={}", "input={size: 24, colour: gray}")
 WIDTHS = [32] * 7 + [64] * 8 + [128] * 6 + [256] * 8  # with the last level, which is left out
@@ -65,6 +65,14 @@ def test_layers_are_read_in_order_and_in_keras_layout(file: Path, layers: list) 
     assert read["stem_conv"][0].shape == (5, 5, 3, 32)
     gray = dlib_weights.read(file, channels=1)["stem_conv"][0]
     assert np.allclose(gray, read["stem_conv"][0].sum(axis=2, keepdims=True))
+
+
+def test_it_brings_its_network_and_its_input(file: Path) -> None:
+    for name in ("dlib", str(file)):
+        recipe = resolve(read_recipe("teasing", (f"backbone={name}",)))
+        assert (recipe.family, recipe.options, recipe.input.size) == ("face_resnet", {"dropout": 0.3}, 48)
+    recipe = resolve(read_recipe("emotions", (*FACES, "backbone=dlib")))
+    assert (recipe.family, recipe.input.size) == ("face_resnet", 24)
 
 
 @pytest.mark.parametrize("colour", ["gray", "rgb"])

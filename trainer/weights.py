@@ -1,6 +1,6 @@
 """Where first weights come from: nowhere, ImageNet, dlib's face network, a .keras file, another run, or our `emotions`.
 
-A backbone that is a run, or our own, brings its network and its input; the recipe keeps its heads and the rest.
+A backbone that is a run, our own, or dlib's brings its network and its input; the recipe keeps its heads and the rest.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from edge_app.errors import ModelError, SettingsError
 from edge_app.manifest import find_model
 
 from . import dlib_weights
-from .recipe import Recipe, read_recipe
+from .recipe import Picture, Recipe, read_recipe
 
 log = logging.getLogger(__name__)
 
 OWN = "backbone.npz"  # beside recipe.yaml in models/emotions: float16 arrays named layer/position
+DLIB = "face_resnet"  # the family that takes dlib's weights
 HEADS = ("dropout", "dense")  # options that belong to the new heads
 
 
@@ -33,11 +34,13 @@ def resolve(recipe: Recipe) -> Recipe:
     folder = _folder(recipe.backbone)
     if recipe.backbone == "none":
         return dataclasses.replace(recipe, stages=tuple(dataclasses.replace(one, freeze=0.0) for one in recipe.stages))
+    heads = {key: value for key, value in recipe.options.items() if key in HEADS}
+    if _is_dlib(recipe.backbone) and recipe.family != DLIB:
+        return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
         return recipe
     source = read_recipe(str(folder / "recipe.yaml"))
     body = {key: value for key, value in source.options.items() if key not in HEADS}
-    heads = {key: value for key, value in recipe.options.items() if key in HEADS}
     return dataclasses.replace(recipe, family=source.family, options=body | heads, input=source.input, crop=source.crop)
 
 
@@ -60,7 +63,7 @@ def start_weights(model: keras.Model, recipe: Recipe, images: np.ndarray) -> int
         raise ModelError(
             f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none"
         )
-    if path.suffix == ".dat":
+    if _is_dlib(recipe.backbone):
         dlib_weights.standing(model, images)
     log.info("%d layers start from %s", taken, path)
     return taken
@@ -77,6 +80,10 @@ def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
     np.savez(part, **arrays)
     part.replace(path)
     path.with_name("recipe.yaml").write_bytes(recipe_file.read_bytes())
+
+
+def _is_dlib(backbone: str) -> bool:
+    return backbone == "dlib" or Path(backbone).suffix == ".dat"
 
 
 def _folder(backbone: str) -> Path | None:
@@ -105,7 +112,7 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
     path = dlib_weights.find() if backbone == "dlib" else folder / "best.keras" if folder else Path(backbone)
-    if path.suffix == ".dat":
+    if _is_dlib(backbone):
         return path, dlib_weights.read(path, channels)
     try:
         model = keras.models.load_model(path, compile=False)
