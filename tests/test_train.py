@@ -110,10 +110,13 @@ def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> Non
         start(Request(None, None, resume=run))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_path: Path) -> None:
-    finish(command(TINY, "--data", data, "-o", tmp_path / "whole", backend=backend))
-    killed = command(TINY, "--data", data, "-o", tmp_path / "killed", backend=backend)
+@pytest.mark.parametrize(
+    ("backend", "rounding"), [*((backend, "false") for backend in BACKENDS), (BACKENDS[0], "true")]
+)
+def test_a_killed_run_goes_on_with_the_same_curve(backend: str, rounding: str, data: Path, tmp_path: Path) -> None:
+    begun = (TINY, "--data", data, "--set", f"stages.0.rounding={rounding}", "-o")
+    finish(command(*begun, tmp_path / "whole", backend=backend))
+    killed = command(*begun, tmp_path / "killed", backend=backend)
     while "epoch 2/" not in (line := killed.stdout.readline()):
         assert line, "ended before it could be killed"
     killed.send_signal(signal.SIGKILL)
