@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from trainer.rounding import rounded, straight_through  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.scores import judge  # noqa: E402
 from trainer.state import State  # noqa: E402
-from trainer.teacher import Teacher  # noqa: E402
+from trainer.teacher import Teacher, check_teacher  # noqa: E402
 from trainer.train import explained, fit, network  # noqa: E402
 from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
 
@@ -226,6 +227,12 @@ def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path:
         start(Request(TINY, data, (*taught, "input.size=32"), tmp_path / "size"))
     with pytest.raises(SettingsError, match="it learnt from [1-9][0-9]* of the pictures that .* is judged by"):
         start(Request(TINY, data, (*taught, "seed=5"), tmp_path / "seed"))
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin)
+    rows = (twin / "split.csv").read_text().splitlines()
+    double = next(row for row in rows if ",train," in row).replace(",train,", ",test,")
+    (twin / "split.csv").write_text("\n".join([*rows, double]) + "\n")
+    check_teacher(run, read_recipe(str(run / "recipe.yaml")), twin)  # the published data hold such doubles
     with pytest.raises(SettingsError, match="none: expected a finished run to learn from, found none"):
         start(Request(TINY, data, (*taught, f"stages.0.teachers=[{tmp_path / 'none'}]"), tmp_path / "none-run"))
 

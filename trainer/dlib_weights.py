@@ -20,21 +20,15 @@ from .families.face_resnet import LEVELS
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
 MEAN = np.array([122.782, 117.001, 104.298], np.float32) / 256  # dlib takes it from red, green, blue / 256
 OFFSET = 0.44  # face_resnet takes that
-TWICE = (
-    np.array(  # bilinear: what 7 neighbours in the enlarged picture take from 5 in the picture
-        [
-            [1, 3, 0, 0, 0],
-            [0, 3, 1, 0, 0],
-            [0, 1, 3, 0, 0],
-            [0, 0, 3, 1, 0],
-            [0, 0, 1, 3, 0],
-            [0, 0, 0, 3, 1],
-            [0, 0, 0, 1, 3],
-        ],
-        np.float32,
-    )
-    / 4
-)
+# Bilinear enlarging: the quarters that 7 neighbours in the picture twice as large take from each of 5 in the picture.
+QUARTERS = [
+    [1, 0, 0, 0, 0, 0, 0],
+    [3, 3, 1, 0, 0, 0, 0],
+    [0, 1, 3, 3, 1, 0, 0],
+    [0, 0, 0, 1, 3, 3, 1],
+    [0] * 5 + [1, 3],
+]
+TWICE = np.array(QUARTERS, np.float32) / 4
 EPSILON = 1e-3  # of Keras' batch normalisation
 Layers = dict[str, list[np.ndarray]]
 
@@ -66,7 +60,7 @@ def read(path: Path, channels: int) -> Layers:
         for name, (kernel, bias, gamma, beta) in zip(names, _pairs(data)[: len(names)], strict=True):
             if name == "stem":
                 bias = bias + (kernel * (OFFSET - MEAN)[:, None]).sum((0, 1, 2))
-                kernel = np.einsum("ya,xb,yxio->abio", TWICE, TWICE, kernel)
+                kernel = np.einsum("ay,bx,yxio->abio", TWICE, TWICE, kernel)
                 kernel = kernel.sum(axis=2, keepdims=True) if channels == 1 else kernel
             layers[f"{name}_conv"] = [kernel]
             width = len(gamma)

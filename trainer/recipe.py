@@ -21,6 +21,7 @@ from edge_app.manifest import Crop, Input, unknown
 RECIPES = Path(__file__).parent / "recipes"
 VARIANTS = ("float32", "float16", "dynamic", "int8")  # TFLite files
 EXTRA = ("keras", "weights", "backbone")  # what else an export can write under a name of its own
+ITSELF = "itself"  # among a stage's teachers: the network as the stage found it
 EVERY = "*"  # a head with this `data` tells the data sets apart: its labels are their names
 
 
@@ -107,7 +108,7 @@ class Stage:
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
     start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)
     teacher_share: float = 0.0  # share of the target that the teachers answer; see `teacher.py`
-    teachers: tuple[str, ...] = ("itself",)  # "itself", as the stage found it, and finished runs' folders
+    teachers: tuple[str, ...] = (ITSELF,)  # that, and the folders of finished runs
     stop_after: int = 0  # epochs without improvement, 0 = never
     reduce_after: int = 3  # epochs without improvement, for "plateau"
 
@@ -250,7 +251,7 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
-    if recipe.stages[0].teacher_share and "itself" in recipe.stages[0].teachers:
+    if recipe.stages[0].teacher_share and ITSELF in recipe.stages[0].teachers:
         raise SettingsError(
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
         )

@@ -19,9 +19,6 @@ from .data import read_split
 from .recipe import Recipe, read_recipe
 
 
-ITSELF = "itself"  # the network as the stage found it
-
-
 class Teacher:
     """Frozen networks whose mean answer takes `share` of every target."""
 
@@ -52,10 +49,11 @@ class Teacher:
         return ((1 - self._share) * values + self._share * answers).astype(np.float32)
 
 
-def fitting(other: Path, recipe: Recipe, run: Path) -> Recipe:
-    """The recipe of the run folder `other`, a teacher of `run`.
+def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
+    """SettingsError unless the run folder `other` can teach `run`.
 
-    SettingsError when it is none, has other heads or input, or learnt from pictures that are to judge here.
+    It must have the same heads and input, and have learnt from no picture that judges `run`. A judging picture that `run`
+    itself learns from, a duplicate in the published data, is nobody's lead.
     """
     if not (other / "best.keras").is_file() or not (other / "recipe.yaml").is_file():
         raise SettingsError(
@@ -64,11 +62,14 @@ def fitting(other: Path, recipe: Recipe, run: Path) -> Recipe:
     found = read_recipe(str(other / "recipe.yaml"))
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
-    learnt = {row["sha256"] for row in read_split(other / "split.csv") if row["split"] == "train"}
-    kept = {row["sha256"] for row in read_split(run / "split.csv") if row["split"] != "train"}
-    if learnt & kept:
+    judging = {row["sha256"] for row in read_split(run / "split.csv")} - _learnt(run)
+    if seen := judging & _learnt(other):
         raise SettingsError(
-            f"{other}: cannot teach here; it learnt from {len(learnt & kept)} of the pictures that {run} is judged by; "
+            f"{other}: cannot teach here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
             "train it on the same data with the same seed and data settings"
         )
-    return found
+
+
+def _learnt(run: Path) -> set[str]:
+    """Hashes of its train part."""
+    return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}

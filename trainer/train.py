@@ -23,10 +23,10 @@ from . import callbacks, families
 from .data import Part
 from .feed import Batches
 from .machine import precision
-from .recipe import Recipe, Stage
+from .recipe import ITSELF, Recipe, Stage, read_recipe
 from .rounding import rounded
 from .state import State
-from .teacher import ITSELF, Teacher, fitting
+from .teacher import Teacher, check_teacher
 from .weights import start_weights
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,6 @@ def fit(
     `tell` hears the done share of the epoch and a few words. CalmcamError when the loss is lost or memory ends,
     OutputError when the disk is full.
     """
-    for name in {name for stage in recipe.stages if stage.teacher_share for name in stage.teachers} - {ITSELF}:
-        fitting(Path(name), recipe, run)  # not hours later
     keras.utils.set_random_seed(recipe.seed)
     state = State(run, recipe)
     model = network(recipe, precision(recipe.precision))
@@ -56,6 +54,9 @@ def fit(
     else:
         start_weights(model, recipe, parts["train"].images[:NORM])
         log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
+    left = recipe.stages[state.stage :]
+    for name in {name for stage in left if stage.teacher_share for name in stage.teachers} - {ITSELF}:
+        check_teacher(Path(name), recipe, run)  # now, not hours later
     state.start_average(model)
     with explained(recipe, run):
         for position in range(state.stage, len(recipe.stages)):
@@ -239,7 +240,8 @@ def _teacher(state: State, position: int) -> Teacher | None:
     models = []
     for name in stage.teachers:
         own = name == ITSELF
-        models.append(network(recipe if own else fitting(Path(name), recipe, state.run), precision(recipe.precision)))
+        source = recipe if own else read_recipe(str(Path(name) / "recipe.yaml"))
+        models.append(network(source, precision(recipe.precision)))
         models[-1].set_weights(_start(state.run, position, stage) if own else _loaded(Path(name) / "best.keras"))
     return Teacher(models, recipe, stage.teacher_share)
 

@@ -108,12 +108,13 @@ def _installed() -> bool:
 
 
 def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.ndarray]]]:
+    if _is_dlib(backbone):
+        path = dlib_weights.find() if backbone == "dlib" else Path(backbone)
+        return path, dlib_weights.read(path, channels)
     folder = _folder(backbone)
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
-    path = dlib_weights.find() if backbone == "dlib" else folder / "best.keras" if folder else Path(backbone)
-    if _is_dlib(backbone):
-        return path, dlib_weights.read(path, channels)
+    path = folder / "best.keras" if folder else Path(backbone)
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:

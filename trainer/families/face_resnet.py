@@ -9,6 +9,7 @@ from __future__ import annotations
 import keras
 
 from . import pooled_heads
+from .residual import conv
 
 L = keras.layers
 LEVELS = ((32, 3), (64, 4), (128, 3), (256, 3))  # channels, residual blocks; each level but the first at half the size
@@ -24,7 +25,7 @@ def build(
     """A 5x5 convolution, max pooling, 13 residual blocks."""
     image = keras.Input(input_shape, name="image")
     x = L.Rescaling(1 / 256, offset=-0.44, name="rescale")(image)
-    x = L.ReLU(name="stem_relu")(conv(x, LEVELS[0][0], "stem", kernel=5))
+    x = conv(x, LEVELS[0][0], "stem", kernel=5)
     x = L.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     for level, (width, blocks) in enumerate(LEVELS):
         for block in range(blocks):
@@ -32,16 +33,10 @@ def build(
     return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="face_resnet")
 
 
-def conv(x: keras.KerasTensor, width: int, name: str, kernel: int = 3, strides: int = 1) -> keras.KerasTensor:
-    """Convolution and batch normalisation."""
-    x = L.Conv2D(width, kernel, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    return L.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
-
-
 def residual(x: keras.KerasTensor, width: int, name: str, shrink: bool) -> keras.KerasTensor:
     """Two convolutions and the way around them; `shrink` halves the size and widens."""
-    y = L.ReLU(name=f"{name}_relu")(conv(x, width, f"{name}_a", strides=2 if shrink else 1))
-    y = conv(y, width, f"{name}_b")
+    y = conv(x, width, f"{name}_a", strides=2 if shrink else 1)
+    y = conv(y, width, f"{name}_b", relu=False)
     if shrink:
         x = L.AveragePooling2D(2, padding="same", name=f"{name}_pool")(x)
         if x.shape[-1] != width:

@@ -32,9 +32,12 @@ def build(
     return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="residual")
 
 
-def conv(x: keras.KerasTensor, width: int, name: str, relu: bool = True) -> keras.KerasTensor:
-    """3x3 convolution, batch normalisation in float32, and ReLU."""
-    x = L.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv")(x)
+def conv(
+    x: keras.KerasTensor, width: int, name: str, relu: bool = True, kernel: int = 3, strides: int = 1
+) -> keras.KerasTensor:
+    """Convolution, batch normalisation in float32, and ReLU."""
+    how = {"strides": strides, "padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = L.Conv2D(width, kernel, **how, name=f"{name}_conv")(x)
     x = L.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
     return L.ReLU(name=f"{name}_relu")(x) if relu else x
 
