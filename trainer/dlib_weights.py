@@ -26,7 +26,7 @@ QUARTERS = [
     [3, 3, 1, 0, 0, 0, 0],
     [0, 1, 3, 3, 1, 0, 0],
     [0, 0, 0, 1, 3, 3, 1],
-    [0] * 5 + [1, 3],
+    [0, 0, 0, 0, 0, 1, 3],
 ]
 TWICE = np.array(QUARTERS, np.float32) / 4
 EPSILON = 1e-3  # of Keras' batch normalisation
