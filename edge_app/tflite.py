@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import ModelError
@@ -27,8 +27,8 @@ def check(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def quiet(what: str) -> Iterator[None]:
-    """Send file descriptor 2 of this process to the debug log while `what` happens.
+def quiet(what: str) -> Iterator[Callable[[], str]]:
+    """Send file descriptor 2 of this process to the debug log while `what` happens; gives what was said so far.
 
     LiteRT and MediaPipe report every tensor there, whatever their log level says. The descriptor belongs to the whole
     process, so keep the block short; nothing is lost, it is logged under `what` afterwards.
@@ -37,18 +37,21 @@ def quiet(what: str) -> Iterator[None]:
         try:
             terminal = os.dup(2)
         except OSError:  # a service without stderr
-            yield
+            yield lambda: ""
             return
         stack.callback(os.close, terminal)
         memory = os.memfd_create("stderr")
         stack.callback(_report, what, memory)
         os.dup2(memory, 2)
         stack.callback(os.dup2, terminal, 2)
-        yield
+        yield lambda: _text(memory)
 
 
 def _report(what: str, memory: int) -> None:
-    with open(memory, "rb") as file:
-        file.seek(0)
-        for line in file.read().decode(errors="replace").splitlines():
-            log.debug("%s: %s", what, line)
+    for line in _text(memory).splitlines():
+        log.debug("%s: %s", what, line)
+    os.close(memory)
+
+
+def _text(memory: int) -> str:
+    return os.pread(memory, os.fstat(memory).st_size, 0).decode(errors="replace")

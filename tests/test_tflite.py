@@ -29,8 +29,10 @@ def test_other_files_do_not(tmp_path):
 
 def test_chatter_goes_to_the_log(capfd, caplog):
     caplog.set_level(logging.DEBUG, logger="edge_app.tflite")
-    with tflite.quiet("an engine"):
-        os.write(2, b"INFO: tensor 1\nINFO: tensor 2\n")
+    with tflite.quiet("an engine") as said:
+        os.write(2, b"INFO: tensor 1\nINFO: ")
+        assert said() == "INFO: tensor 1\nINFO: "
+        os.write(2, b"tensor 2\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
     assert caplog.messages == ["an engine: INFO: tensor 1", "an engine: INFO: tensor 2"]

@@ -37,7 +37,7 @@ with _without_tensorflow():
 
 log = logging.getLogger(__name__)
 
-WARM_UP = (8, 192, 8, 384, 8, 768)  # px, sides of the first, empty pictures
+WARM_UP = (8, 192, 8, 384, 8, 768) * 4  # px, sides of the first, empty pictures
 LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
 
 
@@ -46,6 +46,8 @@ class Stage:
 
     Pictures stand alone (IMAGE mode): MediaPipe's VIDEO mode tracks nothing here and costs the same (measured).
     """
+
+    _warned = False  # MediaPipe's one warning of this process is out
 
     def __init__(self, path: Path, *, conf: float = 0.5, max_faces: int = 10, min_size: float = 0.0):
         """Load the BlazeFace file at `path`; ModelError when it cannot be loaded.
@@ -57,9 +59,9 @@ class Stage:
         options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
         self._detector: FaceDetector | None = None
         tflite.check(path)
-        with tflite.quiet("MediaPipe"), _errors(self._name, ModelError):
+        with tflite.quiet("MediaPipe") as said, _errors(self._name, ModelError):
             self._detector = FaceDetector.create_from_options(options)
-            self._try_it()
+            self._try_it(said)
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """The faces of `frame`, best first; those given are forgotten. BackendError when MediaPipe fails."""
@@ -79,15 +81,18 @@ class Stage:
             with tflite.quiet("MediaPipe"):
                 self._release()
 
-    def _try_it(self) -> None:
+    def _try_it(self, said: Callable[[], str]) -> None:
         """The first calls allocate; a network that finds no faces fails in them.
 
-        MediaPipe writes once to stderr where an allocation is not aligned, which need not be the first (1.2.2): several
-        sizes while stderr is quiet.
+        MediaPipe writes once per process to stderr where an allocation is not aligned (1.2.2). Nine times of ten that is
+        the first, but six without it were seen: call until it is `said`, while stderr is quiet.
         """
         try:
             for side in WARM_UP:
                 self._detector.detect(Image(ImageFormat.SRGB, np.zeros((side, side, 3), np.uint8)))
+                if Stage._warned or "not aligned" in said():
+                    Stage._warned = True
+                    break
         except RuntimeError:
             self._release()
             raise
