@@ -31,6 +31,7 @@ from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches  # noqa: E402
+from trainer.folds import read_folds  # noqa: E402
 from trainer.recipe import Recipe, read_recipe  # noqa: E402
 from trainer.rounding import rounded, straight_through  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
@@ -354,8 +355,33 @@ def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path, monkeypatch
         ("cnn", "2"),
     ]
     assert lines[0].startswith("residual, 2 folds: emotion_accuracy") and lines[1].startswith("cnn, 2 folds")
-    with pytest.raises(OutputError, match="is not empty"):
+    with pytest.raises(OutputError, match="holds a run already; go on with --resume"):
         start(Request(TINY, data, (), tmp_path / "folds", folds=2))
+    (tmp_path / "full" / "of things").mkdir(parents=True)
+    with pytest.raises(OutputError, match="is not empty"):
+        start(Request(TINY, data, (), tmp_path / "full", folds=2))
+
+
+def test_folds_that_were_stopped_go_on(data: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = Request(TINY, data, ("stages.0.epochs=2",), tmp_path / "whole", folds=3)
+    whole = start(asked)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
+        start(replace(asked, output=tmp_path / "stopped"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainer.runs.write_folds", stop)
+        start(Request(None, None, resume=tmp_path / "stopped"))
+    again = start(Request(None, None, resume=tmp_path / "stopped"))
+    assert again[:-1] == whole[:-1]
+    for one, other in zip(*(read_folds(tmp_path / name / "folds.csv") for name in ("whole", "stopped")), strict=True):
+        assert (one.pop("network"), one.pop("fold")) == (other.pop("network"), other.pop("fold"))
+        assert one == pytest.approx(other, rel=2e-3, abs=1e-6)
+    with pytest.raises(InputError, match="finished"):
+        start(Request(None, None, resume=tmp_path / "stopped"))
 
 
 def test_from_nothing_nothing_is_frozen_and_the_plain_cnn_may_finish() -> None:

@@ -50,6 +50,17 @@ def write_folds(path: Path, rows: Sequence[dict[str, object]]) -> None:
     part.replace(path)
 
 
+def read_folds(path: Path) -> list[dict[str, object]]:
+    """The rows of folds.csv, scores as numbers; none where it is not begun."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: value if name in ("network", "fold") else float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
 def summary(rows: Sequence[dict[str, object]]) -> list[str]:
     """Mean and standard deviation over the folds of every measure, one line per network."""
     lines = []

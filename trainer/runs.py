@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_app.errors import InputError, OutputError, SettingsError
 
 from .data import Member, Part, load_run, members, parts, write_split
-from .folds import fold_members, summary, write_folds
+from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Request:
 def start(request: Request) -> list[str]:
     """Do it; returns what to tell the user, line by line."""
     if request.resume:
-        return [_resume(request)]
+        return _resume(request)
     if request.recipe is None:
         raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
     recipe, data = read_recipe(request.recipe, request.changes), request.data
@@ -106,39 +106,48 @@ def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) 
 
 
 def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int) -> list[str]:
-    from .scores import held_out
-
     if any(out.iterdir()):
         raise OutputError(f"{out}: is not empty; choose another folder with -o")
     found, _ = members(rivals[0], data)
     warn_few(rivals[0], found)
-    rows: list[dict[str, object]] = []
+    names = []
     for recipe in rivals:
         for number, divided in enumerate(fold_members(recipe, found, count), start=1):
-            inner = out / f"{recipe.family}-{number}"
-            inner.mkdir()
-            described = describe(recipe, data, divided)
-            _begin(recipe, inner, divided, described)
-            log.info(_train(recipe, parts(recipe, divided, data, ("train", "validation")), inner, described))
-            scores = held_out(recipe, inner / "best.keras", parts(recipe, divided, data, ("test",))["test"])
-            rows.append({"network": recipe.family, "fold": number, **scores})
-            write_folds(out / "folds.csv", rows)
+            names.append(f"{recipe.family}-{number}")
+            (out / names[-1]).mkdir()
+            _begin(recipe, out / names[-1], divided, describe(recipe, data, divided))
+    described = describe(rivals[0], data, found) | {"folds": names}
+    write_json(out / "run.json", described | {"finished": False})
+    return _go_through(out, data, described)
+
+
+def _go_through(out: Path, data: Data, described: dict) -> list[str]:
+    """Train and score every fold that is left."""
+    from .scores import held_out
+
+    rows = read_folds(out / "folds.csv")
+    for name in described["folds"][len(rows) :]:
+        inner = out / name
+        if not (state := _described(inner)).pop("finished"):
+            log.info(_go_on(inner, data, state))
+        network, _, number = name.rpartition("-")
+        scores = held_out(
+            read_recipe(str(inner / "recipe.yaml")), inner / "best.keras", load_run(inner, data, ("test",))["test"]
+        )
+        rows.append({"network": network, "fold": number, **scores})
+        write_folds(out / "folds.csv", rows)
+    write_json(out / "run.json", described | {"finished": True})
     return [*summary(rows), f"{out / 'folds.csv'}"]
 
 
-def _resume(request: Request) -> str:
+def _resume(request: Request) -> list[str]:
     """Go on as the run was begun; only its data may lie elsewhere now."""
     out, data = request.resume, request.data
     if request != Request(None, data, resume=out):
         raise SettingsError(
             f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
         )
-    recipe = read_recipe(str(out / "recipe.yaml")) if (out / "recipe.yaml").is_file() else None
-    if recipe is None or not (out / "run.json").is_file():
-        raise InputError(
-            f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with"
-        )
-    described = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    described = _described(out)
     if described.pop("finished"):
         raise InputError(f"{out}: this run is finished; start another one")
     if data is None:
@@ -146,7 +155,22 @@ def _resume(request: Request) -> str:
         data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
     described["resumed"] = described.get("resumed", 0) + 1
     write_json(out / "run.json", described | {"finished": False})
-    loaded = load_run(out, data)
+    return _go_through(out, data, described) if "folds" in described else [_go_on(out, data, described)]
+
+
+def _described(out: Path) -> dict:
+    """What `run.json` says; InputError where there is no run."""
+    told = out / "run.json"
+    described = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else None
+    if described is None or not ("folds" in described or (out / "recipe.yaml").is_file()):
+        raise InputError(
+            f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with"
+        )
+    return described
+
+
+def _go_on(out: Path, data: Data, described: dict) -> str:
+    recipe, loaded = read_recipe(str(out / "recipe.yaml")), load_run(out, data)
     return _train(recipe, loaded, out, described, resume=(out / "checkpoint.npz").is_file())
 
 
