@@ -1,4 +1,5 @@
-"""Move a training picture as a face detector errs, and as cameras differ. OpenCV on uint8, about 40 µs for 48 x 48."""
+"""Move a training picture as a face detector errs, and as cameras differ. OpenCV on uint8: 60 µs for 48 x 48 grey,
+2 ms for 224 x 224 in colours with noise."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ def augment(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generato
     if out.shape[2] == 3 and (recipe.hue or recipe.saturation or recipe.value):
         out = _colour(out, recipe, random)
     if recipe.noise:
-        noisy = out + random.normal(0, recipe.noise * 255, out.shape)
-        out = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        noise = random.standard_normal(out.shape, np.float32) * np.float32(recipe.noise * 255)
+        out = cv2.add(out, noise, dtype=cv2.CV_8U).reshape(out.shape)
     if recipe.erase and random.random() < recipe.erase:
         out = _erase(out, recipe.erase_area, random)
     return out
@@ -39,7 +40,7 @@ def _warp(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator)
         matrix[:, 2] += x * recipe.shift * width, y * recipe.shift * height
         image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         image = image.reshape(height, width, -1)
-    return image[:, ::-1] if flip < recipe.flip else image.copy()
+    return cv2.flip(image, 1).reshape(image.shape) if flip < recipe.flip else image.copy()
 
 
 def _light(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator) -> np.ndarray:
@@ -49,15 +50,15 @@ def _light(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator
         return image
     middle = float(image.mean())
     levels = np.clip(np.rint((np.arange(256) - middle) * gain + middle + shift), 0, 255).astype(np.uint8)
-    return levels[image]
+    return cv2.LUT(image, levels).reshape(image.shape)
 
 
 def _colour(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator) -> np.ndarray:
-    hue, saturation, value = random.uniform(-1, 1, 3) * (recipe.hue, recipe.saturation, recipe.value)
-    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV).astype(np.int16)
-    hsv[..., 0] = (hsv[..., 0] + round(hue)) % 180
-    hsv[..., 1:] = np.clip(hsv[..., 1:] + (round(saturation), round(value)), 0, 255)
-    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    hue, saturation, value = np.rint(random.uniform(-1, 1, 3) * (recipe.hue, recipe.saturation, recipe.value))
+    level = np.arange(256)
+    tables = (level + hue) % 180, np.clip(level + saturation, 0, 255), np.clip(level + value, 0, 255)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.stack(tables, axis=-1).astype(np.uint8)[None])
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def _erase(image: np.ndarray, largest: float, random: np.random.Generator) -> np.ndarray:
