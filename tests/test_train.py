@@ -463,6 +463,19 @@ def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) ->
         start(Request(TINY, data, ("family=cnn", "options={}"), tmp_path, compare_cnn=True))
 
 
+@pytest.mark.parametrize("content", ['{"finished": fal', "[]", "\udcff"])
+def test_a_damaged_record_of_a_run_has_its_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"run\.json: expected .*; restore it or train again"):
+        start(Request(None, None, resume=tmp_path))
+
+
+def test_damaged_scores_of_folds_have_their_sentence(tmp_path: Path) -> None:
+    (tmp_path / "folds.csv").write_text("network,fold,teasing_f1\nresidual,1,0.9x\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"folds\.csv: cannot be read .*delete it"):
+        read_folds(tmp_path / "folds.csv")
+
+
 def test_a_broken_checkpoint_has_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match="no checkpoint to go on from"):

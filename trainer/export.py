@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -23,6 +22,7 @@ from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe, read_recipe, write_recipe
 from .report import write_report
+from .runs import read_json
 from .study import Study
 from .weights import write_backbone
 
@@ -142,8 +142,8 @@ def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
         )
     recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
     if crop.is_file():  # what `fit-crop` measured for this run
-        recipe = replace(recipe, crop=Crop(**json.loads(crop.read_text(encoding="utf-8"))["crop"]))
-    return recipe, json.loads(path.read_text(encoding="utf-8"))
+        recipe = replace(recipe, crop=Crop(**read_json(crop)["crop"]))
+    return recipe, read_json(path)
 
 
 def _stored(record: Mapping[str, object]) -> Data:

@@ -6,7 +6,6 @@ afterwards are refused, so that nothing is ever selected on it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from edge_app.manifest import Head, sha256
 from . import ferplus
 from .data import Part
 from .parity import Logits
-from .runs import write_json
+from .runs import read_json, write_json
 
 TEST, UNSEEN, MAJORITY = "test", "test without duplicates of train", "test, FER+ majority"
 USED = "test_used.json"
@@ -57,7 +56,7 @@ def claim(run: Path, weights: Path) -> None:
     """Note that the run's test part is used on these weights; InputError when it was used on others before."""
     note, digest = run / USED, sha256(weights)
     if note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))["weights_sha256"]
+        before = read_json(note)["weights_sha256"]
         if before != digest:
             raise InputError(
                 f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_app.errors import InputError
+
 from .data import Member
 from .recipe import Recipe
 from .splits import assign, complete, folds
@@ -51,14 +53,17 @@ def write_folds(path: Path, rows: Sequence[dict[str, object]]) -> None:
 
 
 def read_folds(path: Path) -> list[dict[str, object]]:
-    """The rows of folds.csv, scores as numbers; none where it is not begun."""
+    """The rows of folds.csv, scores as numbers; none where it is not begun. InputError when it is damaged."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: value if name in ("network", "fold") else float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                {name: value if name in ("network", "fold") else float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete it, and every fold is scored again") from error
 
 
 def summary(rows: Sequence[dict[str, object]]) -> list[str]:

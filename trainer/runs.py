@@ -161,7 +161,7 @@ def _resume(request: Request) -> list[str]:
 def _described(out: Path) -> dict:
     """What `run.json` says; InputError where there is no run."""
     told = out / "run.json"
-    described = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else None
+    described = read_json(told) if told.is_file() else None
     if described is None or not ("folds" in described or (out / "recipe.yaml").is_file()):
         raise InputError(
             f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with"
@@ -242,6 +242,21 @@ def digests(found: Sequence[Member]) -> dict[str, str]:
     for member in found:
         by_part.setdefault(member.split, []).append(member.item.sha256)
     return {name: hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest() for name, hashes in by_part.items()}
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote; InputError for a file that is cut, damaged or something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected JSON that calmcam wrote, it cannot be read ({error}); restore it or train again"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: expected a JSON object that calmcam wrote, got {type(values).__name__}; restore it or train again"
+        )
+    return values
 
 
 def write_json(path: Path, value: object) -> None:
