@@ -128,12 +128,12 @@ def _go_through(out: Path, data: Data, described: dict) -> list[str]:
     rows = read_folds(out / "folds.csv")
     for name in described["folds"][len(rows) :]:
         inner = out / name
+        loaded = load_run(inner, data, ("train", "validation", "test"))
+        unseen = loaded.pop("test")
         if not (state := _described(inner)).pop("finished"):
-            log.info(_go_on(inner, data, state))
+            log.info(_go_on(inner, loaded, state))
         network, _, number = name.rpartition("-")
-        scores = held_out(
-            read_recipe(str(inner / "recipe.yaml")), inner / "best.keras", load_run(inner, data, ("test",))["test"]
-        )
+        scores = held_out(read_recipe(str(inner / "recipe.yaml")), inner / "best.keras", unseen)
         rows.append({"network": network, "fold": number, **scores})
         write_folds(out / "folds.csv", rows)
     write_json(out / "run.json", described | {"finished": True})
@@ -155,7 +155,7 @@ def _resume(request: Request) -> list[str]:
         data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
     described["resumed"] = described.get("resumed", 0) + 1
     write_json(out / "run.json", described | {"finished": False})
-    return _go_through(out, data, described) if "folds" in described else [_go_on(out, data, described)]
+    return _go_through(out, data, described) if "folds" in described else [_go_on(out, load_run(out, data), described)]
 
 
 def _described(out: Path) -> dict:
@@ -169,8 +169,8 @@ def _described(out: Path) -> dict:
     return described
 
 
-def _go_on(out: Path, data: Data, described: dict) -> str:
-    recipe, loaded = read_recipe(str(out / "recipe.yaml")), load_run(out, data)
+def _go_on(out: Path, loaded: Mapping[str, Part], described: dict) -> str:
+    recipe = read_recipe(str(out / "recipe.yaml"))
     return _train(recipe, loaded, out, described, resume=(out / "checkpoint.npz").is_file())
 
 
