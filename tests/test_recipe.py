@@ -52,6 +52,7 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
         ({"stages": [{**TINY["stages"][0], "learning_rate": float("nan")}]}, "learning_rate: expected .* or more"),
         ({"stages": [{**TINY["stages"][0], "freeze": 7}]}, "freeze: expected 0 to 1, got 7.0"),
         ({"stages": [{**TINY["stages"][0], "warmup": 1, "schedule": "plateau"}]}, "warmup goes with schedule=cosine"),
+        ({"select": "last", "stages": [{**TINY["stages"][0], "stop_after": 2}]}, "select=last looks at no measure"),
         ({"stages": [{**TINY["stages"][0], "loss_weights": {"emotion": "a"}}]}, "emotion: expected float, got 'a'"),
         ({"heads": [TINY["heads"][0], TINY["heads"][0]]}, "expected different names, got emotion, emotion"),
         ({"data": {"validation": 0}}, "validation: expected 0.01 to 0.9, got 0.0"),

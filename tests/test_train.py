@@ -167,6 +167,18 @@ def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
     assert row["val_score"] == 0.75 and "val_emotion_majority" not in row
 
 
+def test_the_last_weights_are_kept_where_validation_chooses_nothing(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 4, learning_rate: 0.02}, {name: two, epochs: 1, learning_rate: 1.0e+6}]"
+    kept = {}
+    for select in ("accuracy", "last"):
+        recipe, run = read_recipe(TINY, (f"select={select}", "clip=0", "ema=0", stages)), tmp_path / select
+        run.mkdir()
+        state = fit(recipe, loaded(recipe, data), run)
+        kept[select] = state.best_epoch
+    assert kept["accuracy"] < kept["last"] == 5
+    assert state.history[-1]["val_score"] == state.history[-1]["val_emotion_accuracy"]
+
+
 STAGES = (
     "ema=0.0",
     "options.dropout=0.5",

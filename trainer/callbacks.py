@@ -17,7 +17,7 @@ from edge_app.errors import CalmcamError
 
 from .data import Part
 from .feed import Batches
-from .recipe import Stage
+from .recipe import LAST, Stage
 from .scores import judge, predict
 from .state import State
 
@@ -107,7 +107,7 @@ class Judge(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         with averaged(self.model, state):
             row |= judge(state.recipe, self._part, predict(self.model, self._part.images))
-            if row["val_score"] > state.best:
+            if state.recipe.select == LAST or row["val_score"] > state.best:
                 state.best, state.best_epoch, state.best_stage, state.waited = (
                     row["val_score"],
                     state.epoch,

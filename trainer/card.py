@@ -168,7 +168,7 @@ def _origin(study: Study) -> Iterator[str]:
     device, epoch = record.get("device", "an unknown device"), record.get("selected", {}).get("epoch", "?")
     yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {device}"
     yield f"- exported with `{study.command}`"
-    yield f"- weights of epoch {epoch}, chosen by {study.recipe.select} on validation"
+    yield f"- weights of epoch {epoch}, {study.recipe.choice}"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
     yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, chosen by `calmcam fit-crop`"

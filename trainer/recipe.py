@@ -22,6 +22,7 @@ RECIPES = Path(__file__).parent / "recipes"
 VARIANTS = ("float32", "float16", "dynamic", "int8")  # TFLite files
 EXTRA = ("keras", "weights", "backbone")  # what else an export can write under a name of its own
 ITSELF = "itself"  # among a stage's teachers: the network as the stage found it
+LAST = "last"  # `select`: the weights that the schedule ends with, when validation is too small to choose by
 EVERY = "*"  # a head with this `data` tells the data sets apart: its labels are their names
 
 
@@ -146,7 +147,7 @@ class Recipe:
     precision: str = "auto"  # "float32", "mixed_bfloat16", "mixed_float16"; auto asks the machine
     ema: float = 0.0  # momentum of the averaged weights that are judged and kept, 0 = off
     clip: float = 0.0  # largest global gradient norm, 0 = off
-    select: str = "macro_f1"  # validation measure that chooses the weights; its mean over the heads
+    select: str = "macro_f1"  # validation measure, mean of the heads, that chooses the weights; "last" chooses none
     export: ExportRecipe = ExportRecipe()
 
     def head(self, name: str) -> HeadRecipe:
@@ -161,13 +162,18 @@ class Recipe:
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
 
+    @property
+    def choice(self) -> str:
+        """How the weights are chosen, in words."""
+        return "the schedule's last" if self.select == LAST else f"chosen by {self.select} on validation"
+
 
 CHOICES = {
     "colour": ("gray", "rgb"),
     "kind": ("softmax", "sigmoid"),
     "schedule": ("cosine", "constant", "plateau"),
     "optimizer": ("adamw", "sgd"),
-    "select": ("macro_f1", "accuracy", "agreement", "f1", "loss"),
+    "select": ("macro_f1", "accuracy", "agreement", "f1", "loss", LAST),
     "start": ("best", "average"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "align": ("none", "roll"),
@@ -251,6 +257,11 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
+        if recipe.select == LAST and (stage.stop_after or stage.schedule == "plateau"):
+            raise SettingsError(
+                f"{where}: stages.{stage.name}: select=last looks at no measure; expected stop_after 0 and another "
+                f"schedule than plateau, got {stage.stop_after} and {stage.schedule}"
+            )
     if recipe.stages[0].teacher_share and ITSELF in recipe.stages[0].teachers:
         raise SettingsError(
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"

@@ -124,7 +124,7 @@ def _origin(study: Study) -> Iterator[str]:
         ("seed", study.recipe.seed),
         (
             "weights",
-            f"epoch {record.get('selected', {}).get('epoch', '?')}, chosen by {study.recipe.select} on validation",
+            f"epoch {record.get('selected', {}).get('epoch', '?')}, {study.recipe.choice}",
         ),
         ("sha256 of split.csv", sha256(study.run / "split.csv")),
         *(

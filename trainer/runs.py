@@ -197,9 +197,7 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
     }
     write_json(out / "run.json", described)
     scores = ", ".join(f"{name[4:]} {value:.4f}" for name, value in described["validation"].items())
-    return (
-        f"{out}: epoch {state.best_epoch} of stage {state.best_stage} chosen by {recipe.select} on validation: {scores}"
-    )
+    return f"{out}: epoch {state.best_epoch} of stage {state.best_stage}, {recipe.choice}: {scores}"
 
 
 def folder(output: Path | None, name: str) -> Path:

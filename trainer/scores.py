@@ -12,7 +12,7 @@ from edge_app.heads import softmax
 from edge_app.metrics import confusion, macro_f1, per_class
 
 from .data import Part
-from .recipe import HeadRecipe, Recipe
+from .recipe import LAST, HeadRecipe, Recipe
 
 
 def predict(model: keras.Model, images: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
             votes = part.votes[head.name][rows]
             measured = measures(head, part.labels[head.name][rows], logits[head.name][rows], votes)
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
-            chosen.append(measured[recipe.select])
+            chosen.append(measured["accuracy" if recipe.select == LAST else recipe.select])
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
     return row
 

@@ -23,7 +23,7 @@ CALIBRATION = (
     "variant's logits; below the threshold answers are more often wrong than right, beyond doubt (95 %)."
 )
 SPLITS = {
-    "validation": "validation: weights, temperature and threshold were chosen on it, so it flatters",
+    "validation": "validation: temperature, threshold and, unless the last, weights were chosen on it, so it flatters",
     "test": "test: used once, after everything was chosen",
     "test without duplicates of train": "test without the pictures whose file is byte-identical to one of training",
     "test, FER+ majority": "test, pictures of which more than half of all FER+ votes name one label, the truth here",
