@@ -330,9 +330,19 @@ def test_batches_depend_on_seed_and_epoch_alone(data: Path) -> None:
     images, targets, _ = one[2]
     assert np.array_equal(images, other[2][0]) and np.array_equal(targets["emotion"], other[2][1]["emotion"])
     assert images.dtype == np.float32 and 1 < images.max() <= 255
-    other.begin(4)
-    assert not np.array_equal(images, other[2][0])
+    other[3]
+    other.begin(4)  # what was made ahead belongs to an epoch that is over
+    assert not np.array_equal(images, other[4][0])
+    assert np.array_equal(Batches(part, recipe, recipe.stages[0], epoch=4)[4][0], other[4][0])
     assert len(one) == 150 // 16
+
+
+def test_a_batch_that_cannot_be_made_says_so_where_it_is_asked_for(data: Path) -> None:
+    recipe = read_recipe(TINY)
+    part = loaded(recipe, data)["train"]
+    broken = replace(part, images=part.images[:1])
+    with pytest.raises(IndexError):
+        Batches(broken, recipe, recipe.stages[0])[0]
 
 
 def test_two_heads_learn_together_and_weightless_images_do_not_count(tmp_path: Path) -> None:

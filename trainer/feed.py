@@ -1,11 +1,14 @@
 """Batches for `fit`: which images an epoch shows, in which order, and how each is moved.
 
-Everything follows from (seed, epoch, position), so a resumed run sees what an uninterrupted one would have seen.
+Everything follows from (seed, epoch, position), so a resumed run sees what an uninterrupted one would have seen, and the
+next batches can be made by other threads while the network learns (OpenCV and NumPy let go of Python's lock).
 """
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -15,6 +18,8 @@ from .data import Part
 from .recipe import Balance, HeadRecipe, Recipe, Stage
 from .teacher import Teacher
 
+AHEAD = 4  # batches made before they are asked for
+
 
 class Batches(keras.utils.PyDataset):
     """The train part, augmented: (images (N, H, W, C) float32, {head: targets}, {head: weights})."""
@@ -23,12 +28,14 @@ class Batches(keras.utils.PyDataset):
         self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0, teacher: Teacher | None = None
     ) -> None:
         """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages; a `teacher` mends the targets."""
-        super().__init__(workers=1)
+        super().__init__(workers=1)  # Keras makes none ahead then, but on TensorFlow; more would lose an epoch's order
+        self._makers = ThreadPoolExecutor(min(AHEAD, os.cpu_count() or 1), "batches")
+        self._made: dict[int, Future] = {}
         self._part, self._recipe, self._teacher = part, recipe, teacher
         self._targets = {head.name: targets(part, head, stage) for head in recipe.heads}
         self._counts = show(part, recipe)
         self._size = round(self._counts.sum())
-        self.seconds = 0.0  # spent on making batches since the epoch began, without the teacher
+        self.seconds = 0.0  # waited for batches since the epoch began, without the teacher
         self.begin(epoch)
 
     def begin(self, epoch: int) -> None:
@@ -42,6 +49,9 @@ class Batches(keras.utils.PyDataset):
             extra = random.choice(len(rest), min(missing, np.count_nonzero(rest)), replace=False, p=rest / rest.sum())
             drawn = np.concatenate([drawn, extra])
         self._order = random.permutation(drawn)
+        for future in self._made.values():
+            future.cancel()
+        self._made.clear()
         self.seconds = 0.0
 
     def __len__(self) -> int:
@@ -49,20 +59,28 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         started = time.perf_counter()
+        for coming in range(index, min(index + 1 + AHEAD, len(self))):
+            if coming not in self._made:
+                self._made[coming] = self._makers.submit(self._make, self._order, self._epoch, coming)
+        images, wanted, weights = self._made.pop(index).result()
+        self.seconds += time.perf_counter() - started
+        if self._teacher is not None:
+            wanted = self._teacher(images, wanted, np.random.default_rng([self._recipe.seed, self._epoch, index, 2]))
+        return images, wanted, weights
+
+    def _make(self, order: np.ndarray, epoch: int, index: int) -> tuple:
         recipe, size = self._recipe, self._recipe.batch
-        rows = self._order[index * size : (index + 1) * size]
+        rows = order[index * size : (index + 1) * size]
         images = np.empty((len(rows), *self._part.images.shape[1:]), np.float32)
         for position, row in enumerate(rows):
-            random = np.random.default_rng([recipe.seed, self._epoch, index * size + position])
+            random = np.random.default_rng([recipe.seed, epoch, index * size + position])
             images[position] = augment(self._part.images[row], recipe.augment, random)
         wanted = {name: values[rows] for name, values in self._targets.items()}
         weights = {name: values[rows] for name, values in self._part.weights.items()}
         if recipe.augment.mixup:
-            random = np.random.default_rng([recipe.seed, self._epoch, index, 1])
-            images, wanted = mixup(images, wanted, recipe.augment.mixup, random)
-        self.seconds += time.perf_counter() - started
-        if self._teacher is not None:
-            wanted = self._teacher(images, wanted, np.random.default_rng([recipe.seed, self._epoch, index, 2]))
+            images, wanted = mixup(
+                images, wanted, recipe.augment.mixup, np.random.default_rng([recipe.seed, epoch, index, 1])
+            )
         return images, wanted, weights
 
 
