@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -45,12 +46,13 @@ def write(
     options: dict[str, str] | None = None,
     aspect: Fraction | None = None,
     offset: int = 0,
+    gop: int = 12,
 ) -> Path:
     """COUNT numbered frames; `stamps` are in milliseconds, `offset` delays the pictures against the sound."""
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(codec, rate=RATE)
         video.width, video.height, video.pix_fmt = 64, 48, pix_fmt
-        video.codec_context.gop_size = 12
+        video.codec_context.gop_size = gop
         if codec == "libx264":
             video.options = {"preset": "veryfast", "crf": "16"}
         if stamps:
@@ -103,6 +105,16 @@ def test_every_frame_and_exact_cuts_in_any_container(tmp_path: Path, name: str, 
     assert [(f.index, f.time_ns) for f in part] == [(f.index, f.time_ns) for f in kept]
     for one, other in zip(part, kept, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize(("codec", "gop"), [("libx264", 100), ("libx264", 20), ("mpeg2video", 12)])
+@pytest.mark.parametrize("start", [0.04, 0.3, 1.9])
+def test_a_start_before_the_second_key_frame_of_a_transport_stream(
+    tmp_path: Path, codec: str, gop: int, start: float
+) -> None:
+    path = write(tmp_path / "a.ts", codec=codec, gop=gop)
+    first = frames(path, start=start)[0]
+    assert first.index == number_of(first.image) == math.ceil(start * RATE)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _SECOND = 1_000_000_000
 _TOLERATED_GAP = 0.5  # s, and two pictures: may be missing at the end, as headers round and last durations are unknown
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
+_LATE = ("mpegts",)  # a seek to the very first time stamp lands behind the first key frame: aim before all pictures
 # By quarter turns, anticlockwise.
 _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
@@ -137,7 +138,7 @@ class Source:
         return picture
 
     def _seek_before_start(self, container: av.container.InputContainer) -> av.VideoFrame | None:
-        for back in (*_SEEK_BACK, self._start):
+        for back in (*_SEEK_BACK, self._start + 1):
             self._seek(container, self._start - back)
             picture = next(self._pictures, None)
             if picture and self._media_ns(picture) <= self._start * _SECOND:
@@ -154,7 +155,8 @@ class Source:
         return picture
 
     def _seek(self, container: av.container.InputContainer, second: float) -> None:
-        target = (max(0, int(second * _SECOND)) + self._origin) / (self._stream.time_base * _SECOND)
+        least = -_SECOND if container.format.name in _LATE else 0
+        target = (max(least, int(second * _SECOND)) + self._origin) / (self._stream.time_base * _SECOND)
         try:
             container.seek(int(target), stream=self._stream, backward=True)
         except av.FFmpegError as error:
