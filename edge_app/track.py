@@ -36,8 +36,9 @@ class _Track:
     vx: float = 0.0  # px/s
     vy: float = 0.0
 
-    def alive(self, now_ns: int) -> bool:
-        confirmed = self.seen_ns - self.first_ns >= CONFIRMED_S * 1e9
+    def alive(self, now_ns: int, before_ns: int) -> bool:
+        """At `now_ns`, when the frame before was at `before_ns`: whoever was in that one outlives a gap like any other."""
+        confirmed = self.seen_ns - self.first_ns >= CONFIRMED_S * 1e9 or self.seen_ns == before_ns
         return now_ns - self.seen_ns <= (KEEP_S if confirmed else KEEP_NEW_S) * 1e9
 
     def cost(self, x: float, y: float, size: float, now_ns: int) -> float:
@@ -81,7 +82,7 @@ class Tracker:
         if frame.source != source or frame.time_ns < time_ns:
             self._tracks.clear()
         self._before = (frame.source, frame.time_ns)
-        self._tracks = [track for track in self._tracks if track.alive(frame.time_ns)]
+        self._tracks = [track for track in self._tracks if track.alive(frame.time_ns, time_ns)]
         found = [_centre_and_size(box) for box in faces.boxes.tolist()]
         ids = np.empty(len(found), np.int64)
         matched = self._match(found, frame.time_ns)

@@ -68,6 +68,13 @@ def test_a_flash_does_not_wait_as_long_as_a_face(fps):
     assert ids[-1] == [2]
 
 
+@pytest.mark.parametrize(("fps", "people"), [(2.5, {1}), (1.25, {1}), (0.8, {1, 2, 3, 4})])
+def test_few_frames_a_second_are_enough_to_be_known_by(fps, people):
+    """--vid-stride, and a slow machine: a gap of more than a second is too long at any rate."""
+    tracker = Tracker()
+    assert {tracker(frame(n / fps), faces((300 + 5 * n, 200))).ids[0] for n in range(4)} == people
+
+
 @RATES
 def test_a_fast_face_keeps_its_number(fps):
     ids = tell(Tracker(), fps, 2, lambda t: faces((100 + 400 * t, 200)))  # four faces per second
