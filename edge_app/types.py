@@ -50,6 +50,9 @@ class Faces:
     sharpness: np.ndarray | None = None  # (N,) float32, variance of the Laplacian of the grey crop
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)  # head name -> (N, C) float32, calibrated
     decisions: tuple[Decision, ...] | None = None  # one per face, None until decided
+    left_out: np.ndarray = field(
+        default_factory=lambda: np.empty((0, 4), np.float32)
+    )  # (M, 4) beyond max_faces, min_size
     device: str = ""  # what classified them, "cpu" or "hailo"; "" when nothing did
 
     def __post_init__(self) -> None:

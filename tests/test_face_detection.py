@@ -111,6 +111,7 @@ def test_limits():
     assert (np.diff(faces.scores) <= 0).all()
     few = Stage(MODELS["full"].path, max_faces=2)
     np.testing.assert_array_equal(look(few, image).boxes, faces.boxes[:2])
+    np.testing.assert_array_equal(look(few, image).left_out, faces.boxes[2:])
     few.close()
     big = Stage(MODELS["full"].path, min_size=100)
     assert 0 < len(look(big, image)) == (geometry.sizes(faces.boxes).min(axis=1) >= 100).sum()

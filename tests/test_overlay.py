@@ -307,6 +307,17 @@ def test_unsure_faces_are_pixelated_too() -> None:
     assert len(np.unique(inner.reshape(-1, 3), axis=0)) < 36
 
 
+def test_faces_beyond_the_limits_are_pixelated_too() -> None:
+    item = portrait(1280, 720)
+    item = replace(item, faces=replace(NO_FACES, left_out=item.faces.boxes))
+    x1, y1, x2, y2 = item.faces.left_out[0].astype(int)
+    overlay = Overlay(blur=True, status="")
+    later = result(item.frame.image, NO_FACES, item.frame.time_ns + HOLD_NS)
+    for drawn in (overlay(item), overlay(later)):
+        inner = drawn[y1 + 8 : y2 - 8, x1 + 8 : x2 - 8]
+        assert len(np.unique(inner.reshape(-1, 3), axis=0)) < 36
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 def test_a_face_the_detector_loses_stays_covered_for_a_while(tracked: bool) -> None:
     overlay, item = Overlay(blur=True, status=""), portrait(640, 360)

@@ -17,18 +17,19 @@ HOLD_NS = 500_000_000  # a face that the detector lost stays covered for so long
 
 
 class Pixelate:
-    """Covers the faces of a result, and for half a second those that were there before and are not found now."""
+    """Covers the faces of a result, the left out ones too, and for half a second what was there and is not found now."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, str, np.ndarray, np.ndarray | None]] = deque()
 
     def __call__(self, image: np.ndarray, result: Result) -> None:
         """Overwrite faces in `image` (H, W, 3) uint8, in place."""
-        for box in [*self._lost(result), *result.faces.boxes]:
-            pixelate(image, box)
         frame, faces = result.frame, result.faces
-        if len(faces):
-            self._seen.append((frame.time_ns, frame.source, faces.boxes, faces.ids))
+        for box in [*self._lost(result), *faces.boxes, *faces.left_out]:
+            pixelate(image, box)
+        for boxes, ids in ((faces.boxes, faces.ids), (faces.left_out, None)):
+            if len(boxes):
+                self._seen.append((frame.time_ns, frame.source, boxes, ids))
 
     def _lost(self, result: Result) -> list[np.ndarray]:
         """Boxes of the last half second whose face is not there now; the newest of each track, all where untracked."""
@@ -41,7 +42,7 @@ class Pixelate:
         lost: dict[object, np.ndarray] = {}
         for time_ns, _, boxes, known in self._seen:
             for row, box in enumerate(boxes):
-                key = (time_ns, row) if known is None else int(known[row])
+                key = (time_ns, *box.tolist()) if known is None else int(known[row])
                 if key not in now:
                     lost[key] = box
         return list(lost.values())

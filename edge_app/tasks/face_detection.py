@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -112,7 +111,8 @@ class Stage:
         sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)
         order = np.lexsort((faces.boxes[:, 1], faces.boxes[:, 0], -faces.scores))  # ties from left to right
         rows = order[sides[order] >= self._min_size][: self._max_faces]
-        return replace(faces, boxes=faces.boxes[rows], scores=faces.scores[rows], points=faces.points[rows])
+        others = np.delete(faces.boxes, rows, axis=0)
+        return Faces(faces.boxes[rows], faces.scores[rows], faces.points[rows], left_out=others)
 
 
 @contextlib.contextmanager
