@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SourceError
+from .runs import is_run
 
 PICTURES = frozenset(
     ".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .jp2 .ppm .pgm .pbm .tga .heic .heif .avif".split()
@@ -42,7 +43,8 @@ def check_file(path: Path, what: str) -> None:
 def expand(texts: Iterable[str]) -> list[Input]:
     """Every media file that `texts` name, in their order, a folder's in alphabetical order; each file once.
 
-    A file is taken as it is; of a folder and of a pattern only what is named like a picture or a video.
+    A file is taken as it is; of a folder and of a pattern only what is named like a picture or a video. Left out are
+    hidden files, and the folders of earlier runs below a folder that was named.
     """
     found: dict[Path, Input] = {}
     for text in texts:
@@ -56,7 +58,7 @@ def _expand_one(text: str) -> list[Input]:
     if os.path.isdir(path):
         open_to_us = os.access(path, os.R_OK | os.X_OK)
         lack = "found none below it" if open_to_us else "got one that may not be opened; check its permissions"
-        return _media(path.rglob("*")) or [Input(path, f"{text}: expected a folder with pictures or videos, {lack}")]
+        return _media(_below(path)) or [Input(path, f"{text}: expected a folder with pictures or videos, {lack}")]
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return _listed(path)
     if os.path.lexists(path) or not glob.has_magic(text):
@@ -64,7 +66,7 @@ def _expand_one(text: str) -> list[Input]:
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     files = _media([match for match in matches if not os.path.isdir(match)])
     for folder in sorted(match for match in matches if os.path.isdir(match)):
-        files += _media(folder.rglob("*"))
+        files += _media(_below(folder))
     return files or [Input(path, f"{text}: no picture or video matches this pattern")]
 
 
@@ -76,6 +78,16 @@ def _listed(path: Path) -> list[Input]:
         return [Input(path, f"{path}: expected a list with one path per line, could not read it ({error})")]
     files = [Input(path.parent / line) for line in lines if line and not line.startswith("#")]
     return files or [Input(path, f"{path}: expected a list with one path per line, got an empty one")]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for name, folders, files in os.walk(folder):
+        place = Path(name)
+        if place != folder and is_run(place):
+            folders.clear()
+            continue
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        yield from (place / one for one in files if not one.startswith("."))
 
 
 def _media(paths: Iterable[Path]) -> list[Input]:

@@ -43,6 +43,14 @@ def given_folder(folder: Path, *, exist_ok: bool) -> Path:
     return folder
 
 
+def is_run(folder: Path) -> bool:
+    """Whether calmcam wrote a `run.json` into `folder`."""
+    try:
+        return "calmcam" in json.loads((folder / "run.json").read_bytes())["versions"]
+    except (OSError, ValueError, TypeError, LookupError):
+        return False
+
+
 def discard_empty(folder: Path) -> None:
     """Remove a folder in which nothing was left."""
     with contextlib.suppress(OSError):

@@ -155,6 +155,16 @@ def test_faces_are_pixelated_on_request(annotate, material, tmp_path):
     assert cv2.Laplacian(copy[eyes], cv2.CV_64F).var() < cv2.Laplacian(original[eyes], cv2.CV_64F).var() / 2
 
 
+def test_inputs_of_the_same_name_are_told_apart_in_the_results(annotate, material, tmp_path):
+    for folder in ("s01", "s02"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(material / "clip.mp4", tmp_path / folder / "session.mp4")
+    result = annotate("s01", "s02", material / "clip.avi", "--no-video", "-o", "out")
+    assert result.exit_code == 0, result.output
+    found = {line["source"] for line in lines(tmp_path / "out")}
+    assert found == {"s01/session.mp4", "s02/session.mp4", "clip.avi"}
+
+
 def test_an_end_before_the_start_is_refused(annotate, material):
     result = annotate(material / "clip.mp4", "--start", 3, "--end", 2)
     assert result.exit_code == 2 and "expected a time after --start" in result.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_app.inputs import PICTURES, VIDEOS, expand, stems
+from edge_app.runs import write_record
 
 
 @pytest.fixture
@@ -22,6 +23,18 @@ def names(items):
 
 def test_a_folder_gives_all_media_below_it_in_order(folder):
     assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv"]
+
+
+def test_hidden_files_and_earlier_runs_are_left_out_unless_named(folder):
+    for name in ("._b.mp4", ".trash/e.mp4", "runs/annotate/b/b.mp4", "other/f.mp4"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    run = folder / "runs" / "annotate" / "b"
+    write_record(run, {"versions": {"calmcam": "0.1.0"}})
+    (folder / "other" / "run.json").write_text("[1]")  # not ours
+    assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv", "f.mp4"]
+    assert names(expand([str(run)])) == names(expand([f"{run}/*"])) == ["b.mp4"]
 
 
 def test_a_pattern_gives_what_matches_and_is_named_like_media(folder):

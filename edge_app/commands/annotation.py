@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Annotation:
         self.inputs, self.folder, self.options = inputs, folder, options
         self._settings = settings
         names = stems([item.path for item in inputs])
+        self._named = collections.Counter(item.path.name for item in inputs)
         self._outputs = [folder / f"{name}{_suffix(item.path)}" for name, item in zip(names, inputs, strict=True)]
 
     def check_outputs(self) -> None:
@@ -86,6 +88,8 @@ class Annotation:
                     raise SourceError(item.problem)
                 part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
                 source = open_file(item.path, **part)
+                if self._named[item.path.name] > 1:  # the results must tell them apart
+                    source.name = str(item.path)
                 sinks = [results, counter(number, item.path, source), *self._copies(item.path, output)]
                 run(
                     source,
