@@ -62,7 +62,11 @@ root ln -sf "$prefix/venv/bin/calmcam" /usr/local/bin/calmcam
 
 if [ -n "$service" ]; then
     id calmcam >/dev/null 2>&1 || root useradd --system --home-dir /var/lib/calmcam --create-home --groups video calmcam
-    root install -m 644 "$here/deploy/calmcam.service" /etc/systemd/system/calmcam.service
+    [ -e /etc/calmcam.toml ] || root install -m 644 "$here/deploy/calmcam.toml" /etc/calmcam.toml
+    unit=$(mktemp)
+    sed "s|/opt/calmcam|$prefix|g" "$here/deploy/calmcam.service" >"$unit"
+    root install -m 644 "$unit" /etc/systemd/system/calmcam.service
+    rm "$unit"
     root systemctl daemon-reload
     root systemctl enable --now calmcam.service
 fi

@@ -1,9 +1,11 @@
+import re
 import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
 
+from edge_app.settings import Settings, read_settings
 from edge_app.sinks.systemd import Sink
 from edge_app.types import NO_FACES, Frame, Result, Status
 
@@ -36,9 +38,17 @@ def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "would run: /usr/bin/python3 -m venv --system-site-packages" in done.stdout
-    assert "calmcam.service" in done.stdout
+    assert "/etc/systemd/system/calmcam.service" in done.stdout
+    assert "deploy/calmcam.toml /etc/calmcam.toml" in done.stdout
     assert "on the CPU" in done.stdout
     assert not (tmp_path / "opt").exists()
+
+
+def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_is_valid(tmp_path):
+    assert read_settings(DEPLOY / "calmcam.toml") == Settings()
+    proposed = re.sub(r"^# (\w+ = )", r"\1", (DEPLOY / "calmcam.toml").read_text(), flags=re.MULTILINE)
+    (tmp_path / "proposed.toml").write_text(proposed)
+    assert read_settings(tmp_path / "proposed.toml") == Settings(source="picamera", labels="ko")
 
 
 def test_install_refuses_an_unknown_option():
