@@ -125,6 +125,16 @@ def test_what_is_no_time(text):
         Seconds().convert(text, None, None)
 
 
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals(stop := Stop()):
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
     stop, before = Stop(), signal.getsignal(signal.SIGINT)
     with Signals(stop) as signals:

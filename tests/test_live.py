@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import socket
 import statistics
@@ -131,6 +133,23 @@ def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(times(tmp_path / "out" / "annotated.mp4")) == len(lines) >= 10
     assert "frames in" in said and "Traceback" not in said
+
+
+def test_a_lost_connection_ends_it_in_good_order(model, tmp_path):
+    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(ROOT)
+        os.execv(command[0], [*map(str, command), "-o", str(tmp_path / "out")])
+    part = tmp_path / "out" / "results.jsonl.part"
+    while not (part.exists() and part.stat().st_size):
+        os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotated.mp4", "results.csv", "results.jsonl", "run.json"
+    ]  # fmt: skip
+    assert times(tmp_path / "out" / "annotated.mp4")
 
 
 class Ages(Sink):

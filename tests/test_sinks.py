@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -369,16 +370,39 @@ def noise(index: int) -> Result:
     return Result(Frame(image, index, index * 40_000_000), NO_FACES, {}, STATUS)
 
 
-@pytest.mark.parametrize("kind", ["video", "results", "pictures"])
+def test_what_a_full_disk_took_of_a_recording_is_kept(tiny_disk: Path) -> None:
+    with pytest.raises(OutputError, match=r"No space left on device\); make room"):
+        write_all(video.Sink(tiny_disk / "out.mp4", preset="ultrafast", crf=40, recording=True), map(noise, range(90)))
+    assert [path.name for path in tiny_disk.iterdir()] == ["out.mp4"]
+    seen = 0
+    with av.open(str(tiny_disk / "out.mp4")) as container, suppress(av.error.InvalidDataError):
+        for frame in container.decode(video=0):
+            assert frame.time == pytest.approx(seen * 0.04, abs=1e-3)
+            seen += 1
+    assert 0 < seen < 90
+
+
+@pytest.mark.parametrize("before", ["", "dear"])
+def test_a_full_disk_keeps_whole_lines_and_what_was_there(tiny_disk: Path, before: str) -> None:
+    table = tiny_disk / "r.csv"
+    if before:
+        table.write_text(before)
+    with pytest.raises(OutputError, match=r"No space left on device\); make room"):
+        write_all(results.Sink(tiny_disk / "r.jsonl", table), [result(faces=faces())] * 2000)
+    assert {path.name for path in tiny_disk.iterdir()} == {"r.jsonl", "r.csv"}
+    assert len(lines(tiny_disk / "r.jsonl")) > 20
+    rows = table.read_text()
+    assert rows == before or (not before and rows.count("\n") > 20 and rows.endswith("\n"))
+
+
+@pytest.mark.parametrize("kind", ["video", "pictures"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tiny_disk: Path, kind: str) -> None:
     sink = {
         "video": video.Sink(tiny_disk / "out.mp4", preset="ultrafast"),
-        "results": results.Sink(tiny_disk / "r.jsonl", tiny_disk / "r.csv"),
         "pictures": pictures.Sink(tiny_disk / "p.png"),
     }[kind]
-    item = result(faces=faces()) if kind == "results" else None
     with pytest.raises(OutputError, match=r"No space left on device\); make room"):
-        write_all(sink, [item or noise(index) for index in range(2000 if item else 20)])
+        write_all(sink, map(noise, range(20)))
     assert list(tiny_disk.iterdir()) == []
 
 
@@ -513,7 +537,7 @@ def test_a_stream_gets_each_line_at_once(tmp_path: Path) -> None:
 WRITER = """
 import signal, sys, threading; signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may ignore it
 from pathlib import Path; import tests.test_sinks as t
-sinks = [t.results.Sink(Path(sys.argv[1]) / "r.jsonl"), t.video.Sink(Path(sys.argv[1]) / "v.mp4", preset="ultrafast")]
+sinks = [t.results.Sink(Path(sys.argv[1]) / "r.jsonl"), t.video.Sink(Path(sys.argv[1]) / "v.mp4", preset="ultrafast", recording=len(sys.argv) > 2)]
 with sinks[0] as a, sinks[1] as b:
     pause = threading.Event()
     for index in range(100_000):
@@ -523,9 +547,9 @@ with sinks[0] as a, sinks[1] as b:
 """
 
 
-def writer(folder: Path) -> subprocess.Popen:
+def writer(folder: Path, *recording: str) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, folder], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", WRITER, folder, *recording], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout.readline() == b"up\n"
     return process
@@ -552,6 +576,22 @@ def test_a_kill_costs_at_most_a_second_of_lines(tmp_path: Path) -> None:
         process.kill()
     assert not (tmp_path / "r.jsonl").exists()
     assert json.loads(part.read_text().splitlines()[0])["frame"] == 0
+
+
+def test_a_recording_that_is_killed_can_be_played(tmp_path: Path) -> None:
+    with writer(tmp_path, "recording") as process:
+        while not stamps_so_far(part := tmp_path / "v.mp4.part"):
+            assert process.poll() is None
+        process.kill()
+    assert len(stamps_so_far(part)) >= 2
+
+
+def stamps_so_far(path: Path) -> list[float]:
+    """Of a file that is being written."""
+    found = []
+    with suppress(av.FFmpegError), av.open(str(path)) as container:
+        found.extend(frame.time for frame in container.decode(video=0))
+    return found
 
 
 # --- the other sinks

@@ -78,8 +78,8 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
     if report.frames:
         click.echo(summary(report), err=True)
     if folder and report.frames:
-        runs.record(folder, report, about)
         click.echo(f"saved in {folder}", err=True)
+        runs.record(folder, report, about)
     elif folder:
         runs.discard_empty(folder)
 
@@ -121,7 +121,7 @@ def _sinks(
     if show:
         sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))
     if folder:
-        sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4"))
+        sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4", recording=True))
         sinks.append(
             plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels)
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import signal
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -91,8 +93,20 @@ class Seconds(click.ParamType):
         return seconds
 
 
+def _let_go_of_terminal() -> None:
+    """Writing to a terminal that is gone is an error: send it nowhere. (It is no `isatty` any more.)"""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
 class Signals(AbstractContextManager):
-    """While open, Ctrl-C and SIGTERM ask `stop` for an orderly end; a second one ends at once."""
+    """While open, Ctrl-C, SIGTERM and a lost terminal ask `stop` for an orderly end; a second one ends at once.
+
+    A lost terminal (an SSH connection that breaks) is not heard where it was to be ignored, as nohup asks.
+    """
 
     def __init__(self, stop: Stop) -> None:
         self._stop, self._before = stop, {}
@@ -104,8 +118,9 @@ class Signals(AbstractContextManager):
         return 128 + self.number if self.number else 0
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -117,4 +132,6 @@ class Signals(AbstractContextManager):
             signal.signal(number, signal.SIG_DFL)
             raise SystemExit(128 + number)
         self.number = number
+        if number == signal.SIGHUP:
+            _let_go_of_terminal()
         self._stop()

@@ -30,6 +30,7 @@ FACE_COLUMNS = (
     "why",
 )
 _FLUSH_SECONDS = 1.0  # what a power cut may cost
+_LONGEST_LINE = 2**20  # bytes; looked at for the last whole one when the disk is full
 
 
 class Sink:
@@ -37,8 +38,8 @@ class Sink:
 
     `labels` are the probability columns of the table, in this order. Times are rounded to the microsecond, boxes to a
     hundredth of a pixel, probabilities to four digits, spans to the microsecond. May be entered again while it is
-    open, so that many runs share it: the last exit completes the files, and a file without a line is not kept.
-    A stream whose reader has gone away is an OutputError.
+    open, so that many runs share it: the last exit completes the files, and a file without a line is not kept. When
+    the disk is full, the whole lines that it took are kept. A stream whose reader has gone away is an OutputError.
     """
 
     name = "results"
@@ -115,7 +116,7 @@ class Sink:
 
 
 class _File:
-    """A text file that has its name only when it is complete; nothing at all without a path."""
+    """A text file that has its name only when nothing more comes; nothing at all without a path."""
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = Path(path) if path else None
@@ -142,7 +143,7 @@ class _File:
                 self._file.flush()
 
     def close(self) -> None:
-        """Complete the file; or remove it, when nothing was written or writing failed."""
+        """Complete the file; remove it when nothing was written, cut it to whole lines when writing failed."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -155,11 +156,21 @@ class _File:
             with suppress(OSError):
                 file.close()
             with suppress(OSError):
+                if self._failed and not self.path.exists():
+                    self._rescue()
+            with suppress(OSError):
                 self._part.unlink(missing_ok=True)
 
     @property
     def _part(self) -> Path:
         return Path(f"{self.path}.part")
+
+    def _rescue(self) -> None:
+        with self._part.open("rb+") as file:
+            begin = file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+            whole = file.truncate(begin + file.read().rfind(b"\n") + 1)
+        if whole:
+            os.replace(self._part, self.path)
 
     def fail(self, error: OSError) -> OutputError:
         self._failed = True

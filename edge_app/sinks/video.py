@@ -27,6 +27,7 @@ SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 
 _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
+_FRAGMENTS = {"movflags": "+hybrid_fragmented", "frag_duration": "2000000"}  # µs; libav 7.1 and newer
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
 _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
 
@@ -34,6 +35,8 @@ _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's w
 class Sink:
     """Writes `result.picture` (or the bare frame) at `frame.time_ns` into `path`, an MP4 that is complete or not there.
 
+    A `recording` cannot be made again: what a full disk has taken of it is kept, and what a kill or a power cut leaves,
+    `path`.part, can be played up to its last two seconds (an MP4 in fragments, ISO 14496-12, 8.8, until it is closed).
     Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
     first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. The sound of
     `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the pictures
@@ -53,7 +56,9 @@ class Sink:
         crf: int = 23,
         preset: str = "veryfast",
         threads: int = 1,
+        recording: bool = False,
     ) -> None:
+        self._recording = recording
         self._path, self._part = Path(path), Path(f"{path}.part")
         self._audio_from = Path(audio_from) if audio_from else None
         self._start_ns = round((start or 0) * _SECOND)
@@ -102,7 +107,7 @@ class Sink:
 
     def _open(self, width: int, height: int) -> None:
         self._size = width + width % 2, height + height % 2
-        muxing = {"movflags": "+faststart", "movie_timescale": str(TICKS)}
+        muxing = (_FRAGMENTS if self._recording else {"movflags": "+faststart"}) | {"movie_timescale": str(TICKS)}
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options=muxing)
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         self._stream.width, self._stream.height = self._size
@@ -150,12 +155,15 @@ class Sink:
         container.close()
 
     def _abandon(self) -> None:
-        """Let go of everything; what was not completed is removed."""
+        """Let go of everything; what was not completed is removed, unless it is a recording that the disk cut off."""
         if self._sound:
             self._sound.close()
         with suppress(*_REFUSED):
             if self._container:
                 self._close()
+        with suppress(OSError):
+            if self._recording and self._failed and self._part.stat().st_size and not self._path.exists():
+                os.replace(self._part, self._path)
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
         self._pending = self._sound = None
