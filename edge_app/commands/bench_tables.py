@@ -25,7 +25,7 @@ def headline(found: Mapping[str, Any]) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load'][0]}; "
         f"Python {versions['python']}, mediapipe {versions.get('mediapipe')}, LiteRT {versions.get('ai-edge-litert')}\n"
-        f"{found['frames']} frames of {found['source']}, {found['faces']} face(s)"
+        f"{found['frames']} frames of {found['source']}" + (f", {found['faces']} face(s)" if "faces" in found else "")
     )
 
 

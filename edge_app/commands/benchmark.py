@@ -32,7 +32,7 @@ ROUNDS = 3
 @settings_options(*MODEL_SETTINGS)
 @click.option("--source", default="synthetic", show_default=True, help="Clip, or synthetic.")
 @click.option(
-    "--faces", type=click.IntRange(0, 64), default=1, show_default=True, help="Faces of the synthetic source."
+    "--faces", type=click.IntRange(0, 64), default=1, show_default=True, help='Faces of the source "synthetic".'
 )
 @click.option("--size", default="1280x720", show_default=True, help="Pixels of the synthetic source.")
 @click.option("--frames", type=click.IntRange(10), default=300, show_default=True, help="Frames that are measured.")
@@ -78,7 +78,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _measured(settings: Settings, plan: Plan, options: Mapping[str, Any]) -> dict[str, object]:
     with Analysis(settings) as analysis:
-        found: dict[str, Any] = {**analysis.record(), "source": plan.source, "frames": plan.frames, "faces": plan.faces}
+        found: dict[str, Any] = {**analysis.record(), **plan.record(plan.frames)}
         measure.warm_up(plan, analysis)
         before = measure.resident_mb()
         report, cpu_ms = measure.as_it_runs(plan, analysis)
@@ -179,7 +179,7 @@ def _compared(settings: Settings, plan: Plan, text: str) -> dict[str, object]:
         {"name": name, **record, "rounds": kept, **_ratios(kept, rounds[0])}
         for name, record, kept in zip(names, records, rounds, strict=True)
     ]
-    return {"compare": rows, "source": plan.source, "faces": plan.faces, "frames": share.frames * ROUNDS}
+    return {"compare": rows, **plan.record(share.frames * ROUNDS)}
 
 
 def _one_turn(plan: Plan, analysis: Analysis) -> dict[str, float]:

@@ -37,6 +37,10 @@ class Plan:
     faces: int = 1  # of the synthetic source
     size: tuple[int, int] = (1280, 720)  # px, of the synthetic source
 
+    def record(self, frames: int) -> dict[str, object]:
+        """What was measured, `frames` of it; `faces` where it is known how many are in each."""
+        return {"source": self.source, "frames": frames} | ({"faces": self.faces} if self.source == "synthetic" else {})
+
     def portion(self, frames: int) -> Portion:
         """So many frames of the source, from its beginning."""
         width, height = self.size
