@@ -18,11 +18,12 @@ import pictures  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
+from edge_app.labels import canonical  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
 from trainer import ferplus  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
-from trainer.folders import canonical, decode, scan  # noqa: E402
+from trainer.folders import decode, scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes  # noqa: E402
@@ -162,6 +163,52 @@ def test_named_groups_stay_together(data: Path, way: str) -> None:
     assert {split for splits in people.values() for split in splits} == {"train", "validation"}
     with pytest.raises(SettingsError, match="needs one"):
         members(recipe("data.group=p"), data)
+
+
+@pytest.mark.parametrize("pattern", ["^/(p[0-9]+)_", "([^/]+)_[0-9]+", "(p[0-9]+)"])
+def test_a_group_does_not_hold_the_class(data: Path, pattern: str, caplog: pytest.LogCaptureFixture) -> None:
+    for label in LABELS:
+        for file in sorted((data / "train" / label).iterdir()):
+            file.rename(file.with_name(f"p{int(file.stem) // 5}_{file.name}"))
+    found, _ = members(recipe(f"data.group={pattern}"), data)
+    people = {}
+    for member in found:
+        people.setdefault(member.item.path.name.partition("_")[0], set()).add(member.split)
+    assert len(people) == 8 and all(len(splits) == 1 for splits in people.values())
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("change", ["data.group=/(q[0-9]+)_", "data.groups_file=groups.csv"])
+def test_groups_that_fit_no_picture_are_refused_and_gaps_are_told(
+    data: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = data / "groups.csv"
+    table.write_text("file,group\nelsewhere/0000.png,q0\n", encoding="utf-8")
+    with pytest.raises(InputError, match="names the group of no picture; expected one that fits"):
+        members(recipe(change), data)
+    table.write_text("file,group\ntrain/happy/0000.png,q0\n", encoding="utf-8")
+    (data / "train" / "happy" / "0001.png").rename(data / "train" / "happy" / "q1_1.png")
+    members(recipe(change), data)
+    assert "79 of 80 pictures have no group and stand alone" in caplog.text
+
+
+def test_labels_may_be_spelled_otherwise_than_folders(data: Path) -> None:
+    (data / "train" / "happy").rename(data / "train" / "Happiness")
+    lines = [f"train/Happiness/{number:04}.png,9,1" for number in range(40)]
+    (data / "ferplus_votes.csv").write_text("\n".join(["file,happiness,anger", *lines]))
+    spelled = recipe("heads.emotion.labels=[Anger, joy]")
+    found, _ = members(spelled, data)
+    assert {m.item.label for m in found} == {"Anger", "joy"} and len(found) == 80
+    votes = parts(spelled, found, data, ("train",))["train"].votes["emotion"]
+    assert votes.max(axis=0).tolist() == [1, 9]
+    with pytest.raises(SettingsError, match="expected two or more different labels"):
+        recipe("heads.emotion.labels=[joy, happy]")
+
+
+def test_a_change_of_a_list_takes_its_place() -> None:
+    raw = {"options": {"blocks": [0, 1, 1, 2]}}
+    apply(raw, "options.blocks.2=3")
+    assert raw["options"]["blocks"] == [0, 1, 3, 2]
 
 
 def test_fer2013_csv_keeps_its_usage(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.errors import InputError, OutputError
+from edge_app.labels import canonical
 from edge_app.preprocess import fit
 
 from . import ferplus
@@ -187,12 +188,15 @@ def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[ferplus.Vo
     """Weights, labels and votes of one head."""
     known = {label: column for column, label in enumerate(head.labels)}
     labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
-    counts = np.zeros((len(items), len(known)), np.float32)
+    counts, spelled = (
+        np.zeros((len(items), len(known)), np.float32),
+        {canonical(label): known[label] for label in known},
+    )
     for table in votes:
         for row, item in enumerate(items):
             for label, count in ferplus.of(table, item.file).items() if labels[row] >= 0 else ():
-                if label in known:
-                    counts[row, known[label]] = count
+                if label in spelled:
+                    counts[row, spelled[label]] = count
     factors = np.array([head.class_weights.get(label, 1.0) for label in head.labels], np.float32)
     weights = np.where(labels >= 0, factors[labels], 0).astype(np.float32)
     return weights, labels, counts

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from edge_app.errors import InputError
-
-from .folders import canonical
+from edge_app.labels import canonical
 
 PUBLISHED = "fer2013new.csv"
 NO_VOTES = {"file", "usage", "image name"}

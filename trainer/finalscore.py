@@ -15,6 +15,7 @@ import numpy as np
 from edge_app import metrics
 from edge_app.errors import InputError
 from edge_app.heads import probabilities
+from edge_app.labels import canonical
 from edge_app.manifest import Head, sha256
 
 from . import ferplus
@@ -98,7 +99,7 @@ def test_sets(
 
 
 def _majority(part: Part, head: Head, votes: Path | None) -> np.ndarray:
-    table, places = ferplus.read(votes), {label: place for place, label in enumerate(head.labels)}
+    table, places = ferplus.read(votes), {canonical(label): place for place, label in enumerate(head.labels)}
     winners = [ferplus.majority(ferplus.of(table, file)) for file in part.files]
     truth = np.array([places.get(winner, -1) for winner in winners], np.int64)
     return np.where(part.labels[head.name] >= 0, truth, -1)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_app.errors import InputError, SourceError
-from edge_app.labels import canonical
+from edge_app.labels import index_of
 from edge_app.manifest import Input
 from edge_app.preprocess import fit
 
@@ -130,9 +130,9 @@ def known_test_classes(path: Path, labels: tuple[str, ...]) -> None:
     """InputError when the test part has a class that is none of the labels and that train lacks; no file is opened."""
     if not path.is_dir():
         return
-    known = {*labels, *(canonical(folder.name) for _, folder in class_folders(path, test=False))}
+    known = [*labels, *(folder.name for _, folder in class_folders(path, test=False))]
     for _, folder in class_folders(path, test=True):
-        if canonical(folder.name) not in known and any(_pictures(folder)):
+        if index_of(folder.name, known) is None and any(_pictures(folder)):
             raise InputError(
                 f"{folder}: a class of the test part that train does not have; expected some of {', '.join(labels)}; "
                 "add it to train and to the labels, or move it away"
@@ -148,14 +148,14 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
     if test:
         known_test_classes(path, labels)
     for part, folder in class_folders(path, test):
-        label, files = canonical(folder.name), _pictures(folder)
-        if label not in labels:
+        place, files = index_of(folder.name, labels), _pictures(folder)
+        if place is None:
             scanned.ignored[folder.name] = len(files)
             continue
         for file in files:
             name = "/".join(filter(None, (source, file.relative_to(path).as_posix())))
             try:
-                scanned.items.append(_item(file, name, label, source, part, spec))
+                scanned.items.append(_item(file, name, labels[place], source, part, spec))
             except SourceError as error:
                 scanned.bad[name] = str(error)
     return scanned
@@ -209,15 +209,15 @@ def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, tes
                 continue
             name = "/".join(filter(None, (source, f"{path.name}#{number}")))
             try:
-                label = FER2013[int(row["emotion"])]
+                place = index_of(FER2013[int(row["emotion"])], labels)
                 image = np.array(row["pixels"].split(), np.uint8).reshape(48, 48)
             except (ValueError, IndexError, OverflowError):
                 scanned.bad[name] = f"{name}: expected an emotion 0..6 and 48 x 48 pixels 0..255"
                 continue
-            if label in labels:
+            if place is not None:
                 digest = hashlib.sha256(image.tobytes()).hexdigest()
                 part = USAGE.get(row["Usage"], "")
                 scanned.items.append(
-                    Item(name, path, digest, label, source, part, fit(image, spec), thumbnail(image), (48, 48))
+                    Item(name, path, digest, labels[place], source, part, fit(image, spec), thumbnail(image), (48, 48))
                 )
     return scanned

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from edge_app.errors import OutputError, SettingsError
+from edge_app.labels import canonical
 from edge_app.manifest import Crop, Input, unknown
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -228,9 +229,9 @@ def apply(raw: dict, change: str) -> None:
         raise SettingsError(f"--set {change}: expected a value in YAML, got {value!r} (brackets, quotes?)") from error
     place: object = raw
     for step in way:
-        place = place.setdefault(step, {}) if isinstance(place, dict) else _entry(place, step, key)
+        place = place.setdefault(step, {}) if isinstance(place, dict) else place[_position(place, step, key)]
     if isinstance(place, list):
-        place[place.index(_entry(place, last, key))] = wanted
+        place[_position(place, last, key)] = wanted
     elif isinstance(place, dict):
         place[last] = wanted
     else:
@@ -246,7 +247,7 @@ def parse(raw: Mapping, where: str) -> Recipe:
     if len(set(heads)) < len(heads):
         raise SettingsError(f"{where}: heads: expected different names, got {', '.join(heads)}")
     for head in recipe.heads:
-        if len(set(head.labels)) < 2 or len(set(head.labels)) < len(head.labels):
+        if len(head.labels) < 2 or len(set(map(canonical, head.labels))) < len(head.labels):
             raise SettingsError(
                 f"{where}: heads.{head.name}: expected two or more different labels, got {list(head.labels)}"
             )
@@ -332,11 +333,11 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _entry(place: object, step: str, key: str) -> object:
+def _position(place: object, step: str, key: str) -> int:
     if isinstance(place, list):
         for position, entry in enumerate(place):
             if step == str(position) or (isinstance(entry, dict) and entry.get("name") == step):
-                return entry
+                return position
         known = [entry.get("name", i) if isinstance(entry, dict) else i for i, entry in enumerate(place)]
         raise SettingsError(f"--set {key}: {unknown('entry', step, known)}")
     raise SettingsError(f"--set {key}: {step!r} is below a value, not below keys")

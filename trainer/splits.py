@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +14,10 @@ import numpy as np
 
 from edge_app.errors import InputError, SettingsError
 
-from .folders import Item, has_test
+from .folders import PARTS, Item, has_test
 from .recipe import DataRecipe
 
+log = logging.getLogger(__name__)
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 
@@ -88,7 +90,11 @@ def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -
 
 
 def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
-    """Group name of every item by column or name pattern; its own file name where neither says anything."""
+    """Group name of every item by column or name pattern; its own file name where neither says anything.
+
+    The pattern is searched in "/" and the path below the class's folder: "/p07_happy3.png". InputError when pattern
+    and column say nothing of any item, a warning when they are silent on some.
+    """
     tables = {source: _groups_file(path, recipe.groups_file) for source, path in paths.items()}
     try:
         pattern = re.compile(recipe.group) if recipe.group else None
@@ -98,10 +104,25 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, 
         raise SettingsError(f"data.group: {recipe.group!r} needs one (group) that names the person, session or video")
     names = []
     for item in items:
-        hit = pattern.search(item.file) if pattern else None
+        hit = pattern.search(_below_class(item)) if pattern else None
         listed = tables[item.source].get(item.file.removeprefix(f"{item.source}/" if item.source else ""))
         names.append(listed or (hit.group(1) if hit else "") or f"file:{item.file}")
+    alone = [name.removeprefix("file:") for name in names if name.startswith("file:")]
+    if alone and (recipe.group or recipe.groups_file):
+        _tell_alone(alone, len(names), recipe)
     return names
+
+
+def _tell_alone(alone: Sequence[str], count: int, recipe: DataRecipe) -> None:
+    by = f"data.group {recipe.group!r}" if recipe.group else f"data.groups_file {recipe.groups_file}"
+    if len(alone) == count:
+        raise InputError(f"{by} names the group of no picture; expected one that fits, for example, {alone[0]}")
+    log.warning("%s: %d of %d pictures have no group and stand alone, %s for one", by, len(alone), count, alone[0])
+
+
+def _below_class(item: Item) -> str:
+    parts = item.file.split("/")[bool(item.source) :]
+    return "/" + "/".join(parts[2 if parts[0].lower() in PARTS else 1 :])
 
 
 def same_pictures(items: Sequence[Item], near: int) -> Iterable[tuple[int, int]]:
