@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.backends.litert import Backend
-from edge_app.errors import InputError, ModelError
+from edge_app.errors import InputError, ModelError, OutputError
 from edge_app.manifest import Manifest, sha256, verify
 from edge_app.preprocess import to_input
 
@@ -27,7 +27,7 @@ registration at hailo.ai); 16 GB of memory; minutes to hours.
     python compile.py --check     # are the files whole, does model.tflite give the expected outputs?
     python compile.py             # parse, optimise, quantise, compile; a .har is kept after each stage
 
-Then carry the folder back and run `calmcam compile --import FOLDER`.
+Then carry the folder back and run `calmcam compile {name} --import FOLDER`.
 
 `compile.py` stops when the emulated network no longer agrees with the original (limits in bundle.json), and when the
 compiler's log speaks of a silent downgrade; `--allow-downgrade` lets the latter pass.
@@ -46,10 +46,13 @@ def write_bundle(manifest: Manifest, arch: str, calibration: np.ndarray, folder:
     graph = read_graph(artifact.path)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         _write(manifest, graph, arch, calibration, part, level)
         part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with -o") from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

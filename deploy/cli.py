@@ -40,12 +40,12 @@ def compile_command(
     allow_downgrade: bool,
 ) -> None:
     """Compile MODEL (name or folder) to a HEF for the Hailo-8, with preflight, calibration and parity gates."""
-    from .bundle import write_bundle
+    from .bundle import read_bundle, write_bundle
     from .compile import import_bundle, run_bundle
 
     manifest = find_model(model)
     if bundle:
-        _registered(import_bundle(bundle, manifest), arch)
+        _registered(import_bundle(bundle, manifest), read_bundle(bundle)["arch"])
         return
     crops = _judge(manifest, arch, calibration)
     if preflight:

@@ -58,10 +58,13 @@ def check_files(bundle):
 def check_outputs(bundle):
     """The cut model on normalised crops against the outputs that the original gave."""
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as lite
     except ImportError:
-        from tensorflow.lite import Interpreter
-    interpreter = Interpreter(str(HERE / "model.tflite"))
+        try:
+            from tensorflow import lite  # the compiler brings it
+        except ImportError as error:
+            raise Refused(f"--check needs LiteRT ({error}); pip install ai-edge-litert, or leave it out") from error
+    interpreter = lite.Interpreter(str(HERE / "model.tflite"))
     runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
     entry = next(iter(runner.get_input_details()))
     crops, expected = read_expected(bundle)

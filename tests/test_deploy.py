@@ -180,9 +180,10 @@ def test_without_the_compiler_the_sentence_names_it(model, calibration, tmp_path
     assert "the Dataflow Compiler is not here" in done.stderr
 
 
-def test_a_carried_bundle_comes_back(model, calibration, tmp_path):
+@pytest.mark.parametrize("arch", ["hailo8", "hailo8l"])
+def test_a_carried_bundle_comes_back(model, calibration, tmp_path, arch):
     folder = tmp_path / "bundle"
-    prepared = calmcam_compile(model, "--calibration", calibration, "-o", folder, "--prepare")
+    prepared = calmcam_compile(model, "--calibration", calibration, "-o", folder, "--prepare", "--arch", arch)
     assert prepared.returncode == 0, prepared.stderr
     early = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
     assert "not compiled yet" in str(early.exception)
@@ -190,12 +191,18 @@ def test_a_carried_bundle_comes_back(model, calibration, tmp_path):
     subprocess.run([sys.executable, folder / "compile.py"], env=env, check=True, capture_output=True)
     done = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
     assert done.exit_code == 0, done.output
-    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    assert done.output.endswith(f"/{arch}\n")
+    verify(read_manifest(model / "manifest.json").artifact(arch))
     hef = folder / json.loads((folder / "result.json").read_text())["hef"]
     hef.write_bytes(hef.read_bytes()[:-1])
     broken = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
     assert "copy the bundle again" in str(broken.exception)
-    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    verify(read_manifest(model / "manifest.json").artifact(arch))
+
+
+def test_a_bundle_that_cannot_be_written(model, calibration):
+    done = CliRunner().invoke(compile_command, [str(model), "--calibration", str(calibration), "-o", "/proc/kit"])
+    assert "/proc/kit: cannot be written" in str(done.exception)
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"bundle": 2}'])
