@@ -75,7 +75,7 @@ def data(tmp_path_factory):
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     folder.mkdir()
-    runs.run(parse(RECIPE, "test"), data, folder)
+    runs.run([parse(RECIPE, "test")], data, folder)
     return folder
 
 
@@ -245,6 +245,30 @@ def test_an_existing_folder_is_kept(run, tmp_path):
     with pytest.raises(OutputError, match="--exist-ok"):
         export.export(export.Order(run, tmp_path))
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["notes.txt", "other/manifest.json", "manifest.json"])
+def test_only_an_exported_model_is_replaced(again, tmp_path, inside):
+    held = tmp_path / "out" / inside
+    held.parent.mkdir(parents=True)
+    held.write_text("{}")
+    if inside == "manifest.json":
+        export.export(export.Order(again, tmp_path / "out", variants=("float32",), test=False, exist_ok=True))
+        assert (tmp_path / "out" / "float32.tflite").is_file()
+        return
+    with pytest.raises(OutputError, match="expected an exported model to replace"):
+        export.export(export.Order(again, tmp_path / "out", exist_ok=True))
+    with pytest.raises(OutputError, match="expected an exported model to replace"):
+        export.export(export.Order(again, again, exist_ok=True))
+    assert held.read_text() == "{}" and (again / "best.keras").is_file()
+
+
+def test_a_run_that_is_not_finished_is_not_exported(again, tmp_path):
+    record = again / "run.json"
+    record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
+    with pytest.raises(InputError, match="is not finished; go on with calmcam train --resume"):
+        export.export(export.Order(again, tmp_path / "out"))
+    assert not (again / "test_used.json").exists() or not (tmp_path / "out").exists()
 
 
 def test_a_missing_or_broken_model_gets_a_sentence(tmp_path):

@@ -38,7 +38,7 @@ from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.scores import judge  # noqa: E402
 from trainer.state import State  # noqa: E402
 from trainer.teacher import Teacher, check_teacher  # noqa: E402
-from trainer.train import explained, fit, network  # noqa: E402
+from trainer.train import explained, fit, network, save_plain  # noqa: E402
 from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
 
 TINY = str(Path(__file__).parent / "cases" / "tiny.yaml")
@@ -404,6 +404,67 @@ def test_folds_that_were_stopped_go_on(data: Path, tmp_path: Path, monkeypatch) 
         assert one == pytest.approx(other, rel=2e-3, abs=1e-6)
     with pytest.raises(InputError, match="finished"):
         start(Request(None, None, resume=tmp_path / "stopped"))
+
+
+def test_a_comparison_that_was_stopped_goes_on_with_both(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("trainer.runs.CNN_EPOCHS", 1)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
+        start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "both", compare_cnn=True))
+    again = Request(None, None, resume=tmp_path / "both")
+    assert len(start(again)) == 2 and (tmp_path / "both" / "cnn" / "best.keras").is_file()
+    with pytest.raises(InputError, match="finished"):
+        start(again)
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        start(Request(TINY, tmp_path / "missing", (), tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_keeps_what_it_ended_with_when_the_next_one_is_resumed(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """A kill after the next stage's first better weights, before its checkpoint."""
+    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.02}]"
+    recipe = read_recipe(TINY, (stages,))
+    (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
+    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
+
+    def stop(self: object, epoch: int, logs: object = None) -> None:
+        if self._state.stage == 1:
+            save_plain(self.model, tmp_path / "killed" / "best.keras")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
+        fit(recipe, given, tmp_path / "killed")
+    again = fit(recipe, given, tmp_path / "killed", resume=True).history
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-5)
+
+
+def test_a_killed_rounding_stage_draws_the_same_dropout(data: Path, tmp_path: Path, monkeypatch) -> None:
+    stages = "stages=[{name: one, epochs: 2, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.02, rounding: true}]"
+    recipe = read_recipe(TINY, ("options.dropout=0.5", stages))
+    (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
+    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
+
+    def stop(model: keras.Model) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainer.train.rounded", stop)
+        fit(recipe, given, tmp_path / "killed")
+    again = fit(recipe, given, tmp_path / "killed", resume=True).history
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-5)
+
+
+def test_a_backbone_brings_its_input_but_not_its_crop_where_one_was_asked_for() -> None:
+    assert resolve(read_recipe("teasing")).crop == read_recipe("emotions").crop
+    assert resolve(read_recipe("teasing", ("crop.margin=0.3",))).crop.margin == 0.3
 
 
 def test_from_nothing_nothing_is_frozen_and_the_plain_cnn_may_finish() -> None:

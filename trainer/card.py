@@ -171,7 +171,8 @@ def _origin(study: Study) -> Iterator[str]:
     yield f"- weights of epoch {epoch}, {study.recipe.choice}"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
-    yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, chosen by `calmcam fit-crop`"
+    fitted = "chosen" if (study.run / "crop.json").is_file() else "the recipe's, not measured for this run"
+    yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, {fitted} by `calmcam fit-crop`"
     yield f"- versions: {', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())}"
     images = {
         name: max((int(np.size(column)) for column in labels.values()), default=0)

@@ -19,6 +19,7 @@ from .splits import merge, named_groups, same_pictures
 ROWS, COLUMNS = 9, 12  # of the sample sheet
 CELL = 96  # px
 FEW = 50
+WIDE = 1.5  # ratio of sides beyond which a picture is hardly a face alone
 
 
 def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[str]:
@@ -63,7 +64,21 @@ def _counts(scanned: Scan, test: Scan, labels: Sequence[str]) -> list[str]:
     strange = [f"  {name}/: none of the labels, {count:,} files left out" for name, count in scanned.ignored.items()]
     sizes = Counter(item.size for item in scanned.items).most_common(3)
     common = ", ".join(f"{width}x{height} ({count:,})" for (height, width), count in sizes)
-    return [f"  {'class':<16}{'train':>8}{'test':>8}", *lines, *strange, f"  commonest sizes: {common}"]
+    return [
+        f"  {'class':<16}{'train':>8}{'test':>8}",
+        *lines,
+        *strange,
+        f"  commonest sizes: {common}",
+        *_wide(scanned),
+    ]
+
+
+def _wide(scanned: Scan) -> list[str]:
+    """The whole picture is learnt from, and the edge shows faces only."""
+    wide = sum(max(item.size) > WIDE * min(item.size) for item in scanned.items)
+    if 2 * wide <= len(scanned.items):
+        return []
+    return [f"  {wide:,} are far from square: expected pictures cut to the face, as the edge will show them"]
 
 
 def _bad(*scans: Scan) -> list[str]:

@@ -6,23 +6,23 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from edge_app.errors import InputError, OutputError, SettingsError
-from edge_app.manifest import Artifact, Crop, Head, Manifest, sha256, unknown, write_manifest
+from edge_app.manifest import Artifact, Head, Manifest, sha256, unknown, write_manifest
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import calibrated
 from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
-from .recipe import Recipe, read_recipe, write_recipe
+from .recipe import Recipe, write_recipe
 from .report import write_report
-from .runs import read_json
+from .runs import read_json, run_recipe
 from .study import Study
 from .weights import write_backbone
 
@@ -96,6 +96,7 @@ def export(order: Order) -> Study:
 def _opened(order: Order) -> _Work:
     if order.out.exists() and not order.exist_ok and (not order.out.is_dir() or any(order.out.iterdir())):
         raise OutputError(f"{order.out}: exists already; name another folder with -o, or replace it with --exist-ok")
+    _may_replace(order)
     recipe, record = _run(order.run)
     variants = order.variants or ("keras", *recipe.export.variants)
     for variant in variants:
@@ -116,6 +117,18 @@ def _opened(order: Order) -> _Work:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder with -o") from error
     return _Work(order, recipe, record, data, parts, heads, folder, variants)
+
+
+def _may_replace(order: Order) -> None:
+    """OutputError when what would be replaced is more than an exported model."""
+    out = order.out.resolve()
+    if order.out.exists() and any(order.out.iterdir()):
+        others = [path for path in order.out.iterdir() if path.is_dir()]
+        if others or not (order.out / "manifest.json").is_file() or order.run.resolve() == out:
+            raise OutputError(
+                f"{order.out}: expected an exported model to replace, got a folder that holds something else; "
+                "name another folder with -o"
+            )
 
 
 def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras.Model]:
@@ -140,10 +153,10 @@ def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
         raise InputError(
             f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first"
         )
-    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
-    if crop.is_file():  # what `fit-crop` measured for this run
-        recipe = replace(recipe, crop=Crop(**read_json(crop)["crop"]))
-    return recipe, read_json(path)
+    record = read_json(path)
+    if not record.get("finished"):  # its weights may change, and the test part may be read for the last ones only
+        raise InputError(f"{run}: is not finished; go on with calmcam train --resume {run}")
+    return run_recipe(run), record
 
 
 def _stored(record: Mapping[str, object]) -> Data:

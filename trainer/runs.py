@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.manifest import Crop
+from edge_app.runs import discard_empty
 
 from .data import Member, Part, load_run, members, parts, write_split
 from .folds import fold_members, read_folds, summary, write_folds
@@ -58,10 +60,11 @@ def start(request: Request) -> list[str]:
         if rivals[0].family == "cnn":
             raise SettingsError(f"--compare-cnn: the network of {recipe.name} is the plain CNN already; leave it out")
         rivals.append(plain_cnn(rivals[0]))
-    if request.folds:
-        return _cross_validate(rivals, data, folder(request.output, f"{recipe.name}-folds"), request.folds)
-    out = folder(request.output, recipe.name)
-    return [run(rival, data, out / rival.family if position else out) for position, rival in enumerate(rivals)]
+    out = folder(request.output, f"{recipe.name}-folds" if request.folds else recipe.name)
+    try:
+        return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
+    finally:
+        discard_empty(out)  # of a run that never began
 
 
 def plain_cnn(recipe: Recipe) -> Recipe:
@@ -74,18 +77,22 @@ def plain_cnn(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, family="cnn", options={}, backbone="none", stages=(stage,))
 
 
-def run(recipe: Recipe, data: Data, out: Path) -> str:
-    """One fresh run into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    found, scans = members(recipe, data)
-    warn_few(recipe, found)
-    described = describe(recipe, data, found) | {
-        "unreadable": {file: why for scan in scans for file, why in scan.bad.items()}
-    }
-    _begin(recipe, out, found, described)
-    loaded = parts(recipe, found, data, ("train", "validation"))
+def run(rivals: Sequence[Recipe], data: Data, out: Path) -> list[str]:
+    """Fresh runs on the same data: the first into the folder `out`, another into one of its family's name there."""
+    found, scans = members(rivals[0], data)
+    warn_few(rivals[0], found)
+    bad = {file: why for scan in scans for file, why in scan.bad.items()}
+    places = [out, *(out / rival.family for rival in rivals[1:])]
+    about = [describe(rival, data, found) | {"unreadable": bad} for rival in rivals]
+    about[0] |= {"beside": [place.name for place in places[1:]]}
+    for rival, place, described in zip(rivals, places, about, strict=True):
+        place.mkdir(exist_ok=True)
+        _begin(rival, place, found, described)
+    loaded = parts(rivals[0], found, data, ("train", "validation"))
     del found, scans
-    return _train(recipe, loaded, out, described)
+    return [
+        _train(rival, loaded, place, described) for rival, place, described in zip(rivals, places, about, strict=True)
+    ]
 
 
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
@@ -147,15 +154,21 @@ def _resume(request: Request) -> list[str]:
         raise SettingsError(
             f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
         )
-    described = _described(out)
-    if described.pop("finished"):
+    places = [out, *(out / name for name in _described(out).get("beside", ()))]
+    left = {place: told for place in places if not (told := _described(place)).pop("finished")}
+    if not left:
         raise InputError(f"{out}: this run is finished; start another one")
-    if data is None:
-        stored = described["data"]
-        data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
-    described["resumed"] = described.get("resumed", 0) + 1
-    write_json(out / "run.json", described | {"finished": False})
-    return _go_through(out, data, described) if "folds" in described else [_go_on(out, load_run(out, data), described)]
+    lines = []
+    for place, described in left.items():
+        if data is None:
+            stored = described["data"]
+            data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+        described["resumed"] = described.get("resumed", 0) + 1
+        write_json(place / "run.json", described | {"finished": False})
+        if "folds" in described:
+            return _go_through(place, data, described)
+        lines.append(_go_on(place, load_run(place, data), described))
+    return lines
 
 
 def _described(out: Path) -> dict:
@@ -240,6 +253,12 @@ def digests(found: Sequence[Member]) -> dict[str, str]:
     for member in found:
         by_part.setdefault(member.split, []).append(member.item.sha256)
     return {name: hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest() for name, hashes in by_part.items()}
+
+
+def run_recipe(run: Path) -> Recipe:
+    """The recipe of a run, or of an exported model, with the crop that `fit-crop` measured for it, if it did."""
+    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
+    return dataclasses.replace(recipe, crop=Crop(**read_json(crop)["crop"])) if crop.is_file() else recipe
 
 
 def read_json(path: Path) -> dict:

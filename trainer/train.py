@@ -166,7 +166,9 @@ def _full(error: BaseException, run: Path) -> OutputError | None:
 def _memory(error: BaseException, recipe: Recipe) -> CalmcamError | None:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(word in text for word in MEMORY):
-        knobs = f"--set batch={max(1, recipe.batch // 2)} or a smaller --set input.size={recipe.input.size * 3 // 4}"
+        knobs = f"--set batch={max(1, recipe.batch // 2)}"
+        if recipe.backbone in ("none", "imagenet"):  # others bring their input
+            knobs += f" or a smaller --set input.size={recipe.input.size * 3 // 4}"
         return CalmcamError(f"out of memory with batches of {recipe.batch} at {recipe.input.size} px; try {knobs}")
     return None
 
@@ -181,6 +183,8 @@ def _run_stage(
             model.set_weights(_start(run, position, stage))
             state.start_average(model)
     batches = Batches(parts["train"], recipe, stage, state.epoch, _teacher(state, position))
+    if stage.rounding:
+        keras.utils.set_random_seed(recipe.seed + state.epoch)  # its copies of dropout draw their own seeds
     learner = rounded(model) if stage.rounding else model
     compile_stage(learner, recipe, stage, len(batches))
     if resume:
@@ -206,9 +210,12 @@ def _keep_best(model: keras.Model, path: Path, chosen: keras.Model) -> None:
 
 
 def _keep_stage(state: State, position: int) -> None:
-    """Keep the best weights so far as `stage-N.keras` where a later stage starts from them."""
-    if position + 1 < len(state.recipe.stages):
-        path = _ended(state.run, position)
+    """Keep the best weights so far as `stage-N.keras` where a later stage starts from them.
+
+    Once: `best.keras` may be the later stage's already when a run is resumed.
+    """
+    path = _ended(state.run, position)
+    if position + 1 < len(state.recipe.stages) and not path.is_file():
         part = path.with_name(f"{path.stem}.part.keras")
         shutil.copyfile(state.run / "best.keras", part)
         part.replace(path)

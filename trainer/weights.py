@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from edge_app.errors import ModelError, SettingsError
-from edge_app.manifest import find_model
+from edge_app.manifest import Crop, find_model
 
 from . import dlib_weights
-from .recipe import Picture, Recipe, read_recipe
+from .recipe import Picture, Recipe
+from .runs import run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,16 @@ def resolve(recipe: Recipe) -> Recipe:
         return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
         return recipe
-    source = read_recipe(str(folder / "recipe.yaml"))
+    source = run_recipe(folder)
     body = {key: value for key, value in source.options.items() if key not in HEADS}
-    return dataclasses.replace(recipe, family=source.family, options=body | heads, input=source.input, crop=source.crop)
+    if (source.family, source.input) != (recipe.family, recipe.input):
+        log.info(
+            "backbone %s brings its network and input: %s, %d px %s instead of %s, %d px %s",
+            recipe.backbone, source.family, source.input.size, source.input.colour,
+            recipe.family, recipe.input.size, recipe.input.colour,
+        )  # fmt: skip
+    crop = source.crop if recipe.crop == Crop() else recipe.crop
+    return dataclasses.replace(recipe, family=source.family, options=body | heads, input=source.input, crop=crop)
 
 
 def start_weights(model: keras.Model, recipe: Recipe, images: np.ndarray) -> int:
