@@ -27,6 +27,7 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "models": ("edge_app.commands.models:models", "List, show and verify the installed models.", ""),
     "doctor": ("edge_app.commands.doctor:doctor", "What is there, what is broken, and what mends it.", ""),
     "demo": ("edge_app.commands.demo:demo", "Annotate a short clip made from the NASA portrait.", ""),
+    "crop": ("edge_app.commands.crop:crop", "Cut the faces out of labelled pictures and clips, to train on.", ""),
     "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
     "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
     "fit-crop": ("trainer.cropfit_cli:fit_crop", "Measure which face crop fits a trained run.", "train"),

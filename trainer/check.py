@@ -78,7 +78,7 @@ def _wide(scanned: Scan) -> list[str]:
     wide = sum(max(item.size) > WIDE * min(item.size) for item in scanned.items)
     if 2 * wide <= len(scanned.items):
         return []
-    return [f"  {wide:,} are far from square: expected pictures cut to the face, as the edge will show them"]
+    return [f"  {wide:,} are far from square: expected cut faces; calmcam crop cuts them"]
 
 
 def _bad(*scans: Scan) -> list[str]:

@@ -40,7 +40,7 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
         from . import cropfit
         from .export import loaded
         from .parity import keras_logits
-        from .runs import write_json
+        from .record import write_json
 
     recipe, parts, model = loaded(run, named(data))
     head = recipe.head(flags["head"]) if flags["head"] else recipe.heads[0]

@@ -21,8 +21,8 @@ from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe, write_recipe
+from .record import read_json, run_recipe
 from .report import write_report
-from .runs import read_json, run_recipe
 from .study import Study
 from .weights import write_backbone
 

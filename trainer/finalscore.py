@@ -21,7 +21,7 @@ from edge_app.manifest import Head, sha256
 from . import ferplus
 from .data import Part
 from .parity import Logits
-from .runs import read_json, write_json
+from .record import read_json, write_json
 
 TEST, UNSEEN, MAJORITY = "test", "test without duplicates of train", "test, FER+ majority"
 USED = "test_used.json"

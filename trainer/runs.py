@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
-from edge_app.manifest import Crop
-from edge_app.runs import discard_empty
 
 from .data import Member, Part, load_run, members, parts, write_split
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
+from .record import read_json, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -64,7 +63,8 @@ def start(request: Request) -> list[str]:
     try:
         return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
     finally:
-        discard_empty(out)  # of a run that never began
+        with suppress(OSError):
+            out.rmdir()  # empty when the run never began
 
 
 def plain_cnn(recipe: Recipe) -> Recipe:
@@ -253,34 +253,3 @@ def digests(found: Sequence[Member]) -> dict[str, str]:
     for member in found:
         by_part.setdefault(member.split, []).append(member.item.sha256)
     return {name: hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest() for name, hashes in by_part.items()}
-
-
-def run_recipe(run: Path) -> Recipe:
-    """The recipe of a run, or of an exported model, with the crop that `fit-crop` measured for it, if it did."""
-    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
-    return dataclasses.replace(recipe, crop=Crop(**read_json(crop)["crop"])) if crop.is_file() else recipe
-
-
-def read_json(path: Path) -> dict:
-    """What `write_json` wrote; InputError for a file that is cut, damaged or something else."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected JSON that calmcam wrote, it cannot be read ({error}); restore it or train again"
-        ) from error
-    if not isinstance(values, dict):
-        raise InputError(
-            f"{path}: expected a JSON object that calmcam wrote, got {type(values).__name__}; restore it or train again"
-        )
-    return values
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write plain values, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error

@@ -18,7 +18,7 @@ from edge_app.manifest import Crop, find_model
 
 from . import dlib_weights
 from .recipe import Picture, Recipe
-from .runs import run_recipe
+from .record import run_recipe
 
 log = logging.getLogger(__name__)
 

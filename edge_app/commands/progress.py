@@ -63,7 +63,11 @@ class ProgressBar(AbstractContextManager):
         else:
             did = f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}"
             line = f"{place}{outcome.path.name}: {did}, {report.fps:.0f} frames/s"
-        self._console.print(line, style="red" if outcome.error else None, markup=False, highlight=False, soft_wrap=True)
+        self.say(line, failed=bool(outcome.error))
+
+    def say(self, line: str, *, failed: bool = False) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, style="red" if failed else None, markup=False, highlight=False, soft_wrap=True)
 
 
 class Counter(AbstractContextManager):

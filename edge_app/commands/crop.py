@@ -1,0 +1,139 @@
+"""`calmcam crop`: the faces of labelled pictures and clips, cut as the edge cuts them, to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from .. import plugins, runs
+from ..build import Analysis, open_file
+from ..errors import CalmcamError, InputError, OutputError, SourceError
+from ..inputs import Input, expand, stems
+from ..manifest import Crop
+from ..manifest import Input as Picture
+from ..preprocess import crop_faces, crop_squares
+from ..report import Report
+from ..run import Stop, run
+from ..settings import Settings
+from ..types import Result
+from .console import counted
+from .options import Signals, output_options, settings_options
+from .progress import ProgressBar
+
+LARGEST = 512  # px, side of a crop; larger faces are scaled down
+SHOWN = 10  # names in the summary
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@settings_options("model", "detector", "conf", "min_size")
+@output_options
+@click.option("--vid-stride", "stride", type=click.IntRange(1), default=10, show_default=True,
+              help="Every n-th frame of a clip.")  # fmt: skip
+@click.pass_context
+def crop(
+    ctx: click.Context, folder: Path, settings: Settings, output_dir: Path | None, exist_ok: bool, stride: int
+) -> None:
+    """Cut the faces out of labelled pictures and clips, to train on.
+
+    FOLDER holds a folder per class; the output has the same folders with a PNG per face. Of each picture the most
+    confident face is taken, cut as the model's manifest says: what `calmcam train` then learns from is what the camera
+    will show. Crops of a clip begin with its name.
+    """
+    items = expand([str(folder)])
+    stop, report = Stop(), Report()
+    with Signals(stop) as signals, Analysis(settings) as analysis:
+        out = _folder(settings, output_dir, exist_ok, folder)
+        try:
+            failed, empty = _work(items, _outputs(items, folder, out), analysis, stride, stop, report)
+        finally:
+            runs.discard_empty(out)
+    if report.faces:
+        runs.record(out, report, {**analysis.record(), "arguments": ctx.params})
+    click.echo(f"{counted(len(items), 'input')}, {counted(report.frames, 'picture')}")
+    if empty:
+        more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
+        click.echo(f"no face in {', '.join(str(path) for path in empty[:SHOWN])}{more}")
+    if not report.faces and not failed:
+        raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
+    if report.faces:
+        click.echo(f"faces in {out}")
+    ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
+
+
+def _folder(settings: Settings, given: Path | None, exist_ok: bool, folder: Path) -> Path:
+    if given:
+        return runs.given_folder(given, exist_ok=exist_ok)
+    return runs.open_folder(Path(settings.runs_dir) / "crop", folder.resolve().stem)
+
+
+def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
+    """Where the faces of every input go: the same place below `out`, two of one stem told apart."""
+    places = [out / item.path.relative_to(folder).parent if item.path != folder else out for item in items]
+    names: dict[Path, list[str]] = {
+        place: stems([item.path for item, one in zip(items, places, strict=True) if one == place])
+        for place in {*places}
+    }
+    return [place / f"{names[place].pop(0)}.png" for place in places]
+
+
+def _work(
+    items: Sequence[Input], outputs: Sequence[Path], analysis: Analysis, stride: int, stop: Stop, report: Report
+) -> tuple[list[CalmcamError], list[Path]]:
+    """Cut all inputs; returns what could not be read, and the inputs without a face. `report` grows meanwhile."""
+    failed: list[CalmcamError] = []
+    empty: list[Path] = []
+    with ProgressBar(len(items)) as bar:
+        for number, (item, output) in enumerate(zip(items, outputs, strict=True)):
+            if stop.requested:
+                break
+            before = report.faces
+            try:
+                if item.problem:
+                    raise SourceError(item.problem)
+                source = open_file(item.path, stride=stride)
+                sinks = [_Faces(output, analysis.manifest.crop), bar.counter(number, item.path, source)]
+                run(source, analysis.stages()[:1], sinks, live=False, stop=stop, report=report)
+            except OutputError:
+                raise
+            except InputError as error:
+                failed.append(error.with_traceback(None))
+                bar.say(f"{error}", failed=True)
+                continue
+            if report.faces == before and not stop.requested:
+                empty.append(item.path)
+    return failed, empty
+
+
+class _Faces(AbstractContextManager):
+    """A sink that writes the most confident face of each result; of further pictures beside `path`, with their index."""
+
+    name = "write"
+
+    def __init__(self, path: Path, crop: Crop) -> None:
+        self._crop, self._pictures = crop, plugins.load("sinks", "pictures").Sink(path)
+        self._opened = False
+
+    def __exit__(self, *exc: object) -> None:
+        if self._opened:
+            self._pictures.__exit__(*exc)
+
+    def write(self, result: Result) -> None:
+        if not len(result.faces):
+            return
+        if not self._opened:  # a folder without a face is not made
+            self._opened = bool(self._pictures.__enter__())
+        self._pictures.write(replace(result, picture=cut(result, self._crop)))
+
+
+def cut(result: Result, crop: Crop) -> np.ndarray:
+    """The first face of a result, (side, side, 3) uint8 RGB, `side` as large as in the picture and at most LARGEST."""
+    boxes, points = result.faces.boxes[:1], result.faces.points
+    side = min(LARGEST, max(1, round(float(crop_squares(boxes, crop)[0, 2]))))
+    spec = Picture(side, side, "rgb", "uint8")
+    return crop_faces(result.frame.image, boxes, None if points is None else points[:1], crop, spec)[0]

@@ -1,0 +1,92 @@
+"""Faces cut out to train on: the folders stay, the framing is the edge's, bad inputs do not stop the rest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from clips import write_clip
+from small_model import write_model
+
+from edge_app.cli import cli
+from edge_app.manifest import read_manifest
+from edge_app.preprocess import crop_squares
+
+ASTRONAUT = Path(__file__).parent.parent / "edge_app" / "astronaut.jpg"
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Two classes with the portrait, a clip, and what is no face and no picture."""
+    for name in ("happy", "other/deep"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    shutil.copy(ASTRONAUT, tmp_path / "data" / "happy" / "웃음.jpg")
+    shutil.copy(ASTRONAUT, tmp_path / "data" / "other" / "deep" / "a.jpg")
+    cv2.imwrite(str(tmp_path / "data" / "other" / "deep" / "a.png"), cv2.imread(str(ASTRONAUT)))
+    write_clip(tmp_path / "data" / "other" / "clip.mp4", frames=20)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def crop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    write_model(tmp_path / "model")
+
+    def call(*arguments):
+        return CliRunner().invoke(cli, ["crop", "--model", str(tmp_path / "model"), *map(str, arguments)])
+
+    return call
+
+
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_path):
+    result = crop(labelled, "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert tree(tmp_path / "out") == [
+        "happy/웃음.png", "other/clip.png", "other/clip_0010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
+    ]  # fmt: skip
+    assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
+
+
+def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
+    from edge_app.analyzer import Analyzer
+
+    assert crop(labelled, "-o", "out").exit_code == 0
+    image = cv2.cvtColor(cv2.imread(str(ASTRONAUT)), cv2.COLOR_BGR2RGB)
+    with Analyzer(model=str(tmp_path / "model")) as analyzer:
+        boxes = analyzer(image).faces.boxes[:1]
+    x, y, side = crop_squares(boxes, read_manifest(tmp_path / "model" / "manifest.json").crop)[0]
+    left, top, side = round(x - round(side) / 2), round(y - round(side) / 2), round(side)
+    found = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "other" / "deep" / "a_2.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(found, image[top : top + side, left : left + side])
+
+
+def test_bad_and_faceless_inputs_are_named_and_the_rest_goes_on(crop, labelled, tmp_path):
+    (labelled / "happy" / "text.png").write_text("no picture")
+    cv2.imwrite(str(labelled / "happy" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))
+    result = crop(labelled, "-o", "out")
+    assert result.exit_code == 2
+    assert "text.png: expected a picture" in result.stderr
+    assert f"no face in {labelled / 'happy' / 'wall.png'}" in result.output
+    assert (tmp_path / "out" / "happy" / "웃음.png").is_file()
+    assert not list((tmp_path / "out").rglob("wall*"))
+
+
+def test_without_a_face_nothing_is_left(crop, tmp_path):
+    (tmp_path / "walls").mkdir()
+    cv2.imwrite(str(tmp_path / "walls" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))
+    result = crop(tmp_path / "walls")
+    assert result.exit_code == 2 and "no face was found" in result.stderr
+    assert not list((tmp_path / "runs").rglob("*.png"))
+    missing = crop(tmp_path / "missing")
+    assert missing.exit_code == 2 and "missing: there is no such file" in missing.stderr
+    full = crop(tmp_path / "walls", "-o", "walls")
+    assert full.exit_code == 2 and "not empty" in full.stderr

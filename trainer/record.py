@@ -1,0 +1,43 @@
+"""What a run's folder says of it: `run.json`, `crop.json`, and the recipe with what was measured for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from edge_app.errors import InputError, OutputError
+from edge_app.manifest import Crop
+
+from .recipe import Recipe, read_recipe
+
+
+def run_recipe(run: Path) -> Recipe:
+    """The recipe of a run, or of an exported model, with the crop that `fit-crop` measured for it, if it did."""
+    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
+    return dataclasses.replace(recipe, crop=Crop(**read_json(crop)["crop"])) if crop.is_file() else recipe
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote; InputError for a file that is cut, damaged or something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected JSON that calmcam wrote, it cannot be read ({error}); restore it or train again"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: expected a JSON object that calmcam wrote, got {type(values).__name__}; restore it or train again"
+        )
+    return values
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain values, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
