@@ -24,6 +24,7 @@ BACKENDS = [name for name in ("tensorflow", "torch", "jax") if importlib.util.fi
 os.environ.setdefault("KERAS_BACKEND", BACKENDS[0] if BACKENDS else "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import cv2
 import keras  # noqa: E402
 import pictures  # noqa: E402
 
@@ -478,6 +479,17 @@ def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
     text = "\n".join(start(Request(TINY, data, (), tmp_path / "check", check=True)))
     assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
     assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
+    assert "calmcam crop" not in text
+
+
+def test_the_data_are_looked_at_for_pictures_that_are_no_cut_faces(tmp_path: Path) -> None:
+    for label in ("angry", "happy", "neutral"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(2):
+            image = np.full((72, 128), 40 * number, np.uint8)
+            cv2.imencode(".png", image)[1].tofile(tmp_path / "data" / label / f"{number}.png")
+    text = "\n".join(start(Request(TINY, tmp_path / "data", (), tmp_path / "check", check=True)))
+    assert "6 are far from square: expected cut faces; calmcam crop cuts them" in text
 
 
 def test_a_backbone_brings_its_network_and_weights(run: Path, tmp_path: Path) -> None:
