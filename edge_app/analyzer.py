@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -32,12 +31,15 @@ class Analyzer(AbstractContextManager):
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings().merged(settings)
         self._analysis = Analysis(self.settings)
+        self._ending = Stop()
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Release detector and model."""
+        """End what is streaming; release detector and model."""
+        ending, self._ending = self._ending, Stop()
+        ending()
         self._analysis.close()
 
     @property
@@ -52,7 +54,12 @@ class Analyzer(AbstractContextManager):
         return Result(frame, faces, {}, Status(0.0, 0.0, 0, faces.device))
 
     def classify(self, crops: Sequence[np.ndarray] | np.ndarray) -> list[Decision]:
-        """What face crops express, each (h, w, 3) or (h, w) uint8 and cut as the model's manifest says."""
+        """What face crops express, each (h, w, 3) or (h, w) uint8 and cut as the model's manifest says.
+
+        ValueError for one crop that is not in a list.
+        """
+        if isinstance(crops, np.ndarray) and (crops.ndim == 2 or crops.ndim == 3 and crops.shape[2] in (1, 3)):
+            raise ValueError(f"expected a list of crops, got one of shape {crops.shape}; write [crop]")
         if not len(crops):
             return []
         head, spec = self._analysis.manifest.heads[0], self._analysis.artifact.input
@@ -67,24 +74,36 @@ class Analyzer(AbstractContextManager):
         """
         kind = source_kind(str(source))
         opened = open_source(str(source), **(camera_options(self.settings) if kind in ("camera", "picamera") else {}))
-        handover, stop = _Handover(), Stop()
-        with ThreadPoolExecutor(1, "analyzer-stream") as pool:
-            running = pool.submit(run, opened, self._analysis.stages(), [handover], live=opened.live, stop=stop)
-            running.add_done_callback(handover.close)
+        handover, stop, failures = _Handover(latest=opened.live), Stop(), []
+
+        def work() -> None:
+            try:
+                run(opened, self._analysis.stages(), [handover], live=opened.live, stop=stop)
+            except Exception as error:
+                failures.append(error)
+            finally:
+                handover.close()
+
+        thread = threading.Thread(target=work, name="analyzer-stream", daemon=True)  # a forgotten one ends with us
+        with self._ending.tells(stop), self._ending.tells(handover.close):
+            thread.start()
             try:
                 yield from handover
             finally:
                 stop()
                 handover.close()
-            running.result()  # raises what ended the run
+                thread.join()
+        if failures:
+            raise failures[0]
 
 
 class _Handover:
-    """A sink whose results are iterated in another thread; it waits until each is taken."""
+    """A sink whose results are iterated in another thread; it waits until each is taken, or keeps the latest only."""
 
     name = ""
 
-    def __init__(self) -> None:
+    def __init__(self, *, latest: bool) -> None:
+        self._latest = latest
         self._waiting: deque[Result] = deque()
         self._change = threading.Condition()
         self._open = True
@@ -98,8 +117,9 @@ class _Handover:
     def write(self, result: Result) -> None:
         """Hand one result over, once the one before was taken; without effect after `close`."""
         with self._change:
-            self._change.wait_for(lambda: not self._waiting or not self._open)
+            self._change.wait_for(lambda: self._latest or not self._waiting or not self._open)
             if self._open:
+                self._waiting.clear()
                 self._waiting.append(result)
                 self._change.notify_all()
 
@@ -113,7 +133,7 @@ class _Handover:
                 self._change.notify_all()
             yield result
 
-    def close(self, _: object = None) -> None:
+    def close(self) -> None:
         """Nothing more is handed over; what waits can still be taken."""
         with self._change:
             self._open = False

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import contextlib
+import statistics
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from clips import write_clip
+from patience import PATIENCE
 from small_model import LABELS, write_model
 
 from edge_app import Analyzer, plugins
-from edge_app.errors import SettingsError, SourceError
+from edge_app.errors import BackendError, SettingsError, SourceError
+from edge_app.pace import Paced
 from edge_app.preprocess import crop_faces
+from edge_app.sources.synthetic import Source
 
+ROOT = Path(__file__).parent.parent
 ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
 
 
@@ -94,6 +104,74 @@ def test_leaving_a_stream_ends_it(analyzer):
         if result.frame.index == 3:
             break
     assert threading.active_count() == before
+
+
+def test_one_analyzer_serves_several_threads(analyzer, portrait):
+    """Streams are threads too: each gets its own answers."""
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (1, 48, 48, 3), np.uint8) for _ in range(2)]
+    wanted = [analyzer.classify(crop)[0].probs for crop in crops]
+    wrong = []
+
+    def ask(number):
+        for _ in range(300):
+            if analyzer.classify(crops[number])[0].probs != wanted[number]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    for one, other in zip(analyzer.stream("synthetic"), analyzer.stream("synthetic"), strict=True):
+        assert len(analyzer(portrait).faces) == 1
+        if one.frame.index > 5 and other.frame.index > 5:
+            break
+
+
+LEFT_EARLY = """
+import sys
+from edge_app import Analyzer
+results = Analyzer(model=sys.argv[1], device="cpu").stream(sys.argv[2])
+print(next(results).frame.index)
+"""
+
+
+def test_a_stream_that_was_left_does_not_keep_the_program(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", frames=60)
+    model = write_model(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_EARLY, model, clip], cwd=ROOT, capture_output=True, text=True, timeout=30 * PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_closing_ends_what_streams(tmp_path):
+    with Analyzer(model=str(write_model(tmp_path / "model")), device="cpu") as analyzer:
+        results = analyzer.stream("synthetic")
+        next(results)
+    with contextlib.suppress(BackendError):  # the frame that was under way
+        assert len(list(results)) <= 2
+    with pytest.raises(BackendError, match="closed"):
+        next(analyzer.stream("synthetic"))
+
+
+def test_a_slow_reader_of_a_live_source_sees_the_newest(analyzer, monkeypatch):
+    monkeypatch.setattr("edge_app.analyzer.open_source", lambda *_: Paced(Source(fps=30)))
+    ages, wait = [], threading.Event()
+    for result in analyzer.stream("synthetic"):
+        ages.append((time.monotonic_ns() - result.frame.captured_ns) / 1e9)
+        if len(ages) == 6:
+            break
+        wait.wait(0.4 * PATIENCE)
+    assert statistics.median(ages[1:]) < 0.4 * PATIENCE
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (48, 48, 3), (48, 48, 1)])
+def test_one_crop_is_not_taken_for_many(analyzer, shape):
+    with pytest.raises(ValueError, match="write .crop."):
+        analyzer.classify(np.zeros(shape, np.uint8))
 
 
 def test_what_goes_wrong_in_a_stream_is_raised(analyzer, tmp_path):

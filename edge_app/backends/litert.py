@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,13 +20,16 @@ except ModuleNotFoundError:
 
 
 class Backend:
-    """One interpreter. Rows run one by one: batching gains nothing on a CPU and fixes the batch size (measured)."""
+    """One interpreter, for any threads in turn.
+
+    Rows run one by one: batching gains nothing on a CPU and fixes the batch size (measured).
+    """
 
     device = "cpu"
 
     def __init__(self, artifact: Artifact, *, threads: int = 1):
         """Load the artifact's file; ModelError when LiteRT cannot, or when its tensors are not the manifest's."""
-        self._path = artifact.path
+        self._path, self._mutex = artifact.path, threading.Lock()
         tflite.check(self._path)
         with tflite.quiet("LiteRT"), _errors(self._path, ModelError):
             self._interpreter: Interpreter | None = Interpreter(str(self._path), num_threads=threads)
@@ -38,8 +42,6 @@ class Backend:
 
         BackendError when the rows do not fit, when LiteRT fails, and after `close`.
         """
-        if self._interpreter is None:
-            raise BackendError(f"{self._path.name}: the backend was closed and cannot infer any more; make a new one")
         index, shape, dtype = self._input["index"], tuple(self._input["shape"][1:].tolist()), self._input["dtype"]
         if batch.shape[1:] != shape or batch.dtype != dtype:
             came = f"{batch.shape[1:]} {batch.dtype}"
@@ -47,7 +49,11 @@ class Backend:
         results = {
             name: np.empty((len(batch), *detail["shape"][1:]), np.float32) for name, detail in self._outputs.items()
         }
-        with _errors(self._path, BackendError):
+        with self._mutex, _errors(self._path, BackendError):
+            if self._interpreter is None:
+                raise BackendError(
+                    f"{self._path.name}: the backend was closed and cannot infer any more; make a new one"
+                )
             for row in range(len(batch)):
                 self._interpreter.set_tensor(index, batch[row : row + 1])
                 self._interpreter.invoke()
@@ -56,7 +62,8 @@ class Backend:
         return results
 
     def close(self) -> None:
-        self._interpreter = None
+        with self._mutex:
+            self._interpreter = None
 
     def _signature(self) -> dict[str, str]:
         signatures = self._interpreter.get_signature_list()

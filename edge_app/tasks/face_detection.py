@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts by
 
 
 class Stage:
-    """The first stage of a run. One detector, usable from any one thread at a time; close it before the program ends.
+    """The first stage of a run. One detector, for any threads in turn; close it before the program ends.
 
     Pictures stand alone (IMAGE mode): MediaPipe's VIDEO mode tracks nothing here and costs the same (measured).
     """
@@ -57,6 +58,7 @@ class Stage:
         self._name, self._max_faces, self._min_size = path.name, max_faces, min_size
         options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
         self._detector: FaceDetector | None = None
+        self._mutex = threading.Lock()
         tflite.check(path)
         with tflite.quiet("MediaPipe") as said, _errors(self._name, ModelError):
             self._detector = FaceDetector.create_from_options(options)
@@ -64,10 +66,12 @@ class Stage:
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """The faces of `frame`, best first; those given are forgotten. BackendError when MediaPipe fails."""
-        if self._detector is None:
-            raise BackendError(f"{self._name}: the face detector was closed and cannot detect any more; make a new one")
         image = _shrunk(frame.image)
-        with _errors(self._name, BackendError):
+        with self._mutex, _errors(self._name, BackendError):
+            if self._detector is None:
+                raise BackendError(
+                    f"{self._name}: the face detector was closed and cannot detect any more; make a new one"
+                )
             detections = self._detector.detect(Image(ImageFormat.SRGB, image)).detections
         if not detections:
             return NO_FACES
@@ -76,9 +80,10 @@ class Stage:
 
     def close(self) -> None:
         """Release the detector; left to the interpreter's exit it prints a traceback."""
-        if self._detector is not None:
-            with tflite.quiet("MediaPipe"):
-                self._release()
+        with self._mutex:
+            if self._detector is not None:
+                with tflite.quiet("MediaPipe"):
+                    self._release()
 
     def _try_it(self, said: Callable[[], str]) -> None:
         """The first calls allocate; a network that finds no faces fails in them.
