@@ -10,15 +10,27 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_IDLE_S = 0.1
+
 
 class Background:
     """Iterate `items`, mapped through `fn`, in a thread, in order; what it raises is raised in the consumer.
 
     The producer waits for room before it asks for an item, so that what it works on is never older than needed.
-    With `latest` it never waits: the oldest waiting item is dropped and counted.
+    With `latest` it never waits: the oldest waiting item is dropped and counted. `idle` is called in the consumer's
+    thread, some times a second, while nothing comes.
     """
 
-    def __init__(self, items: Iterable, fn: Callable[[Any], Any] | None = None, *, size: int = 1, latest: bool = False):
+    def __init__(
+        self,
+        items: Iterable,
+        fn: Callable[[Any], Any] | None = None,
+        *,
+        size: int = 1,
+        latest: bool = False,
+        idle: Callable[[], None] | None = None,
+    ) -> None:
+        self._idle = idle
         self.dropped = 0
         self._source, self._fn, self._size, self._latest = items, fn, size, latest
         self._items: deque[Any] = deque()
@@ -64,7 +76,8 @@ class Background:
         while True:
             with self._change:
                 consumer_is_slower = bool(self._items)
-                self._change.wait_for(lambda: self._items or not self._open)
+                while not self._change.wait_for(lambda: self._items or not self._open, _IDLE_S if self._idle else None):
+                    self._idle()
                 if not self._items:
                     break
                 item = self._items.popleft()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,10 @@ AHEAD = 3  # offline, frames that may wait between two threads: x264 works in bu
 
 
 class Sink(AbstractContextManager, Protocol):
-    """Where results go. `__exit__` completes what was written, unless writing itself failed."""
+    """Where results go. `__exit__` completes what was written, unless writing itself failed.
+
+    A sink may have a method `idle`, which a live run calls some times a second while no result comes.
+    """
 
     name: str  # of its span
 
@@ -85,7 +89,8 @@ def run(
         for sink in sinks:
             stack.enter_context(sink)
         newest = stack.enter_context(Background(frames, latest=live, size=1 if live else AHEAD))
-        found = last = stack.enter_context(Background(newest, detect, size=1 if live else AHEAD))
+        idle = partial(_idle, sinks) if live else None
+        found = last = stack.enter_context(Background(newest, detect, size=1 if live else AHEAD, idle=idle))
         results: Iterable[Result] = map(complete, found)
         if not live:
             results = last = stack.enter_context(Background(found, complete, size=AHEAD))
@@ -133,6 +138,12 @@ def _deliver(result: Result, sinks: Sequence[Sink], report: Report) -> None:
     if result.faces.device:
         report.devices[result.faces.device] += 1
     report.labels.update(decision.label for decision in result.faces.decisions or ())
+
+
+def _idle(sinks: Sequence[Sink]) -> None:
+    for sink in sinks:
+        if hasattr(sink, "idle"):
+            sink.idle()
 
 
 class _Span:

@@ -69,6 +69,23 @@ def test_it_works_in_another_thread_and_no_further_ahead_than_its_room():
         assert list(items) == list(range(10))
 
 
+def test_a_consumer_that_waits_is_called_now_and_then():
+    called, here = threading.Event(), []
+
+    def slow():
+        yield 1
+        assert called.wait(5)
+        yield 2
+
+    def idle():
+        here.append(threading.current_thread())
+        called.set()
+
+    with Background(slow(), idle=idle) as items:
+        assert list(items) == [1, 2]
+    assert set(here) == {threading.current_thread()}
+
+
 def test_newest_wins_and_the_others_are_counted():
     made = threading.Event()
 

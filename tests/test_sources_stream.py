@@ -155,12 +155,14 @@ def test_a_stalled_stream_lets_go_within_two_seconds(camera: Camera) -> None:
 def test_a_file_behind_an_address_plays_at_its_pace_and_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        container.metadata["title"] = "Kamera Buero"
         video = container.add_stream("mpeg4", rate=20)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         for _ in range(20):
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
         container.mux(video.encode())
-    with Camera(clip=path.read_bytes()) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
+    clip = path.read_bytes().replace(b"Kamera Buero", b"Kamera B\xfc\xf6ro")  # a title that is no UTF-8
+    with Camera(clip=clip) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
         begun = time.monotonic()
         frames = list(source)
         assert 0.8 < time.monotonic() - begun < 3.0

@@ -23,6 +23,23 @@ def test_the_first_result_says_ready_and_the_end_says_stopping(tmp_path):
         assert [systemd.recv(99) for _ in range(2)] == [b"READY=1\nWATCHDOG=1", b"STOPPING=1"]
 
 
+def test_a_stream_that_is_connected_again_is_alive(tmp_path, monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr("edge_app.sinks.systemd.time.monotonic", lambda: float(next(now)))
+    waiting = [True]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(1)
+        with Sink(str(tmp_path / "notify"), waits=lambda: waiting[0]) as sink:
+            sink.idle()  # not before the first result
+            next(now)
+            sink.write(RESULT)
+            sink.idle()
+            waiting[0] = False
+            sink.idle()
+        assert [systemd.recv(99) for _ in range(3)] == [b"READY=1\nWATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
 def test_a_run_goes_on_when_systemd_does_not_listen(tmp_path, caplog):
     with Sink(str(tmp_path / "left behind")) as sink:
         sink.write(RESULT)

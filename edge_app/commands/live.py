@@ -128,7 +128,9 @@ def _sinks(
     if options["to_stdout"]:
         sinks.append(plugins.load("sinks", "results").Sink(stream=sys.stdout, labels=labels))
     if "NOTIFY_SOCKET" in os.environ:
-        sinks.append(plugins.load("sinks", "systemd").Sink())
+        sinks.append(
+            plugins.load("sinks", "systemd").Sink(waits=lambda: getattr(source, "state", "") == "reconnecting")
+        )
     return [*sinks, StatusLine(source, stop, frames=options["frames"])]
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from ..types import Result
 
@@ -13,11 +14,15 @@ log = logging.getLogger(__name__)
 
 
 class Sink:
-    """Ready at the first result, alive at most once a second after it; only what reached the end of the run counts."""
+    """Ready at the first result, alive at most once a second after it; only what reached the end of the run counts.
+
+    Where none comes the run is alive only as long as `waits` says so: a stream that is being connected again.
+    """
 
     name = "systemd"
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, waits: Callable[[], bool] = bool) -> None:
+        self._waits = waits
         address = address or os.environ["NOTIFY_SOCKET"]
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = 0.0
@@ -32,6 +37,11 @@ class Sink:
         if now - self._last >= 1.0:
             self._send(b"READY=1\nWATCHDOG=1" if not self._last else b"WATCHDOG=1")
             self._last = now
+
+    def idle(self) -> None:
+        if self._last and self._waits() and time.monotonic() - self._last >= 1.0:
+            self._send(b"WATCHDOG=1")
+            self._last = time.monotonic()
 
     def __exit__(self, *exc: object) -> None:
         self._send(b"STOPPING=1")

@@ -52,6 +52,14 @@ class Sink:
         cv2.imshow(self._title, self._shown)
         self.press(cv2.pollKey())
 
+    def idle(self) -> None:
+        """Look at keys and the close button while no picture comes."""
+        if self._shown is not None:
+            if self._visible():
+                self.press(cv2.pollKey())
+            else:
+                self._stop()
+
     def __exit__(self, *exc: object) -> None:
         if self._shown is not None:
             cv2.destroyAllWindows()

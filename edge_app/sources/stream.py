@@ -134,7 +134,7 @@ class Source:
 
     def _connect(self) -> None:
         """Open the stream and wait for its first picture; av.FFmpegError when that fails."""
-        self._container = av.open(self._url, options=_OPTIONS, timeout=self._timeout)
+        self._container = av.open(self._url, options=_OPTIONS, timeout=self._timeout, metadata_errors="replace")
         try:
             if not self._container.streams.video:
                 raise SourceError(f"{self.name}: expected a video stream, got one without pictures")
