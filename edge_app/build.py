@@ -88,7 +88,7 @@ def expression_model(name: str) -> Manifest:
 def source_kind(text: str) -> str:
     """Which of `edge_app/sources` reads `text`: by its form, and for files by their first bytes."""
     name = text.partition(":")[0]
-    if text.isdecimal() or text.startswith("/dev/video"):
+    if text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/")):
         return "camera"
     if name in ("picamera", "synthetic"):
         return name

@@ -109,7 +109,7 @@ class Failover:
             try:
                 self._probe()
                 fresh = self._open()
-            except CalmcamError as error:
+            except (CalmcamError, OSError) as error:  # a probe that could not be started is no answer either
                 self._delay = min(2 * self._delay, self._longest)
                 log.info("%s; next try in %.1f s", str(error), self._delay)
                 continue

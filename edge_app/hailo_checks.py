@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import glob
-import grp
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from .errors import ModelError
@@ -58,9 +58,16 @@ def permission_problem() -> str:
     """Why the device node cannot be opened, as a sentence, or ""; also "" where there is no node."""
     for node in glob.glob(NODES):
         if not os.access(node, os.R_OK | os.W_OK):
-            group = grp.getgrgid(os.stat(node).st_gid).gr_name
-            return f"{node}: no permission to read and write; sudo usermod -aG {group} $USER, then log in again"
+            return f"{node}: no permission to read and write; {join_group(Path(node))}"
     return ""
+
+
+def join_group(node: Path) -> str:
+    """What lets a user open `node`; in a container its group may have no name."""
+    try:
+        return f"sudo usermod -aG {node.group()} $USER, then log in again"
+    except KeyError:
+        return f"start the container with --group-add {node.stat().st_gid}"
 
 
 def absence() -> str:

@@ -19,6 +19,7 @@ ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
         ("0", "camera"),
         ("/dev/video0", "camera"),
         ("picamera", "picamera"),
+        ("/dev/v4l/by-id/usb-046d_C920-video-index0", "camera"),
         ("picamera:1", "picamera"),
         ("synthetic:4", "synthetic"),
         ("rtsp://me:pw@cam/live", "stream"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -98,6 +99,25 @@ def test_it_tells_what_happens(world: Any, failover: Failover, crops: np.ndarray
         until(failover, "hailo", crops)
     text = caplog.text
     assert "going on with the cpu" in text and "no Hailo device" in text and "the hailo is back after" in text
+
+
+def test_a_probe_that_cannot_be_started_is_tried_again(
+    world: Any, failover: Failover, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, tried = failover._probe, []
+
+    def out_of_memory() -> None:
+        tried.append(1)
+        if len(tried) < 3:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        probe()
+
+    monkeypatch.setattr(failover, "_probe", out_of_memory)
+    world.lose()
+    failover.infer(crops)
+    world.restore()
+    until(failover, "hailo", crops)
+    assert len(tried) >= 3
 
 
 def test_waiting_doubles_until_it_serves_again(

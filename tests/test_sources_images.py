@@ -33,6 +33,15 @@ def pixel(image: np.ndarray, x: int = 0, y: int = 0) -> tuple[int, ...]:
     return tuple(int(value) for value in image[y, x])
 
 
+def test_files_of_one_name_are_different_sources(tmp_path: Path) -> None:
+    for name in ("fear/face.png", "happy/face.png", "other.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        halves().save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("fear/face.png\nother.png\nhappy/face.png\n")
+    assert [frame.source for frame in frames(tmp_path / "list.txt")] == ["fear/face.png", "other.png", "happy/face.png"]
+    assert [frame.source for frame in frames(tmp_path / "*" / "face.png")] == ["fear/face.png", "happy/face.png"]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     upright = np.asarray(halves())

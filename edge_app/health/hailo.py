@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import CalmcamError
-from ..hailo_checks import fits, version_problem
+from ..hailo_checks import fits, join_group, version_problem
 from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
 from .checks import BROKEN, OK, STATUS_ABSENT, STATUS_HANGS, WARNING, Check, Machine
@@ -152,8 +152,7 @@ def _node(nodes: list[Path]) -> Check:
     if not nodes:
         return Check("hailo node", BROKEN, "no /dev/hailo0", "sudo modprobe hailo_pci; then sudo dmesg | grep hailo")
     if not os.access(nodes[0], os.R_OK | os.W_OK):
-        mend = f"sudo usermod -aG {nodes[0].group()} $USER, then log in again"
-        return Check("hailo node", BROKEN, f"{nodes[0]}: no permission to read and write", mend)
+        return Check("hailo node", BROKEN, f"{nodes[0]}: no permission to read and write", join_group(nodes[0]))
     return Check("hailo node", OK, str(nodes[0]))
 
 

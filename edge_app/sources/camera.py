@@ -149,7 +149,7 @@ def _who_uses(path: str) -> str:
 def _user(process: Path, path: str) -> str:
     """The process by name and number if it has `path` open."""
     try:
-        if path in (os.readlink(link) for link in (process / "fd").iterdir()):
+        if os.path.realpath(path) in (os.readlink(link) for link in (process / "fd").iterdir()):
             return f"{(process / 'comm').read_text(encoding='utf-8').strip()} (process {process.name})"
     except OSError:  # ended meanwhile, or another user's
         pass

@@ -10,7 +10,8 @@ import struct
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ class Source:
         self._stopped.clear()
         self.failed = []
         self._paths = _paths(self._spec)
+        self._names = _names(self._paths)
         self.frames = len(self._paths)
         if self.frames == 1:  # a lone bad picture is an opening error
             self._first = read(self._paths[0])
@@ -67,7 +69,7 @@ class Source:
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
+        for index, (path, name) in enumerate(zip(self._paths, self._names, strict=True)):
             if self._stopped.is_set():
                 return
             try:
@@ -76,7 +78,7 @@ class Source:
                 self.failed.append((path, str(error)))
                 log.warning("%s", error)
                 continue
-            yield Frame(image, index, index * _SECOND, path.name, decode_ms=cost)
+            yield Frame(image, index, index * _SECOND, name, decode_ms=cost)
         if len(self.failed) == len(self._paths):
             raise SourceError(f"{self._spec}: none of its {self.frames} pictures can be read; {self.failed[0][1]}")
 
@@ -100,6 +102,13 @@ def _paths(spec: str) -> list[Path]:
     if not found:
         raise SourceError(f"{spec}: expected {lack} (known: {' '.join(sorted(PICTURES))})")
     return found
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The file's name, or the path below their common folder where several files have that name."""
+    times = Counter(path.name for path in paths)
+    common = os.path.commonpath([path.parent.absolute() for path in paths])
+    return [path.name if times[path.name] == 1 else os.path.relpath(path.absolute(), common) for path in paths]
 
 
 def _is_picture(path: Path) -> bool:
