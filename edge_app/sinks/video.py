@@ -27,7 +27,11 @@ SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 
 _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
-_FRAGMENTS = {"movflags": "+hybrid_fragmented", "frag_duration": "2000000"}  # µs; libav 7.1 and newer
+_FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute back
+    "movflags": "+hybrid_fragmented",
+    "frag_duration": "2000000",  # µs
+    "flush_packets": "1",
+}
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
 _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
 
@@ -101,6 +105,7 @@ class Sink:
                 self._close()
                 os.replace(self._part, self._path)
         except _REFUSED as error:
+            self._failed = True
             raise OutputError.of(self._path, error) from error
         finally:
             self._abandon()
