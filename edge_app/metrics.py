@@ -129,11 +129,18 @@ def macro_f1(matrix: np.ndarray) -> float:
 
 
 def bootstrap_macro_f1(matrix: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Interval:
-    """95 % percentile interval of macro-F1 (Efron 1979): resampling pictures is a multinomial draw of the matrix."""
+    """95 % percentile interval of macro-F1 (Efron 1979): resampling pictures is a multinomial draw of the matrix.
+
+    Where no answer is wrong none could be drawn: half a picture of every class is then spread over the wrong answers,
+    as Jeffreys' prior does for a share.
+    """
     n = int(matrix.sum())
     if not n:
         return 0.0, 1.0
-    drawn = np.random.default_rng(seed).multinomial(n, matrix.ravel() / n, size=draws)
+    if np.trace(matrix) == n and len(matrix) > 1:
+        wrong = (matrix.sum(axis=1, keepdims=True) > 0) * 0.5 / (len(matrix) - 1)
+        matrix = matrix + wrong * (1 - np.eye(len(matrix)))
+    drawn = np.random.default_rng(seed).multinomial(n, matrix.ravel() / matrix.sum(), size=draws)
     low, high = np.percentile(_macro_f1(drawn.reshape(draws, *matrix.shape)), [2.5, 97.5])
     return float(low), float(high)
 

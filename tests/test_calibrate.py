@@ -59,6 +59,12 @@ def test_doubt_is_no_reason_to_stay_silent():
     assert calibrate.unsure_below(truth.astype(int), probs) == pytest.approx(probs[100, 0], abs=0.02)
 
 
+def test_a_few_pictures_and_only_right_answers_set_no_temperature():
+    logits = RNG.normal(0, 1, (200, 3))
+    assert calibrate.temperature(logits.argmax(axis=1), logits) == 1
+    assert calibrate.temperature(logits[:49].argmin(axis=1), logits[:49]) == 1
+
+
 def test_where_everything_is_right_nothing_is_unsure():
     probs = np.array([[0.6, 0.4]] * 100, np.float32)
     assert calibrate.unsure_below(np.zeros(100, int), probs) == 0

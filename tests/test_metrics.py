@@ -45,6 +45,13 @@ def test_wilson_against_published_values():
     assert metrics.wilson(0, 0) == (0, 1)
 
 
+def test_no_wrong_answer_in_few_is_no_certainty():
+    low, high = metrics.bootstrap_macro_f1(np.diag([12, 12]))
+    assert 0.85 < low < 0.97 and high == 1
+    low, _ = metrics.bootstrap_macro_f1(np.diag([1200, 1200, 0]))
+    assert low > 0.6  # a class that never occurs stays one that never occurs
+
+
 def test_the_bootstrap_interval_holds_the_value_and_narrows_with_n():
     matrix = metrics.confusion(TRUTH, SAID, 3)
     few, many = metrics.bootstrap_macro_f1(matrix * 10), metrics.bootstrap_macro_f1(matrix * 1000)

@@ -9,7 +9,7 @@ from edge_app.manifest import Head
 from edge_app.metrics import wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
-FEWEST = 50  # images below which no unsure threshold is chosen
+FEWEST = 50  # images below which neither temperature nor unsure threshold is chosen
 GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -17,11 +17,12 @@ def temperature(truth: np.ndarray, logits: np.ndarray) -> float:
     """The temperature that makes `truth` (N,) most likely under logits (N, C), or (N, 1) of a sigmoid head.
 
     Guo et al. 2017 (arXiv 1706.04599), section 4.2. The loss has one minimum in log T; golden-section search finds it.
+    1 where few images are known, or no answer is wrong: the likelihood then calls for ever more confidence.
     """
     values = np.asarray(logits, np.float64)
     if values.shape[1] == 1:
         values = np.concatenate([np.zeros_like(values), values], axis=1)
-    if not len(truth):
+    if len(truth) < FEWEST or (values.argmax(axis=1) == truth).all():
         return 1.0
     low, high = np.log(COLDEST), np.log(HOTTEST)
     while high - low > 1e-5:

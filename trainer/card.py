@@ -119,6 +119,18 @@ FILE_HEADER = (
 )
 
 
+def calibration(study: Study, head: Head) -> str:
+    """How the confidences of a head were made, and what its threshold parts."""
+    share, above, below = unsure_share(study, study.split, head)
+    found = f"{CALIBRATION} Temperature {head.temperature:.3f}"
+    if not head.unsure_below:
+        return f"{found}; no such threshold was found."
+    return (
+        f"{found}; unsure below {head.unsure_below:.2f}: {percent(share)} of these pictures, {percent(below)} of them "
+        f"right, against {percent(above)} above."
+    )
+
+
 def count_rows(study: Study, head: Head) -> list[list[str]]:
     """Cells of the table of images per label and part."""
     return [
@@ -145,7 +157,6 @@ def _head(study: Study, head: Head) -> Iterator[str]:
     found = study.found(study.split, head.name)
     if found is None:
         return
-    share, above, below = unsure_share(study, study.split, head)
     yield from (f"## {head.name}, {study.split} part, {study.chief}", "")
     yield from table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("", "Confusion (truth in rows):", "")
@@ -154,9 +165,7 @@ def _head(study: Study, head: Head) -> Iterator[str]:
         [[label, *map(str, row)] for label, row in zip(head.labels, found.scores.matrix, strict=True)],
     )
     yield from ("", "Images per part:", "", *table(("class", *study.counts), count_rows(study, head)))
-    yield from ("", f"{CALIBRATION} Temperature {head.temperature:.3f}; unsure below {head.unsure_below:.2f}:")
-    yield f"{percent(share)} of these pictures, {percent(below)} of them right, against {percent(above)} above."
-    yield ""
+    yield from ("", calibration(study, head), "")
 
 
 def _files(study: Study) -> list[str]:

@@ -17,16 +17,15 @@ from . import charts
 from .card import (
     FILE_HEADER,
     SCORE_HEADER,
+    calibration,
     class_rows,
     count_rows,
     file_rows,
-    percent,
     score_rows,
     split_words,
-    unsure_share,
 )
 from .study import Study
-from .words import AI_ACT, CALIBRATION, LIMITS
+from .words import AI_ACT, LIMITS
 
 SHOWN = 24  # confident mistakes
 STYLE = (
@@ -86,7 +85,7 @@ def _head(study: Study, head: Head) -> Iterator[str]:
     yield f"<h2>{html.escape(head.name)}, {study.split} part, {study.chief}</h2>"
     yield table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("<h3>Confusion</h3>", _image(charts.confusion(found.scores.matrix, head.labels), "confusion matrix"))
-    yield from ("<h3>Calibration</h3>", _text(_calibration(study, head)))
+    yield from ("<h3>Calibration</h3>", _text(calibration(study, head)))
     yield _image(
         charts.reliability(metrics.reliability(truth, cold), found.scores.reliability), "reliability before and after"
     )
@@ -96,14 +95,6 @@ def _head(study: Study, head: Head) -> Iterator[str]:
     )
     yield from ("<h3>Most confident mistakes</h3>", _mistakes(study, head, rows, truth, probs))
     yield from ("<h3>Images</h3>", table(("class", *study.counts), count_rows(study, head)))
-
-
-def _calibration(study: Study, head: Head) -> str:
-    share, above, below = unsure_share(study, study.split, head)
-    return (
-        f"{CALIBRATION} Temperature {head.temperature:.3f}. Below a confidence of {head.unsure_below:.2f} lie "
-        f"{percent(share)} of these pictures; {percent(below)} of them are right, and {percent(above)} of the others."
-    )
 
 
 def _mistakes(study: Study, head: Head, rows: np.ndarray, truth: np.ndarray, probs: np.ndarray) -> str:
