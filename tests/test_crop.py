@@ -51,7 +51,7 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     result = crop(labelled, "-o", "out")
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "out") == [
-        "happy/웃음.png", "other/clip.png", "other/clip_0010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
+        "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
     ]  # fmt: skip
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 
@@ -86,7 +86,8 @@ def test_without_a_face_nothing_is_left(crop, tmp_path):
     result = crop(tmp_path / "walls")
     assert result.exit_code == 2 and "no face was found" in result.stderr
     assert not list((tmp_path / "runs").rglob("*.png"))
-    missing = crop(tmp_path / "missing")
-    assert missing.exit_code == 2 and "missing: there is no such file" in missing.stderr
+    for wrong in ("missing", "walls/wall.png", "walls/*"):
+        refused = crop(tmp_path / wrong)
+        assert refused.exit_code == 2 and "expected a folder that holds a folder" in refused.stderr
     full = crop(tmp_path / "walls", "-o", "walls")
     assert full.exit_code == 2 and "not empty" in full.stderr

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from .. import plugins, runs
-from ..build import Analysis, open_file
+from ..build import Analysis, file_kind, open_file
 from ..errors import CalmcamError, InputError, OutputError, SourceError
 from ..inputs import Input, expand, stems
 from ..manifest import Crop
@@ -43,8 +43,10 @@ def crop(
 
     FOLDER holds a folder per class; the output has the same folders with a PNG per face. Of each picture the most
     confident face is taken, cut as the model's manifest says: what `calmcam train` then learns from is what the camera
-    will show. Crops of a clip begin with its name.
+    will show. Of clip.mp4 the crops are clip.f000000.png, clip.f000010.png and so on.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder that holds a folder of pictures or clips per class")
     items = expand([str(folder)])
     stop, report = Stop(), Report()
     with Signals(stop) as signals, Analysis(settings) as analysis:
@@ -73,8 +75,8 @@ def _folder(settings: Settings, given: Path | None, exist_ok: bool, folder: Path
 
 
 def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
-    """Where the faces of every input go: the same place below `out`, two of one stem told apart."""
-    places = [out / item.path.relative_to(folder).parent if item.path != folder else out for item in items]
+    """The PNG of every input: in the same place below `out`, two of one stem told apart."""
+    places = [out / item.path.relative_to(folder).parent for item in items]
     names: dict[Path, list[str]] = {
         place: stems([item.path for item, one in zip(items, places, strict=True) if one == place])
         for place in {*places}
@@ -97,7 +99,8 @@ def _work(
                 if item.problem:
                     raise SourceError(item.problem)
                 source = open_file(item.path, stride=stride)
-                sinks = [_Faces(output, analysis.manifest.crop), bar.counter(number, item.path, source)]
+                faces = _Faces(output, analysis.manifest.crop, clip=file_kind(str(item.path)) == "video")
+                sinks = [faces, bar.counter(number, item.path, source)]
                 run(source, analysis.stages()[:1], sinks, live=False, stop=stop, report=report)
             except OutputError:
                 raise
@@ -111,24 +114,23 @@ def _work(
 
 
 class _Faces(AbstractContextManager):
-    """A sink that writes the most confident face of each result; of further pictures beside `path`, with their index."""
+    """A sink that writes the most confident face of each result to `path`, of a clip with the frame in its name."""
 
     name = "write"
 
-    def __init__(self, path: Path, crop: Crop) -> None:
-        self._crop, self._pictures = crop, plugins.load("sinks", "pictures").Sink(path)
-        self._opened = False
+    def __init__(self, path: Path, crop: Crop, *, clip: bool) -> None:
+        self._path, self._crop, self._clip = path, crop, clip
 
     def __exit__(self, *exc: object) -> None:
-        if self._opened:
-            self._pictures.__exit__(*exc)
+        return None
 
     def write(self, result: Result) -> None:
         if not len(result.faces):
-            return
-        if not self._opened:  # a folder without a face is not made
-            self._opened = bool(self._pictures.__enter__())
-        self._pictures.write(replace(result, picture=cut(result, self._crop)))
+            return  # and a folder without a face is not made
+        frame = f".f{result.frame.index:06d}" if self._clip else ""
+        path = self._path.with_name(f"{self._path.stem}{frame}.png")
+        with plugins.load("sinks", "pictures").Sink(path) as pictures:
+            pictures.write(replace(result, picture=cut(result, self._crop)))
 
 
 def cut(result: Result, crop: Crop) -> np.ndarray:
