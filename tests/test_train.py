@@ -113,11 +113,9 @@ def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> Non
         start(Request(None, None, resume=run))
 
 
-@pytest.mark.parametrize(
-    ("backend", "rounding"), [*((backend, "false") for backend in BACKENDS), (BACKENDS[0], "true")]
-)
-def test_a_killed_run_goes_on_with_the_same_curve(backend: str, rounding: str, data: Path, tmp_path: Path) -> None:
-    begun = (TINY, "--data", data, "--set", f"stages.0.rounding={rounding}", "-o")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_path: Path) -> None:
+    begun = (TINY, "--data", data, "-o")
     finish(command(*begun, tmp_path / "whole", backend=backend))
     killed = command(*begun, tmp_path / "killed", backend=backend)
     while "epoch 2/" not in (line := killed.stdout.readline()):
@@ -130,6 +128,61 @@ def test_a_killed_run_goes_on_with_the_same_curve(backend: str, rounding: str, d
             assert float(one[name]) == pytest.approx(float(other[name]), rel=2e-3, abs=1e-6), name
     losses = [float(row["loss"]) for row in history(tmp_path / "whole")]
     assert losses[-1] < losses[0] / 2
+
+
+def stopped_before_rounding(run: Path, patch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    patch.setattr("trainer.train.rounded", stop)
+
+
+def stopped_with_new_best_weights(run: Path, patch: pytest.MonkeyPatch) -> None:
+    """In the first epoch of the second stage, when `best.keras` is its own and the checkpoint is not."""
+
+    def stop(self: object, epoch: int, logs: object = None) -> None:
+        if self._state.stage == 1:
+            best = keras.models.load_model(run / "best.keras", compile=False)
+            best.set_weights(self.model.get_weights())
+            save_plain(best, run / "best.keras")
+            raise KeyboardInterrupt
+
+    patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
+
+
+def stopped_within_rounding(run: Path, patch: pytest.MonkeyPatch) -> None:
+    def stop(self: object, epoch: int, logs: object = None) -> None:
+        if self._state.stage == 1 and epoch == 1:
+            raise KeyboardInterrupt
+
+    patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
+
+
+def test_a_run_stopped_around_a_rounding_stage_goes_on_with_the_same_curve(
+    data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    stages = "{name: one, epochs: 2, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.02, rounding: true}"
+    recipe = read_recipe(TINY, ("options.dropout=0.5", f"stages=[{stages}]"))
+    (tmp_path / "whole").mkdir()
+    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
+    for stopped in (stopped_before_rounding, stopped_with_new_best_weights, stopped_within_rounding):
+        run = tmp_path / stopped.__name__
+        run.mkdir()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stopped(run, patch)
+            fit(recipe, given, run)
+        again = fit(recipe, given, run, resume=True).history
+        losses = [[row["loss"] for row in history] for history in (again, whole)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5), stopped.__name__
+
+
+def test_the_last_weights_are_kept_where_validation_chooses_nothing(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 3, learning_rate: 0.02}, {name: two, epochs: 1, learning_rate: 1.0e+6}]"
+    recipe = read_recipe(TINY, ("select=last", "clip=0", "ema=0", stages))
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    scores = [row["val_score"] for row in state.history]
+    assert scores[-1] == state.history[-1]["val_emotion_accuracy"] < max(scores)
+    assert state.best_epoch == 4
 
 
 def test_a_run_killed_between_two_stages_goes_on_with_the_same_dropout(data: Path, tmp_path: Path) -> None:
@@ -166,18 +219,6 @@ def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
     assert row["val_score"] == row["val_emotion_agreement"] == 0.625
     row = judge(recipe, replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
     assert row["val_score"] == 0.75 and "val_emotion_majority" not in row
-
-
-def test_the_last_weights_are_kept_where_validation_chooses_nothing(data: Path, tmp_path: Path) -> None:
-    stages = "stages=[{name: one, epochs: 4, learning_rate: 0.02}, {name: two, epochs: 1, learning_rate: 1.0e+6}]"
-    kept = {}
-    for select in ("accuracy", "last"):
-        recipe, run = read_recipe(TINY, (f"select={select}", "clip=0", "ema=0", stages)), tmp_path / select
-        run.mkdir()
-        state = fit(recipe, loaded(recipe, data), run)
-        kept[select] = state.best_epoch
-    assert kept["accuracy"] < kept["last"] == 5
-    assert state.history[-1]["val_score"] == state.history[-1]["val_emotion_accuracy"]
 
 
 STAGES = (
@@ -426,41 +467,6 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         start(Request(TINY, tmp_path / "missing", (), tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stage_keeps_what_it_ended_with_when_the_next_one_is_resumed(data: Path, tmp_path: Path, monkeypatch) -> None:
-    """A kill after the next stage's first better weights, before its checkpoint."""
-    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.02}]"
-    recipe = read_recipe(TINY, (stages,))
-    (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
-    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
-
-    def stop(self: object, epoch: int, logs: object = None) -> None:
-        if self._state.stage == 1:
-            save_plain(self.model, tmp_path / "killed" / "best.keras")
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
-        fit(recipe, given, tmp_path / "killed")
-    again = fit(recipe, given, tmp_path / "killed", resume=True).history
-    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-5)
-
-
-def test_a_killed_rounding_stage_draws_the_same_dropout(data: Path, tmp_path: Path, monkeypatch) -> None:
-    stages = "stages=[{name: one, epochs: 2, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.02, rounding: true}]"
-    recipe = read_recipe(TINY, ("options.dropout=0.5", stages))
-    (tmp_path / "whole").mkdir(), (tmp_path / "killed").mkdir()
-    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
-
-    def stop(model: keras.Model) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("trainer.train.rounded", stop)
-        fit(recipe, given, tmp_path / "killed")
-    again = fit(recipe, given, tmp_path / "killed", resume=True).history
-    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-5)
 
 
 def test_a_backbone_brings_its_input_but_not_its_crop_where_one_was_asked_for() -> None:
