@@ -43,6 +43,11 @@ def given_folder(folder: Path, *, exist_ok: bool) -> Path:
     return folder
 
 
+def output_folder(given: Path | None, parent: Path, name: str, *, exist_ok: bool) -> Path:
+    """The folder that the user named, made as `given_folder` does, else a free one in `parent`, as `open_folder` does."""
+    return given_folder(given, exist_ok=exist_ok) if given else open_folder(parent, name)
+
+
 def is_run(folder: Path) -> bool:
     """Whether calmcam wrote a `run.json` into `folder`."""
     try:

@@ -188,10 +188,8 @@ def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[ferplus.Vo
     """Weights, labels and votes of one head."""
     known = {label: column for column, label in enumerate(head.labels)}
     labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
-    counts, spelled = (
-        np.zeros((len(items), len(known)), np.float32),
-        {canonical(label): known[label] for label in known},
-    )
+    counts = np.zeros((len(items), len(known)), np.float32)
+    spelled = {canonical(label): column for label, column in known.items()}  # as FER+ files are read
     for table in votes:
         for row, item in enumerate(items):
             for label, count in ferplus.of(table, item.file).items() if labels[row] >= 0 else ():

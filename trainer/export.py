@@ -121,13 +121,12 @@ def _opened(order: Order) -> _Work:
 
 def _may_replace(order: Order) -> None:
     """OutputError when what would be replaced is more than an exported model."""
-    out = order.out.resolve()
     if not order.out.is_dir():
         if order.out.exists():
             raise OutputError(f"{order.out}: expected a folder, got a file; name another one with -o")
     elif any(order.out.iterdir()):
-        others = [path for path in order.out.iterdir() if path.is_dir()]
-        if others or not (order.out / "manifest.json").is_file() or order.run.resolve() == out:
+        model = (order.out / "manifest.json").is_file() and order.out.resolve() != order.run.resolve()
+        if not model or any(path.is_dir() for path in order.out.iterdir()):
             raise OutputError(
                 f"{order.out}: expected an exported model to replace, got a folder that holds something else; "
                 "name another folder with -o"

@@ -78,9 +78,8 @@ class Batches(keras.utils.PyDataset):
         wanted = {name: values[rows] for name, values in self._targets.items()}
         weights = {name: values[rows] for name, values in self._part.weights.items()}
         if recipe.augment.mixup:
-            images, wanted = mixup(
-                images, wanted, recipe.augment.mixup, np.random.default_rng([recipe.seed, epoch, index, 1])
-            )
+            random = np.random.default_rng([recipe.seed, epoch, index, 1])
+            images, wanted = mixup(images, wanted, recipe.augment.mixup, random)
         return images, wanted, weights
 
 

@@ -51,7 +51,8 @@ def annotate(
     items = expand(inputs)
     stop, outcomes = Stop(), []
     with Signals(stop) as signals, Analysis(settings) as analysis:
-        folder = _folder(settings, output_dir, exist_ok, items[0].path)
+        name = items[0].path.stem
+        folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
         try:
@@ -70,12 +71,6 @@ def _checked(part: Options) -> Options:
     if part.start is not None and part.end is not None and part.end <= part.start:
         raise InputError(f"--end {part.end:g} s: expected a time after --start {part.start:g} s")
     return part
-
-
-def _folder(settings: Settings, given: Path | None, exist_ok: bool, first: Path) -> Path:
-    if given:
-        return runs.given_folder(given, exist_ok=exist_ok)
-    return runs.open_folder(Path(settings.runs_dir) / "annotate", first.stem)
 
 
 def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcome]) -> Report:

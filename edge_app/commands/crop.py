@@ -50,7 +50,8 @@ def crop(
     items = expand([str(folder)])
     stop, report = Stop(), Report()
     with Signals(stop) as signals, Analysis(settings) as analysis:
-        out = _folder(settings, output_dir, exist_ok, folder)
+        name = folder.resolve().stem
+        out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
         try:
             failed, empty = _work(items, _outputs(items, folder, out), analysis, stride, stop, report)
         finally:
@@ -66,12 +67,6 @@ def crop(
     if report.faces:
         click.echo(f"faces in {out}")
     ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
-
-
-def _folder(settings: Settings, given: Path | None, exist_ok: bool, folder: Path) -> Path:
-    if given:
-        return runs.given_folder(given, exist_ok=exist_ok)
-    return runs.open_folder(Path(settings.runs_dir) / "crop", folder.resolve().stem)
 
 
 def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:

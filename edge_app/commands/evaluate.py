@@ -112,10 +112,8 @@ def _detector(settings: Settings, stack: ExitStack) -> Stage:
 
 
 def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok: bool) -> Path:
-    if given:
-        return runs.given_folder(given, exist_ok=exist_ok)
     name = "+".join(dict.fromkeys(member.manifest.name for member in ensemble.members))
-    return runs.open_folder(Path(settings.runs_dir) / "evaluate", name)
+    return runs.output_folder(given, Path(settings.runs_dir) / "evaluate", name, exist_ok=exist_ok)
 
 
 def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, stop: Stop) -> Tally:

@@ -91,9 +91,7 @@ def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
 
 
 def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:
-    if given:
-        return runs.given_folder(given, exist_ok=exist_ok)
-    return runs.open_folder(Path(settings.runs_dir) / "live", _name(settings.source))
+    return runs.output_folder(given, Path(settings.runs_dir) / "live", _name(settings.source), exist_ok=exist_ok)
 
 
 def _name(source: str) -> str:
