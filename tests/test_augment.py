@@ -62,6 +62,16 @@ def test_erase_blanks_one_rectangle() -> None:
 
 def test_mixup_blends_pictures_and_targets_alike() -> None:
     batch, targets = np.arange(4, dtype=np.float32)[:, None], {"a": np.eye(4, dtype=np.float32)}
-    mixed, blended = mixup(batch, targets, 0.4, np.random.default_rng(0))
+    mixed, blended, weights = mixup(batch, targets, {"a": np.ones(4, np.float32)}, 0.4, np.random.default_rng(0))
     assert blended["a"].sum(axis=1) == pytest.approx(1)
     assert mixed[:, 0] == pytest.approx(blended["a"] @ batch[:, 0], abs=1e-5)
+    assert weights["a"] == pytest.approx(1)
+
+
+def test_mixup_takes_nothing_from_a_row_that_the_head_does_not_learn() -> None:
+    """Its target, of zeros, would be the first label of a sigmoid."""
+    batch, none = np.zeros((64, 1), np.float32), np.arange(64) % 2
+    targets, weights = {"a": 1.0 - none[:, None]}, {"a": 2.0 * (1 - none)}
+    _, blended, weighed = mixup(batch, targets, weights, 0.4, np.random.default_rng(0))
+    assert blended["a"][weighed["a"] > 0] == pytest.approx(1)
+    assert len(np.unique(weighed["a"].round(4))) == 4, "0, 2, and the two shares of 2"

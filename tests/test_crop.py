@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     result = crop(labelled, "-o", "out")
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "out") == [
-        "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
+        "crop.json", "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
     ]  # fmt: skip
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 
@@ -66,6 +67,7 @@ def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
     x, y, side = crop_squares(boxes, read_manifest(tmp_path / "model" / "manifest.json").crop)[0]
     left, top, side = round(x - round(side) / 2), round(y - round(side) / 2), round(side)
     found = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "other" / "deep" / "a_2.png")), cv2.COLOR_BGR2RGB)
+    assert json.loads((tmp_path / "out" / "crop.json").read_text())["crop"]["margin"] == 0.1, "for the trainer"
     np.testing.assert_array_equal(found, image[top : top + side, left : left + side])
 
 

@@ -276,7 +276,10 @@ def test_heads_learn_only_from_their_own_data(tmp_path: Path) -> None:
     }
     both = parse(raw, "two.yaml")
     found, _ = members(both, {"fer": tmp_path / "fer", "fane": tmp_path / "fane"})
+    lines = [f"{path.relative_to(tmp_path / 'fer')},3" for path in (tmp_path / "fer").rglob("*.png")]
+    (tmp_path / "fer" / "ferplus_votes.csv").write_text("\n".join(["file,happiness", *lines]), encoding="utf-8")
     train = parts(both, found, tmp_path, ("train",))["train"]
+    assert (train.votes["fer"].any(axis=1) == (train.labels["fer"] >= 0)).all() and not train.votes["fane"].any()
     fer = train.labels["domain"] == 0
     assert (train.weights["fane"][fer] == 0).all() and (train.weights["fer"][~fer] == 0).all()
     assert (train.weights["domain"] == 1).all()

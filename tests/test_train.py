@@ -29,6 +29,7 @@ import keras  # noqa: E402
 import pictures  # noqa: E402
 
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
+from edge_app.manifest import Crop  # noqa: E402
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches  # noqa: E402
@@ -104,6 +105,16 @@ def test_the_model_takes_raw_pixels_and_gives_logits_by_head(run: Path) -> None:
         [item.name for item in model.inputs] == ["image"] and set(out) == {"emotion"} and out["emotion"].shape == (2, 3)
     )
     assert {str(layer.dtype_policy.name) for layer in model.layers} == {"float32"}
+
+
+def test_pictures_that_calmcam_cut_bring_their_crop(data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(data, tmp_path / "data")
+    (data / "crop.json").write_text('{"crop": {"margin": 0.2, "shift": 0.0, "align": "roll"}}', encoding="utf-8")
+    start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "run"))
+    assert read_recipe(str(tmp_path / "run" / "recipe.yaml")).crop == Crop(0.2, 0.0, "roll")
+    (data / "crop.json").write_text('{"crop": {"border": 0.2}}', encoding="utf-8")
+    with pytest.raises(InputError, match="crop.json: expected .*margin, shift, align.* remove it"):
+        start(Request(TINY, data, (), tmp_path / "bad"))
 
 
 def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> None:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
 from .recipe import AugmentRecipe
+
+Columns = Mapping[str, np.ndarray]
 
 
 def augment(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator) -> np.ndarray:
@@ -23,12 +27,21 @@ def augment(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generato
     return out
 
 
-def mixup(batch: np.ndarray, targets: dict[str, np.ndarray], alpha: float, random: np.random.Generator) -> tuple:
-    """Blend every row with another one of the batch (Zhang et al. 2018, arXiv 1710.09412): (batch, targets)."""
+def mixup(batch: np.ndarray, targets: Columns, weights: Columns, alpha: float, random: np.random.Generator) -> tuple:
+    """Blend every row with another one of the batch (Zhang et al. 2018, arXiv 1710.09412): (batch, targets, weights).
+
+    By head, `targets` are (N, C) and `weights` (N,). The loss of a blended row is the blend of the two rows' weighted
+    losses, so a row that a head learns nothing from leaves the other one's target as it is.
+    """
     share = float(random.beta(alpha, alpha))
     order = random.permutation(len(batch))
-    mixed = {name: share * values + (1 - share) * values[order] for name, values in targets.items()}
-    return share * batch + (1 - share) * batch[order], mixed
+    blended, weighed = {}, {}
+    for name, values in targets.items():
+        one, other = share * weights[name], (1 - share) * weights[name][order]
+        weighed[name] = one + other
+        part = one / np.maximum(weighed[name], np.finfo(np.float32).tiny)
+        blended[name] = part[:, None] * values + (1 - part[:, None]) * values[order]
+    return share * batch + (1 - share) * batch[order], blended, weighed
 
 
 def _warp(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generator) -> np.ndarray:

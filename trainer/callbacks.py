@@ -120,10 +120,12 @@ class Judge(keras.callbacks.Callback):
         if logs is not None:
             logs.update({name: value for name, value in row.items() if isinstance(value, float)})
         state.history.append(row)
+        last = state.recipe.select == LAST
         log.info(
-            "epoch %d/%d %s: loss %.4f, validation %s %.4f (best %.4f at %d), %.0f s, input %.1f %%",
-            state.epoch, state.recipe.epochs, self._stage.name, row["loss"], state.recipe.select, row["val_score"],
-            state.best, state.best_epoch, seconds, 100 * row["input_share"],
+            "epoch %d/%d %s: loss %.4f, validation %s %.4f%s, %.0f s, input %.1f %%",
+            state.epoch, state.recipe.epochs, self._stage.name, row["loss"],
+            "accuracy" if last else state.recipe.select, row["val_score"],
+            "" if last else f" (best {state.best:.4f} at {state.best_epoch})", seconds, 100 * row["input_share"],
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +74,9 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
     return [Member(item, split, group) for item, split, group in found], scans
 
 
-def part(recipe: Recipe, chosen: Sequence[Item], paths: Iterable[Path]) -> Part:
-    """Arrays of the chosen items."""
-    votes = [ferplus.read(ferplus.find(path, recipe.data.votes)) for path in paths]
+def part(recipe: Recipe, chosen: Sequence[Item], paths: Mapping[str, Path]) -> Part:
+    """Arrays of the chosen items; each data set of `paths` has votes of its own."""
+    votes = {name: ferplus.read(ferplus.find(path, recipe.data.votes)) for name, path in paths.items()}
     columns = {head.name: _columns(head, chosen, votes) for head in recipe.heads}
     spec = recipe.input.spec
     images = np.empty((len(chosen), spec.height, spec.width, spec.channels), np.uint8)
@@ -96,10 +96,10 @@ def parts(
     recipe: Recipe, found: Sequence[Member], data: Path | Mapping[str, Path], which: Sequence[str]
 ) -> dict[str, Part]:
     """Arrays of the named parts."""
-    paths = list(sources(recipe, data).values())
+    paths = sources(recipe, data)
     made = {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
     if "train" in made and not any(votes.any() for votes in made["train"].votes.values()):
-        for path in paths:
+        for path in paths.values():
             if votes := ferplus.find(path, recipe.data.votes):
                 log.warning("%s names none of the training pictures; no votes are used", votes)
     return made
@@ -184,17 +184,16 @@ def _label(head: HeadRecipe, item: Item) -> str:
     return item.label if head.data == item.source else ""
 
 
-def _columns(head: HeadRecipe, items: Sequence[Item], votes: Sequence[ferplus.Votes]) -> tuple:
+def _columns(head: HeadRecipe, items: Sequence[Item], votes: Mapping[str, ferplus.Votes]) -> tuple:
     """Weights, labels and votes of one head."""
     known = {label: column for column, label in enumerate(head.labels)}
     labels = np.array([known.get(_label(head, item), -1) for item in items], np.int64)
     counts = np.zeros((len(items), len(known)), np.float32)
     spelled = {canonical(label): column for label, column in known.items()}  # as FER+ files are read
-    for table in votes:
-        for row, item in enumerate(items):
-            for label, count in ferplus.of(table, item.file).items() if labels[row] >= 0 else ():
-                if label in spelled:
-                    counts[row, spelled[label]] = count
+    for row in np.flatnonzero(labels >= 0):
+        for label, count in ferplus.of(votes[items[row].source], items[row].file).items():
+            if label in spelled:
+                counts[row, spelled[label]] = count
     factors = np.array([head.class_weights.get(label, 1.0) for label in head.labels], np.float32)
     weights = np.where(labels >= 0, factors[labels], 0).astype(np.float32)
     return weights, labels, counts

@@ -79,7 +79,7 @@ class Batches(keras.utils.PyDataset):
         weights = {name: values[rows] for name, values in self._part.weights.items()}
         if recipe.augment.mixup:
             random = np.random.default_rng([recipe.seed, epoch, index, 1])
-            images, wanted = mixup(images, wanted, recipe.augment.mixup, random)
+            images, wanted, weights = mixup(images, wanted, weights, recipe.augment.mixup, random)
         return images, wanted, weights
 
 

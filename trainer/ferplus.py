@@ -50,7 +50,8 @@ def read(path: Path | None) -> Votes:
 
 def of(votes: Votes, file: str) -> Mapping[str, float]:
     """The votes for an image file or row of a CSV (`fer2013.csv#17`), empty when there are none."""
-    return votes.get(_key(file)) or votes.get(PurePosixPath(file).name) or {}
+    parts = _key(file).split("/")
+    return next((votes[key] for key in ("/".join(parts[i:]) for i in range(len(parts))) if key in votes), {})
 
 
 def majority(votes: Mapping[str, float]) -> str:

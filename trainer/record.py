@@ -14,8 +14,23 @@ from .recipe import Recipe, read_recipe
 
 def run_recipe(run: Path) -> Recipe:
     """The recipe of a run, or of an exported model, with the crop that `fit-crop` measured for it, if it did."""
-    recipe, crop = read_recipe(str(run / "recipe.yaml")), run / "crop.json"
-    return dataclasses.replace(recipe, crop=Crop(**read_json(crop)["crop"])) if crop.is_file() else recipe
+    return with_crop(read_recipe(str(run / "recipe.yaml")), run)
+
+
+def with_crop(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the crop of `crop.json` in `folder`, where `fit-crop` measured it or `calmcam crop` cut by it.
+
+    InputError for a file that holds no crop.
+    """
+    path = folder / "crop.json"
+    if not path.is_file():
+        return recipe
+    try:
+        return dataclasses.replace(recipe, crop=Crop(**read_json(path)["crop"]))
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f'{path}: expected {{"crop": {{margin, shift, align}}}}, it has something else ({error}); remove it'
+        ) from error
 
 
 def read_json(path: Path) -> dict:

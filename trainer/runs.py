@@ -15,10 +15,10 @@ from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
 
-from .data import Member, Part, load_run, members, parts, write_split
+from .data import Member, Part, load_run, members, parts, sources, write_split
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
-from .record import read_json, write_json
+from .record import read_json, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -55,6 +55,8 @@ def start(request: Request) -> list[str]:
     from .weights import resolve
 
     rivals = [resolve(recipe)]
+    for path in sources(recipe, data).values():
+        rivals[0] = with_crop(rivals[0], path)
     if request.compare_cnn:
         if rivals[0].family == "cnn":
             raise SettingsError(f"--compare-cnn: the network of {recipe.name} is the plain CNN already; leave it out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -58,6 +58,7 @@ def crop(
             runs.discard_empty(out)
     if report.faces:
         runs.record(out, report, {**analysis.record(), "arguments": ctx.params})
+        runs.write_record(out, {"crop": asdict(analysis.manifest.crop)}, "crop.json")  # for the trainer
     click.echo(f"{counted(len(items), 'input')}, {counted(report.frames, 'picture')}")
     if empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
