@@ -12,10 +12,11 @@ import click
 import cv2
 import numpy as np
 
-from edge_app import build, plugins
+from edge_app import build
 from edge_app.commands.evaluate import open_models
 from edge_app.evaluate import Ensemble, rows
 from edge_app.labelled import labelled
+from edge_app.media import read_picture
 from edge_app.run import drain
 from edge_app.settings import Settings
 
@@ -69,9 +70,8 @@ def _open(model: str, variant: str, head: str | None, stack: ExitStack) -> Ensem
 
 def _pairs(a: Ensemble, b: Ensemble, data: Path) -> Iterator[Pair]:
     if data.is_dir():
-        images = plugins.load("sources", "images")
         samples, _ = labelled(data, a.labels)
-        yield from folder_pairs(*(rows(samples, side, lambda path: images.read(path)[0]) for side in (a, b)))
+        yield from folder_pairs(*(rows(samples, side, read_picture) for side in (a, b)))
         return
     settings = Settings(model=str(a.members[0].manifest.folder), device="cpu")
     with build.Analysis(settings) as analysis, build.open_source(str(data)) as frames:
@@ -103,6 +103,5 @@ def _draw(found: Parity, data: Path, path: Path) -> None:
     """A row of the crops that differ most, 96 px each, to `path`; labelled folders only."""
     if not data.is_dir():
         raise click.UsageError("--worst needs a labelled folder: a clip's crops are not kept")
-    images = plugins.load("sources", "images")
-    crops = [cv2.resize(images.read(data / name)[0], (96, 96)) for name, _ in found.worst(10)]
+    crops = [cv2.resize(read_picture(data / name), (96, 96)) for name, _ in found.worst(10)]
     cv2.imwrite(str(path), cv2.cvtColor(np.hstack(crops), cv2.COLOR_RGB2BGR))

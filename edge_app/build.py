@@ -15,8 +15,8 @@ from .catalogue import check_answer
 from .decide import Decider
 from .devices import open_best
 from .errors import SettingsError
-from .inputs import PICTURES
 from .manifest import Artifact, Manifest, find_model, verify
+from .media import PICTURES
 from .settings import Settings
 from .track import Tracker
 from .types import Stage

@@ -8,15 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SourceError
+from .media import PICTURES, VIDEOS
 from .runs import is_run
-
-PICTURES = frozenset(
-    ".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .jp2 .ppm .pgm .pbm .tga .heic .heif .avif".split()
-)
-VIDEOS = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mjpg .mjpeg .h264 .h265".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +18,6 @@ class Input:
 
     path: Path
     problem: str = ""
-
-
-def check_file(path: Path, what: str) -> None:
-    """SourceError unless `path`, which should be a `what`, can be read and holds something."""
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError:
-        raise SourceError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if empty:
-        raise SourceError(f"{path}: expected a {what}, got an empty file of zero bytes")
 
 
 def expand(texts: Iterable[str]) -> list[Input]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError, SourceError
-from .inputs import PICTURES
-from .labels import index_of, nearest
+from .labels import PARTS, index_of, nearest
 from .manifest import sha256
+from .media import pictures_below
 
-PARTS = ("train", "training", "test", "testing", "val", "valid", "validation", "publictest", "privatetest")
 HEX = set("0123456789abcdef")
 
 
@@ -74,7 +73,7 @@ def labelled(folder: Path, labels: Sequence[str], exclude: Exclusions = Exclusio
     samples: list[Sample] = []
     left_out = 0
     for name, truth in _classes(folder, labels, exclude):
-        for path in _pictures(folder / name):
+        for path in pictures_below(folder / name):
             if exclude and exclude.has(path):
                 left_out += 1
             else:
@@ -105,7 +104,7 @@ def _classes(folder: Path, labels: Sequence[str], exclude: Exclusions) -> list[t
 
 
 def _strange(folder: Path, strange: list[str], names: list[str], labels: Sequence[str]) -> str:
-    if set(map(str.lower, names)) <= set(PARTS):
+    if set(map(str.lower, names)) <= PARTS.keys():
         return f"{folder}: holds the parts {', '.join(names)}, expected class folders; name {folder}/{names[0]}"
     near = nearest(strange[0], labels)
     hint = f"; did you mean {near!r}?" if near else ""
@@ -113,14 +112,6 @@ def _strange(folder: Path, strange: list[str], names: list[str], labels: Sequenc
         f"{folder}: the model has no class {strange[0]!r}{hint} (its classes: {', '.join(labels)}); rename the folder, "
         f"or leave it out with a line '{strange[0]}/' in an --exclude file"
     )
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if Path(name).suffix.lower() in PICTURES and not name.startswith("."):
-                yield Path(place, name)
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Class names of labelled folders: the one alias table that the trainer and `calmcam evaluate` share."""
+"""Class names of labelled folders: the one table of aliases and of parts that the trainer and `calmcam evaluate` share."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ ALIASES = {
     "confusion": "confused",
     "nonteasing": "non_teasing",
     "not_teasing": "non_teasing",
+}
+PARTS = {  # folders that divide a data set, and whether what is in them is learnt from
+    **dict.fromkeys(("train", "training", "val", "valid", "validation", "publictest"), "train"),
+    **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
 
 

@@ -20,10 +20,11 @@ from PIL import Image  # noqa: E402
 from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
 from edge_app.labels import canonical  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
+from edge_app.media import read_picture  # noqa: E402
 from trainer import ferplus  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
-from trainer.folders import decode, scan  # noqa: E402
+from trainer.folders import scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes  # noqa: E402
@@ -98,7 +99,7 @@ def test_formats_colours_and_hangul_paths(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "웃음" / f"얼굴{suffix}"
     path.parent.mkdir()
     Image.fromarray(colour).save(path)
-    image = decode(path)
+    image = read_picture(path)
     assert image.shape == (30, 20, 3)
     assert abs(int(image[..., 0].mean()) - 200) < 6 and image[..., 2].mean() < 6
 
@@ -107,7 +108,7 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((10, 30), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    assert decode(tmp_path / "turned.jpg").shape[:2] == (30, 10)
+    assert read_picture(tmp_path / "turned.jpg").shape[:2] == (30, 10)
 
 
 def test_unreadable_files_are_named_and_left_out(data: Path) -> None:
@@ -115,7 +116,19 @@ def test_unreadable_files_are_named_and_left_out(data: Path) -> None:
     scanned = scan(data, "", LABELS, GREY)
     assert len(scanned.items) == 80
     assert list(scanned.bad) == ["train/angry/text.png"]
-    assert "cannot be decoded" in scanned.bad["train/angry/text.png"]
+    assert scanned.bad["train/angry/text.png"].endswith("got something that is none or is damaged")
+
+
+def test_what_is_transparent_hidden_or_called_valid_is_read_as_the_edge_reads_it(data: Path) -> None:
+    glass = Image.fromarray(np.zeros((24, 24, 2), np.uint8), "LA")
+    for place in ("valid/angry", "train/angry/.ipynb_checkpoints", "train/.cache"):
+        (data / place).mkdir(parents=True)
+        glass.save(data / place / "glass.png")
+    (data / "train" / "angry" / "._0000.png").write_bytes(b"what macOS leaves")
+    scanned = scan(data, "", LABELS, GREY)
+    assert not scanned.bad and not scanned.ignored
+    (item,) = (one for one in scanned.items if one.path.name == "glass.png")
+    assert item.file == "valid/angry/glass.png" and item.image.min() == 255, "on white"
 
 
 def test_empty_folder_one_class_and_strange_class(data: Path, tmp_path: Path) -> None:
@@ -134,7 +147,7 @@ def test_empty_folder_one_class_and_strange_class(data: Path, tmp_path: Path) ->
 
 
 def test_identical_and_near_identical_pictures_stay_on_one_side(data: Path) -> None:
-    original = decode(data / "train" / "angry" / "0000.png")
+    original = read_picture(data / "train" / "angry" / "0000.png")
     for number in range(12):
         near = np.clip(original.astype(int) + number % 3, 0, 255).astype(np.uint8)
         save(data / "train" / "angry" / f"twin{number}.png", near)

@@ -20,12 +20,23 @@ MODULES = {
 LEAVES = tuple(f"edge_app.{kind}." for kind in ("backends", "sources", "sinks", "tasks"))
 TOP = {"edge_app.run", "edge_app.build", "edge_app.cli", "edge_app.analyzer"}
 COMMANDS = "edge_app.commands."
-SHARED = {"types", "errors", "manifest", "preprocess", "heads", "geometry", "metrics", "labels", "plugins", "tflite"}
+SHARED = {
+    "types",
+    "errors",
+    "manifest",
+    "preprocess",
+    "heads",
+    "geometry",
+    "metrics",
+    "labels",
+    "media",
+    "plugins",
+    "tflite",
+}
 HEAVY = {"mediapipe", "ai_edge_litert", "hailo_platform", "av", "picamera2", "tensorflow", "keras", "matplotlib", "cv2"}
 EXCEPTIONS = {
     # how the detector frames a face decides the crop that is trained
     "trainer.cropfit": {"evaluate"},
-    "trainer.cropfit_cli": {"tasks.face_detection"},
     # a compiled model is judged by the report card that `calmcam evaluate` gives
     "deploy.parity_cli": {"build", "commands.evaluate", "evaluate", "labelled", "run", "settings"},
 }

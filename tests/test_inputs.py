@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.inputs import PICTURES, VIDEOS, expand, stems
+from edge_app.inputs import expand, stems
+from edge_app.media import PICTURES, VIDEOS
 from edge_app.runs import write_record
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from edge_app.errors import SourceError
-from edge_app.sources.images import LIMIT_MEGAPIXELS, Source
+from edge_app.media import LIMIT_MEGAPIXELS
+from edge_app.sources.images import Source
 from edge_app.types import Frame
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

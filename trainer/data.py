@@ -16,10 +16,11 @@ import numpy as np
 
 from edge_app.errors import InputError, OutputError
 from edge_app.labels import canonical
+from edge_app.media import read_picture
 from edge_app.preprocess import fit
 
 from . import ferplus
-from .folders import Item, Scan, decode, has_test, known_test_classes, scan
+from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe, read_recipe
 from .splits import divide
 
@@ -81,7 +82,7 @@ def part(recipe: Recipe, chosen: Sequence[Item], paths: Mapping[str, Path]) -> P
     spec = recipe.input.spec
     images = np.empty((len(chosen), spec.height, spec.width, spec.channels), np.uint8)
     for row, item in zip(images, chosen, strict=True):
-        row[:] = item.image if item.image is not None else fit(decode(item.path), spec)
+        row[:] = item.image if item.image is not None else fit(read_picture(item.path), spec)
     return Part(
         images,
         {name: column[0] for name, column in columns.items()},

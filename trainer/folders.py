@@ -7,33 +7,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_app.errors import InputError, SourceError
-from edge_app.labels import index_of
+from edge_app.labels import PARTS, index_of
 from edge_app.manifest import Input
+from edge_app.media import decode_picture, pictures_below
 from edge_app.preprocess import fit
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "train",
-    "validation": "train",
-}
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the CSV's codes 0..6
 USAGE = {"Training": "train", "PublicTest": "train", "PrivateTest": "test"}
 
@@ -62,28 +51,6 @@ class Scan:
     ignored: dict[str, int] = field(default_factory=dict)  # folder that is none of the labels -> files in it
 
 
-def decode(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) or (H, W) uint8 RGB or grey, turned upright by EXIF; SourceError when unreadable."""
-    try:
-        return decode_bytes(path.read_bytes(), path)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def decode_bytes(raw: bytes, path: Path) -> np.ndarray:
-    """`decode` for a file's content; PNG, the bulk of the data sets, takes OpenCV's shorter way."""
-    if raw[:8] == b"\x89PNG\r\n\x1a\n":
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_ANYCOLOR)
-        if image is not None:
-            return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    try:
-        with Image.open(io.BytesIO(raw)) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            return np.asarray(upright.convert("L" if upright.mode in ("L", "1") else "RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{path}: expected a picture, got something that cannot be decoded") from error
-
-
 def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False) -> Scan:
     """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
 
@@ -110,13 +77,13 @@ def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
     """(part, folder of one class) below `path`: `<class>/`, `train/<class>/`, `test/<class>/`."""
     if not path.is_dir():
         raise InputError(f"{path}: expected a folder with one folder of pictures per class, or a FER2013 CSV")
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+    for folder in _folders(path):
         part = PARTS.get(folder.name.lower())
         if part is None:
             if not test:
                 yield "", folder
         elif (part == "test") == test:
-            yield from ((part, inner) for inner in sorted(folder.iterdir()) if inner.is_dir())
+            yield from ((part, inner) for inner in _folders(folder))
 
 
 def has_test(path: Path) -> bool:
@@ -132,15 +99,15 @@ def known_test_classes(path: Path, labels: tuple[str, ...]) -> None:
         return
     known = [*labels, *(folder.name for _, folder in class_folders(path, test=False))]
     for _, folder in class_folders(path, test=True):
-        if index_of(folder.name, known) is None and any(_pictures(folder)):
+        if index_of(folder.name, known) is None and any(pictures_below(folder)):
             raise InputError(
                 f"{folder}: a class of the test part that train does not have; expected some of {', '.join(labels)}; "
                 "add it to train and to the labels, or move it away"
             )
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
@@ -148,7 +115,7 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
     if test:
         known_test_classes(path, labels)
     for part, folder in class_folders(path, test):
-        place, files = index_of(folder.name, labels), _pictures(folder)
+        place, files = index_of(folder.name, labels), list(pictures_below(folder))
         if place is None:
             scanned.ignored[folder.name] = len(files)
             continue
@@ -166,7 +133,7 @@ def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input
         raw = file.read_bytes()
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror or error})") from error
-    image = decode_bytes(raw, file)
+    image = decode_picture(raw, file)
     return Item(
         name,
         file,

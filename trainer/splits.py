@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from edge_app.errors import InputError, SettingsError
+from edge_app.labels import PARTS
 
-from .folders import PARTS, Item, has_test
+from .folders import Item, has_test
 from .recipe import DataRecipe
 
 log = logging.getLogger(__name__)

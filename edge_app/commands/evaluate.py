@@ -28,6 +28,7 @@ from ..errors import OutputError, SourceError
 from ..evaluate import Ensemble, Member, Row, choose_head, rows
 from ..labelled import Exclusions, Sample, labelled, read_exclusions
 from ..manifest import find_model, verify
+from ..media import read_picture
 from ..run import Stop
 from ..settings import Settings
 from ..types import Stage
@@ -118,9 +119,8 @@ def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok
 
 def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, stop: Stop) -> Tally:
     tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
-    images = plugins.load("sources", "images")
     with _predictions(folder, ensemble.labels, stop) as write, _progress(len(samples)) as advance:
-        for row in rows(samples, ensemble, lambda path: images.read(path)[0], find):
+        for row in rows(samples, ensemble, read_picture, find):
             tally.add(row)
             write(row)
             advance()

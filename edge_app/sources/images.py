@@ -6,36 +6,29 @@ import glob
 import logging
 import os
 import re
-import struct
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ..errors import SourceError
-from ..inputs import PICTURES, check_file
+from ..media import PICTURES, is_picture, read_picture
 from ..types import Frame
 
 log = logging.getLogger(__name__)
 
-LIMIT_MEGAPIXELS = 100
 _SECOND = 1_000_000_000
-# What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
-_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, MemoryError)
 
 
 class Source:
     """Pictures in natural order (2 before 10), upright, as RGB.
 
-    EXIF orientation is applied; what is transparent is laid on white; 16 bits become 8; of an animation the first
-    frame is taken. A folder gives its pictures without those of its subfolders; a relative path in a list is
-    relative to the list. The only picture has time 0; several lie a second apart. A picture that cannot be read
-    is logged and kept in `failed`, the others go on; when none can be read, SourceError.
+    A folder gives its pictures without those of its subfolders; a relative path in a list is relative to the list. The
+    only picture has time 0; several lie a second apart. A picture that cannot be read is logged and kept in `failed`,
+    the others go on; when none can be read, SourceError.
     """
 
     live = False
@@ -57,7 +50,7 @@ class Source:
         self._names = _names(self._paths)
         self.frames = len(self._paths)
         if self.frames == 1:  # a lone bad picture is an opening error
-            self._first = read(self._paths[0])
+            self._first = _read(self._paths[0])
             self.size = self._first[0].shape[1], self._first[0].shape[0]
         return self
 
@@ -73,7 +66,7 @@ class Source:
             if self._stopped.is_set():
                 return
             try:
-                image, cost = self._first if self.frames == 1 else read(path)
+                image, cost = self._first if self.frames == 1 else _read(path)
             except SourceError as error:
                 self.failed.append((path, str(error)))
                 log.warning("%s", error)
@@ -88,14 +81,14 @@ def _paths(spec: str) -> list[Path]:
     path = Path(spec)
     try:
         if os.path.isdir(path):
-            found = sorted(filter(_is_picture, path.iterdir()), key=_natural)
+            found = sorted(filter(_is_one, path.iterdir()), key=_natural)
             lack = "a folder with pictures, got one without"
         elif os.path.isfile(path) and path.suffix.lower() == ".txt":
             found, lack = _listed(path), "a list with one path per line, got an empty one"
         elif os.path.exists(path) or not glob.has_magic(spec):
             found, lack = [path], ""
         else:
-            found = sorted(filter(_is_picture, map(Path, glob.glob(spec, recursive=True))), key=_natural)
+            found = sorted(filter(_is_one, map(Path, glob.glob(spec, recursive=True))), key=_natural)
             lack = "a pattern that some picture matches, got one that none does"
     except (OSError, UnicodeError) as error:
         raise SourceError(f"{spec}: cannot be read ({error}); check its permissions and its encoding") from error
@@ -111,8 +104,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.name if times[path.name] == 1 else os.path.relpath(path.absolute(), common) for path in paths]
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and os.path.isfile(path)
+def _is_one(path: Path) -> bool:
+    return is_picture(path.name) and os.path.isfile(path)
+
+
+def _read(path: Path) -> tuple[np.ndarray, float]:
+    """A picture and the milliseconds that it took."""
+    begun = time.perf_counter()
+    image = read_picture(path)
+    return image, (time.perf_counter() - begun) * 1e3
 
 
 def _listed(path: Path) -> list[Path]:
@@ -124,54 +124,3 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key that takes runs of digits as numbers."""
     parts = re.split(r"([0-9]+)", str(path).lower())
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
-
-
-def read(path: Path) -> tuple[np.ndarray, float]:
-    """One picture (H, W, 3) uint8 RGB and the milliseconds it took; SourceError says what is wrong with it."""
-    begun = time.perf_counter()
-    check_file(path, "picture")
-    try:
-        # Pillow warns of odd metadata and of sizes; the size is checked here.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            _check_size(path, *picture.size)
-            if getattr(picture, "n_frames", 1) > 1:
-                log.info("%s: of its %d frames the first is taken", path, picture.n_frames)
-            image = np.array(_to_rgb(picture))
-    except Image.DecompressionBombError as error:
-        raise SourceError(f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels ({error})") from error
-    except _PILLOW_ERRORS as error:
-        raise SourceError(f"{path}: {_why_unreadable(path)} ({str(error) or type(error).__name__})") from error
-    return image, (time.perf_counter() - begun) * 1e3
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > LIMIT_MEGAPIXELS * 1_000_000:
-        raise SourceError(
-            f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels, got {width} x {height}; make it smaller first"
-        )
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(picture))).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values (H, W) scaled to uint8: integers from 16 bits, floats from 0..1, 0..255 or 0..their peak."""
-    peak = 65535.0
-    if values.dtype.kind == "f":
-        top = float(np.nanmax(values))
-        peak = 1.0 if top <= 1 else max(255.0, top)
-    return np.clip(np.nan_to_num(values) * (255 / peak) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _why_unreadable(path: Path) -> str:
-    if path.suffix.lower() in (".heic", ".heif"):
-        return "HEIC pictures cannot be read here; convert it to JPEG first"
-    return "expected a picture, got something that is none or is damaged"

@@ -18,7 +18,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from ..errors import SourceError, TruncatedError
-from ..inputs import check_file
+from ..media import check_file
 from ..types import Frame
 
 log = logging.getLogger(__name__)

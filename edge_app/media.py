@@ -1,0 +1,112 @@
+"""Media files: which files are some by their name, and what a picture file holds, the same for edge and trainer."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import SourceError
+
+log = logging.getLogger(__name__)
+
+PICTURES = frozenset(
+    ".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .jp2 .ppm .pgm .pbm .tga .heic .heif .avif".split()
+)
+VIDEOS = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mjpg .mjpeg .h264 .h265".split()
+)
+LIMIT_MEGAPIXELS = 100
+# What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, MemoryError)
+
+
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """The picture files in `folder` and its subfolders, by name, in order; hidden files and folders are left out."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if is_picture(name))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is a picture, and not a hidden one."""
+    return Path(name).suffix.lower() in PICTURES and not name.startswith(".")
+
+
+def check_file(path: Path, what: str) -> None:
+    """SourceError unless `path`, which should be a `what`, can be read and holds something."""
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if empty:
+        raise SourceError(f"{path}: expected a {what}, got an empty file of zero bytes")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """`decode_picture` of the file at `path`; SourceError also when it cannot be read."""
+    check_file(path, "picture")
+    return decode_picture(path.read_bytes(), path)
+
+
+def decode_picture(raw: bytes, path: Path) -> np.ndarray:
+    """A picture file's content as (H, W, 3) uint8 RGB; SourceError, which names `path`, says what is wrong with it.
+
+    EXIF orientation is applied; what is transparent is laid on white; 16 bits become 8; of an animation the first
+    frame is taken.
+    """
+    try:
+        # Pillow warns of odd metadata and of sizes; the size is checked here.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(raw)) as picture:
+            _check_size(path, *picture.size)
+            if getattr(picture, "n_frames", 1) > 1:
+                log.info("%s: of its %d frames the first is taken", path, picture.n_frames)
+            return np.array(_to_rgb(picture))
+    except Image.DecompressionBombError as error:
+        raise SourceError(f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels ({error})") from error
+    except _PILLOW_ERRORS as error:
+        raise SourceError(f"{path}: {_why_unreadable(path, error)}") from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > LIMIT_MEGAPIXELS * 1_000_000:
+        raise SourceError(
+            f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels, got {width} x {height}; make it smaller first"
+        )
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+        return Image.fromarray(_to_8_bits(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values (H, W) scaled to uint8: integers from 16 bits, floats from 0..1, 0..255 or 0..their peak."""
+    peak = 65535.0
+    if values.dtype.kind == "f":
+        top = float(np.nanmax(values))
+        peak = 1.0 if top <= 1 else max(255.0, top)
+    return np.clip(np.nan_to_num(values) * (255 / peak) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if path.suffix.lower() in (".heic", ".heif"):
+        return "HEIC pictures cannot be read here; convert it to JPEG first"
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({str(error) or type(error).__name__})"
+    return f"expected a picture, got something that is none or is damaged{why}"
