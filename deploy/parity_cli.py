@@ -15,6 +15,7 @@ import numpy as np
 from edge_app import build
 from edge_app.commands.evaluate import open_models
 from edge_app.evaluate import Ensemble, rows
+from edge_app.files import whole
 from edge_app.labelled import labelled
 from edge_app.media import read_picture
 from edge_app.run import drain
@@ -54,6 +55,8 @@ def parity(
     as_json: bool,
 ) -> None:
     """Compare two variants of MODEL on the same faces; a limit that is passed is a non-zero exit code."""
+    if worst and not data.is_dir():
+        raise click.UsageError("--worst needs a labelled folder: a clip's crops are not kept")
     with ExitStack() as stack:
         a, b = (_open(model, variant, head, stack) for variant in (trusted, judged))
         found = compare(a.labels, _pairs(a, b, data))
@@ -100,8 +103,7 @@ def _show(found: Parity, a: str, b: str, as_json: bool) -> None:
 
 
 def _draw(found: Parity, data: Path, path: Path) -> None:
-    """A row of the crops that differ most, 96 px each, to `path`; labelled folders only."""
-    if not data.is_dir():
-        raise click.UsageError("--worst needs a labelled folder: a clip's crops are not kept")
+    """A row of the crops that differ most, 96 px each, to the PNG `path`; OutputError when it cannot be written."""
     crops = [cv2.resize(read_picture(data / name), (96, 96)) for name, _ in found.worst(10)]
-    cv2.imwrite(str(path), cv2.cvtColor(np.hstack(crops), cv2.COLOR_RGB2BGR))
+    with whole(path) as part:
+        cv2.imencode(".png", cv2.cvtColor(np.hstack(crops), cv2.COLOR_RGB2BGR))[1].tofile(part)

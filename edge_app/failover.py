@@ -95,11 +95,13 @@ class Failover:
 
     def _lose(self, device: Backend, error: BackendError) -> None:
         now = time.monotonic()
+        with self._mutex:
+            if self._device is not device:
+                return  # another thread lost it first
+            self._device = None
         steady = now - self._since > 4 * self._delay
         self._delay = self._first if steady else min(2 * self._delay, self._longest)
         log.warning("%s; going on with the %s, next try in %.1f s", str(error), self._cpu.device, self._delay)
-        with self._mutex:
-            self._device = None
         self._thread = threading.Thread(target=self._reopen, args=(device, now), name="failover", daemon=True)
         self._thread.start()
 

@@ -51,7 +51,16 @@ def identify() -> Chip:
         with contextlib.suppress(subprocess.TimeoutExpired):  # what hangs in the driver cannot even be killed
             child.wait(1.0)
         raise BackendUnavailable(f"the Hailo's driver gave no answer within {PATIENCE:g} s; reboot") from error
-    said = json.loads((out.strip().splitlines() or ['{"error": "the library ended the process that asked"}'])[-1])
+    said = _answer(out)
     if "error" in said:
         raise BackendUnavailable(f"the Hailo: {explain(RuntimeError(said['error']))[1]}")
     return Chip(said["architecture"], said["firmware"].rstrip("\0"))
+
+
+def _answer(out: str) -> dict[str, str]:
+    """The last line of JSON; HailoRT may write lines of its own around it."""
+    for line in reversed(out.splitlines()):
+        with contextlib.suppress(ValueError):
+            if isinstance(said := json.loads(line), dict):
+                return said
+    return {"error": "the library ended the process that asked"}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .errors import ManifestError, ModelError, SettingsError
+from .files import whole
 
 _HERE = Path(__file__).parent
 
@@ -154,9 +155,8 @@ def write_manifest(manifest: Manifest) -> Path:
     path = manifest.folder / "manifest.json"
     raw = json.loads(json.dumps(raw))
     _check(path, raw)
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 

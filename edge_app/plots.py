@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
-from .errors import OutputError
+from .files import whole
 
 DPI = 120
 HANGUL = Path(__file__).parent / "drawing" / "fonts" / "calmcam-sans-kr.ttf"
@@ -61,11 +61,6 @@ def _save(figure: Figure, path: Path) -> None:
     for text in figure.findobj(Text):
         if not text.get_text().isascii():
             text.set_fontproperties(FontProperties(fname=str(HANGUL), size=text.get_fontsize()))
-    part = path.with_name(f"{path.name}.part")
     FigureCanvasAgg(figure)
-    try:
+    with whole(path) as part:
         figure.savefig(part, dpi=DPI, format="png")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder") from error

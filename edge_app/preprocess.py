@@ -77,8 +77,9 @@ def _cut(image: np.ndarray, square: np.ndarray, angle: float) -> np.ndarray:
     height, width = image.shape[:2]
     size = max(1, round(min(side, LARGEST * max(height, width))))
     if angle:
-        turn = cv2.getRotationMatrix2D((x, y), np.degrees(angle), 1.0)
-        turn[:, 2] += (size - 1) / 2 - np.array([x, y])
+        centre = x - 0.5, y - 0.5  # boxes count from the edge of the first pixel, OpenCV from its middle
+        turn = cv2.getRotationMatrix2D(centre, np.degrees(angle), 1.0)
+        turn[:, 2] += (size - 1) / 2 - np.array(centre)
         return cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     # A square beyond the border sees only repeated border pixels, wherever it lies: keep one row and column inside.
     left = min(max(round(x - size / 2), 1 - size), width - 1)

@@ -51,7 +51,16 @@ class Report:
         """A new report over both; seconds add up."""
         none = array("d")
         names = {**self.spans_ms, **other.spans_ms}
-        spans = {name: _thinned(self.spans_ms.get(name, none) + other.spans_ms.get(name, none)) for name in names}
+        spans, strides = {}, Counter()
+        for name in names:
+            strides[name] = max(self._strides[name], other._strides[name])
+            mine, theirs = (
+                one.spans_ms.get(name, none)[:: 1 << strides[name] - one._strides[name]] for one in (self, other)
+            )
+            spans[name] = mine + theirs
+            if len(spans[name]) > KEEP:
+                spans[name] = spans[name][::2]
+                strides[name] += 1
         return Report(
             self.frames + other.frames,
             self.dropped + other.dropped,
@@ -61,6 +70,7 @@ class Report:
             spans,
             self.seconds + other.seconds,
             self.stopped or other.stopped,
+            strides,
         )
 
     def summary(self) -> dict[str, object]:
@@ -76,7 +86,3 @@ class Report:
             "stopped": self.stopped,
             "ms": {name: {p: round(ms, 3) for p, ms in self.percentiles(name).items()} for name in self.spans_ms},
         }
-
-
-def _thinned(samples: array) -> array:
-    return samples[::2] if len(samples) > KEEP else samples

@@ -73,6 +73,9 @@ def run(
     failure anywhere ends the run and is raised here, after the sinks were closed; `report` then holds what came before.
     """
     report = Report() if report is None else report
+    if stop and stop.requested:  # a source that is opened would forget it
+        report.stopped = True
+        return report
     clock = _Clock()
 
     def detect(frame: Frame) -> Work:

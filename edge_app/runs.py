@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .files import whole
 from .report import Report
 
 PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
@@ -64,15 +65,9 @@ def discard_empty(folder: Path) -> None:
 
 def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json") -> None:
     """Write a JSON file into `folder`, whole or not at all."""
-    path = folder / name
-    part = path.with_name(f"{name}.part")
-    try:
-        text = without_secrets(json.dumps(record, indent=2, ensure_ascii=False, default=_plain))
+    text = without_secrets(json.dumps(record, indent=2, ensure_ascii=False, default=_plain))
+    with whole(folder / name) as part:
         part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or name another folder") from error
 
 
 def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:

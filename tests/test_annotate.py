@@ -135,6 +135,11 @@ def test_a_full_folder_is_refused_unless_allowed(annotate, material, tmp_path):
     assert (out / "face.jpg").read_text() == "dear" and names(out) == ["face.jpg"]
     assert annotate(material / "face.jpg", "-o", out, "--exist-ok").exit_code == 0
     assert (out / "face.jpg").stat().st_size > 1000
+    (tmp_path / "face.jpg").write_text("no picture")
+    shutil.copyfile(material / "face.jpg", tmp_path / "good.jpg")
+    assert annotate(tmp_path / "face.jpg", tmp_path / "good.jpg", "-o", out, "--exist-ok").exit_code == 2
+    entry, _ = json.loads((out / "run.json").read_text())["files"]
+    assert entry["output"] is None, "that of the earlier run"
 
 
 def test_an_output_never_replaces_an_input(annotate, material, tmp_path):

@@ -381,5 +381,5 @@ def test_near_hashes_finds_what_comparing_all_pairs_finds() -> None:
 
 def test_split_in_a_read_only_place_has_its_sentence(data: Path) -> None:
     found, _ = members(recipe(), data)
-    with pytest.raises(OutputError, match="choose another folder"):
+    with pytest.raises(OutputError, match="name another place"):
         write_split(Path("/proc/split.csv"), recipe(), found)

@@ -24,7 +24,7 @@ from patience import PATIENCE
 
 from edge_app.backends import litert
 from edge_app.devices import choose, open_best
-from edge_app.errors import BackendUnavailable, ManifestError, ModelError, SettingsError
+from edge_app.errors import BackendUnavailable, DeviceLost, ManifestError, ModelError, SettingsError
 from edge_app.failover import Failover
 from edge_app.manifest import Manifest
 from edge_app.run import run
@@ -99,6 +99,26 @@ def test_it_tells_what_happens(world: Any, failover: Failover, crops: np.ndarray
         until(failover, "hailo", crops)
     text = caplog.text
     assert "going on with the cpu" in text and "no Hailo device" in text and "the hailo is back after" in text
+
+
+def test_two_threads_that_lose_the_device_at_once_lose_it_once(
+    world: Any, failover: Failover, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, both, closed = failover._device, threading.Barrier(2), []
+
+    def infer(rows: np.ndarray) -> None:
+        both.wait(PATIENCE)
+        raise DeviceLost("the Hailo is gone")
+
+    monkeypatch.setattr(device, "infer", infer)
+    monkeypatch.setattr(device, "close", lambda close=device.close: (closed.append(1), close()))
+    threads = [threading.Thread(target=failover.infer, args=(crops,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    until(failover, "hailo", crops)
+    assert len(closed) == 1
 
 
 def test_a_probe_that_cannot_be_started_is_tried_again(

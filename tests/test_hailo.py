@@ -446,6 +446,11 @@ def test_the_chip_is_asked_elsewhere(tell: Any, hailo: ModuleType, monkeypatch: 
     tell(driver="4.20.0")
     with pytest.raises(BackendUnavailable, match="driver's version differs"):
         hailo_probe.identify()
+    monkeypatch.setattr(
+        hailo_probe, "_SCRIPT", "print('[HailoRT] [info]', '{\"error\": \"61\"}', '[warning]', 7, sep='\\n')"
+    )
+    with pytest.raises(BackendUnavailable, match="61"):
+        hailo_probe.identify()
     monkeypatch.setattr(hailo_probe, "_SCRIPT", "import os; os.abort()")
     with pytest.raises(BackendUnavailable, match="ended the process"):
         hailo_probe.identify()

@@ -23,6 +23,7 @@ COMMANDS = "edge_app.commands."
 SHARED = {
     "types",
     "errors",
+    "files",
     "manifest",
     "preprocess",
     "heads",

@@ -41,8 +41,16 @@ def test_what_says_the_same_agrees(compiled: Manifest, folder: Path) -> None:
     assert "agree on 100.00% of 15 faces" in parity(compiled, folder).output
 
 
+def test_the_worst_crops_are_drawn(compiled: Manifest, folder: Path, tmp_path: Path) -> None:
+    assert parity(compiled, folder, "--worst", str(tmp_path / "worst")).exit_code == 0
+    assert cv2.imread(str(tmp_path / "worst")).shape == (96, 960, 3)
+    result = parity(compiled, folder, "--worst", str(tmp_path / "none" / "worst.png"))
+    assert result.exit_code == 2 and "none/worst.png: cannot be written" in result.output
+
+
 def test_a_clip(compiled: Manifest, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", frames=8)
+    assert "needs a labelled folder" in parity(compiled, clip, "--worst", "worst.png").output
     result = parity(compiled, clip)
     assert result.exit_code == 0, result.output
     assert "agree on 100.00% of 8 faces" in result.output

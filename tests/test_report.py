@@ -50,6 +50,17 @@ def test_two_reports_add_up():
     )
 
 
+def test_of_two_reports_that_kept_unequal_shares_neither_weighs_more():
+    long, short = Report(), Report()
+    for _ in range(97_000):
+        long.add({"detect": 10.0})
+    for _ in range(3_000):
+        short.add({"detect": 1000.0})
+    for both in (long.merge(short), short.merge(long), Report().merge(long).merge(short)):
+        assert both.percentiles("detect") == {"p50": 10.0, "p95": 10.0, "p99": 1000.0}
+        assert len(both.spans_ms["detect"]) <= module.KEEP
+
+
 def test_a_summary_is_plain():
     report = Report(seconds=2.0)
     report.add({"detect": 1.5})

@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from edge_app import plugins, v4l2
 from edge_app.background import Background
@@ -145,6 +146,36 @@ def test_leaving_while_another_thread_reads_ends_that_thread(film: Source) -> No
     with film, Background(film) as background:
         next(iter(background))
     assert threading.active_count() == before
+
+
+def test_a_camera_that_answers_only_after_the_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, released = threading.Event(), threading.Event()
+
+    class Slow:
+        grabbed = 0
+
+        def grab(self) -> bool:
+            self.grabbed += 1
+            return self.grabbed < 3 or answers.wait(PATIENCE)
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self) -> None:
+            released.set()
+
+    monkeypatch.setattr(camera, "_check", lambda path: None)
+    monkeypatch.setattr(camera, "_RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr(Source, "_opened", lambda self: Slow())
+    with Source("0") as source:
+        frames = iter(source)
+        next(frames)
+        reader = threading.Thread(target=list, args=(frames,))
+        reader.start()
+    assert not released.is_set()
+    answers.set()
+    reader.join(PATIENCE)
+    assert released.is_set()
 
 
 @pytest.mark.skipif(not REAL, reason="no camera on this machine")

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from edge_app.errors import CalmcamError
+from edge_app.files import whole
 
 from .data import Part
 from .feed import Batches
@@ -175,14 +176,11 @@ class Progress(keras.callbacks.Callback):
 
 def write_history(state: State) -> None:
     """history.csv: one row per epoch over all stages."""
-    path = state.run / "history.csv"
     columns = list(dict.fromkeys(name for row in state.history for name in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with whole(state.run / "history.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(state.history)
-    part.replace(path)
 
 
 def draw_curves(state: State) -> None:
@@ -200,7 +198,5 @@ def draw_curves(state: State) -> None:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    path = state.run / "curves.png"
-    part = path.with_name("curves.part.png")
-    figure.savefig(part, dpi=90)
-    part.replace(path)
+    with whole(state.run / "curves.png") as part:
+        figure.savefig(part, dpi=90)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_app.files import whole
 from edge_app.manifest import Head
 
 from .finalscore import Scored
@@ -16,9 +17,8 @@ from .words import AI_ACT, CALIBRATION, LIMITS, SPLITS
 
 def write_card(path: Path, study: Study) -> None:
     """Write the card of an export, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text("\n".join(card(study)) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text("\n".join(card(study)) + "\n", encoding="utf-8")
 
 
 def card(study: Study) -> Iterator[str]:

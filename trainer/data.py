@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app.errors import InputError, OutputError
+from edge_app.errors import InputError
+from edge_app.files import whole
 from edge_app.labels import canonical
 from edge_app.media import read_picture
 from edge_app.preprocess import fit
@@ -160,19 +161,12 @@ def read_split(path: Path) -> list[dict[str, str]]:
 def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:
     """Write file, sha256, split, group and the label of every head, whole or not at all."""
     heads = {head.name: [_label(head, member.item) for member in found] for head in recipe.heads}
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "sha256", "split", "group", *heads])
-            for row, member in enumerate(found):
-                item = member.item
-                writer.writerow(
-                    [item.file, item.sha256, member.split, member.group, *(heads[name][row] for name in heads)]
-                )
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "sha256", "split", "group", *heads])
+        for row, member in enumerate(found):
+            item = member.item
+            writer.writerow([item.file, item.sha256, member.split, member.group, *(heads[name][row] for name in heads)])
 
 
 def _labels(recipe: Recipe, name: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.errors import InputError
+from edge_app.files import whole
 
 from .data import Member
 from .recipe import Recipe
@@ -44,12 +45,10 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
 
 def write_folds(path: Path, rows: Sequence[dict[str, object]]) -> None:
     """folds.csv: one row of held-out scores per network and fold."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)
 
 
 def read_folds(path: Path) -> list[dict[str, object]]:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from edge_app.errors import InputError, OutputError
+from edge_app.errors import InputError
+from edge_app.files import whole
 from edge_app.manifest import Crop
 
 from .recipe import Recipe, read_recipe
@@ -50,9 +51,5 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, value: object) -> None:
     """Write plain values, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error

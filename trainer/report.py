@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_app import metrics
-from edge_app.errors import OutputError
+from edge_app.files import whole
 from edge_app.manifest import Head, sha256
 
 from . import charts
@@ -37,15 +37,8 @@ STYLE = (
 
 def write_report(path: Path, study: Study) -> None:
     """Write the report of an export, whole or not at all; OutputError when it cannot be."""
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with whole(path) as part:
         part.write_text("\n".join(page(study)), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights"
-        ) from error
 
 
 def page(study: Study) -> Iterator[str]:

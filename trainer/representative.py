@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app.errors import InputError, OutputError
+from edge_app.errors import InputError
+from edge_app.files import whole
 
 from .data import Part
 
@@ -48,13 +49,5 @@ def balanced(labels: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.n
 
 def save(path: Path, crops: np.ndarray) -> None:
     """Write crops (N, H, W, C) uint8 under the key `crops`, whole or not at all; OutputError when it cannot be."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, crops=crops)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free space or mend the folder's rights"
-        ) from error
+    with whole(path) as part:
+        np.savez(part, crops=crops)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from edge_app.errors import InputError
+from edge_app.files import whole
 
 from .recipe import Recipe
 
@@ -63,9 +64,8 @@ class State:
         arrays |= {f"optimizer{i}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
         arrays |= {f"average{i}": v.numpy() for i, v in enumerate(self.average)}
         counters = json.dumps({name: getattr(self, name) for name in NUMBERS})
-        part = self.path.with_name("checkpoint.part.npz")
-        np.savez(part, counters=np.frombuffer(counters.encode(), np.uint8), **arrays)
-        part.replace(self.path)
+        with whole(self.path) as part:
+            np.savez(part, counters=np.frombuffer(counters.encode(), np.uint8), **arrays)
 
     def read_counters(self) -> None:
         """Take the counters of the checkpoint."""

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from edge_app.errors import ModelError, SettingsError
+from edge_app.files import whole
 from edge_app.manifest import Crop, find_model
 
 from . import dlib_weights
@@ -84,9 +85,8 @@ def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
         for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]
         for i, value in enumerate(layer.get_weights())
     }
-    part = path.with_name(f"{path.stem}.part.npz")
-    np.savez(part, **arrays)
-    part.replace(path)
+    with whole(path) as part:
+        np.savez(part, **arrays)
     path.with_name("recipe.yaml").write_bytes(recipe_file.read_bytes())
 
 

@@ -105,7 +105,7 @@ class Annotation:
             except InputError as error:
                 log.info("%s", item.path, exc_info=True)
                 outcome.error = error.with_traceback(None)  # its frames hold pictures
-            outcome.output = output if self.options.video and output.exists() else None
+            outcome.output = output if self.options.video and outcome.report.frames and output.exists() else None
             yield outcome
 
     def _draw(self, output: Path) -> Draw | None:

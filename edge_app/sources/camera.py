@@ -64,6 +64,15 @@ class Source:
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Frame]:
+        capture = self._capture
+        try:
+            yield from self._frames()
+        finally:
+            if self._stopped.is_set():  # it may have answered only after the run had ended
+                with self._lock:
+                    capture.release()
+
+    def _frames(self) -> Iterator[Frame]:
         index, bad = 0, 0
         while not self._stopped.is_set():
             with self._lock:
@@ -73,9 +82,8 @@ class Source:
                 arrived, begun = time.monotonic_ns(), time.perf_counter()
                 image = self._picture() if came else None
             bad = 0 if image is not None else bad + 1
-            if not came or bad > _BAD_PICTURES:
-                self._lost(index)
-                return
+            if (not came or bad > _BAD_PICTURES) and not self._stopped.is_set():
+                raise SourceError(self._lost(index))
             if image is not None:
                 cost = (time.perf_counter() - begun) * 1e3
                 yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
@@ -101,13 +109,9 @@ class Source:
         good, image = self._capture.retrieve()
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.size else None
 
-    def _lost(self, index: int) -> None:
-        """Raise for a camera that failed; after a stop the failure is ours, the camera is let go."""
-        if self._stopped.is_set():
-            self._capture.release()
-            return
+    def _lost(self, index: int) -> str:
         what = "does not answer any more" if Path(self.path).exists() else "was unplugged"
-        raise SourceError(f"{self.path}: the camera {what}, after {index} frames; check the cable, then start again")
+        return f"{self.path}: the camera {what}, after {index} frames; check the cable, then start again"
 
 
 def _check(path: str) -> None:
