@@ -44,7 +44,12 @@ class Analysis(AbstractContextManager):
             self.artifact = self.manifest.artifact(self.variant)
             check_answer(self.manifest, self.artifact, self.backend)
             log.info("device: %s", self.why)
-            limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
+            limits = {
+                "conf": settings.conf,
+                "max_faces": settings.max_faces,
+                "min_size": settings.min_size,
+                "cover": settings.blur,
+            }
             self.detect = plugins.load("tasks", "face_detection").Stage(self.detector.path, **limits)
             stack.callback(self.detect.close)
             expression = plugins.load("tasks", "face_expression")

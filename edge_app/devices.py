@@ -11,6 +11,7 @@ import numpy as np
 from . import plugins
 from .errors import BackendError, BackendUnavailable, InputError, MissingPackage, SettingsError
 from .failover import Failover
+from .hailo_checks import present
 from .hailo_probe import identify
 from .manifest import Artifact, Manifest, unknown, verify
 
@@ -93,7 +94,8 @@ def open_best(manifest: Manifest, variant: str | None, device: str, *, threads: 
 
 def _hailo(manifest: Manifest) -> tuple[str, str]:
     if not set(HAILO_VARIANTS) & set(manifest.artifacts):
-        return "", "the model has no HEF; calmcam compile makes one"
+        why = "the model has no HEF; calmcam compile makes one"
+        return "", why if present() else "no /dev/hailo0, and no HEF of the model"
     try:
         return plugins.load("backends", "hailo").available(manifest.artifacts)
     except MissingPackage as error:

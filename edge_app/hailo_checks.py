@@ -54,6 +54,11 @@ def fits(architecture: str) -> tuple[str, ...]:
     return ("hailo8", "hailo8r", "hailo8l") if architecture.upper().startswith("HAILO8") else ()
 
 
+def present() -> bool:
+    """Whether a driver has a chip."""
+    return bool(glob.glob(NODES))
+
+
 def permission_problem() -> str:
     """Why the device node cannot be opened, as a sentence, or ""; also "" where there is no node."""
     for node in glob.glob(NODES):
@@ -72,7 +77,7 @@ def join_group(node: Path) -> str:
 
 def absence() -> str:
     """The sentence for a scan that found no device."""
-    driver = "the driver finds no chip" if glob.glob(NODES) else "no /dev/hailo0: the driver is not loaded"
+    driver = "the driver finds no chip" if present() else "no /dev/hailo0: the driver is not loaded"
     return f"no Hailo device ({driver}); {REMEDIES['absent'][0]}"
 
 

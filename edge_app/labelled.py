@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from .labels import PARTS, index_of, nearest
 from .manifest import sha256
 from .media import pictures_below
 
+log = logging.getLogger(__name__)
 HEX = set("0123456789abcdef")
 
 
@@ -36,12 +38,11 @@ class Exclusions:
     def __len__(self) -> int:
         return len(self.ends) + len(self.digests) + len(self.folders)
 
-    def has(self, path: Path) -> bool:
-        """Whether the file at `path` is named, by the end of its path or by its content."""
+    def of(self, path: Path) -> set[str]:
+        """What names the file at `path`: ends of its path, or its content."""
         parts = _plain(path.as_posix()).split("/")
-        if any("/".join(parts[start:]) in self.ends for start in range(len(parts))):
-            return True
-        return bool(self.digests) and sha256(path) in self.digests
+        ends = self.ends.intersection("/".join(parts[start:]) for start in range(len(parts)))
+        return {*ends, *(self.digests.intersection([sha256(path)]) if self.digests else ())}
 
 
 def read_exclusions(path: Path) -> Exclusions:
@@ -71,13 +72,16 @@ def labelled(folder: Path, labels: Sequence[str], exclude: Exclusions = Exclusio
     a class that the model does not have.
     """
     samples: list[Sample] = []
-    left_out = 0
+    left_out, unused = 0, {*exclude.ends, *exclude.digests}
     for name, truth in _classes(folder, labels, exclude):
         for path in pictures_below(folder / name):
-            if exclude and exclude.has(path):
+            if named := exclude.of(path):
                 left_out += 1
+                unused -= named
             else:
                 samples.append(Sample(path, path.relative_to(folder).as_posix(), truth))
+    if unused:
+        log.warning("%d names to leave out fit no picture of %s, %s for one", len(unused), folder, min(unused))
     if not samples:
         rest = f" besides the {left_out} that are excluded" if left_out else ""
         raise SourceError(

@@ -82,13 +82,21 @@ def test_bad_and_faceless_inputs_are_named_and_the_rest_goes_on(crop, labelled, 
     assert not list((tmp_path / "out").rglob("wall*"))
 
 
+def test_pictures_without_a_class_folder_are_refused(crop, labelled):
+    result = crop(labelled / "happy", "-o", "out")
+    assert (
+        result.exit_code == 2
+        and "happy: expected a folder per class, got 1 files beside them, 웃음.jpg" in result.stderr
+    )
+
+
 def test_without_a_face_nothing_is_left(crop, tmp_path):
-    (tmp_path / "walls").mkdir()
-    cv2.imwrite(str(tmp_path / "walls" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))
+    (tmp_path / "walls" / "grey").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "walls" / "grey" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))
     result = crop(tmp_path / "walls")
     assert result.exit_code == 2 and "no face was found" in result.stderr
     assert not list((tmp_path / "runs").rglob("*.png"))
-    for wrong in ("missing", "walls/wall.png", "walls/*"):
+    for wrong in ("missing", "walls/grey/wall.png", "walls/*"):
         refused = crop(tmp_path / wrong)
         assert refused.exit_code == 2 and "expected a folder that holds a folder" in refused.stderr
     full = crop(tmp_path / "walls", "-o", "walls")

@@ -113,6 +113,10 @@ def test_limits():
     np.testing.assert_array_equal(look(few, image).boxes, faces.boxes[:2])
     np.testing.assert_array_equal(look(few, image).left_out, faces.boxes[2:])
     few.close()
+    strict = Stage(MODELS["full"].path, conf=0.99, cover=True)
+    hidden = look(strict, image)
+    strict.close()
+    assert not len(hidden) and len(hidden.left_out) >= len(faces), "whom --blur covers all the same"
     big = Stage(MODELS["full"].path, min_size=100)
     assert 0 < len(look(big, image)) == (geometry.sizes(faces.boxes).min(axis=1) >= 100).sum()
     big.close()

@@ -308,9 +308,12 @@ def test_devices_as_asked(world: Any, compiled: Manifest) -> None:
         choose(compiled, "int8", "hailo")
 
 
-def test_auto_without_a_hef_does_not_look_for_hailort(compiled: Manifest) -> None:
+def test_auto_without_a_hef_does_not_look_for_hailort(compiled: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_app.hailo_checks.NODES", "/nonexistent/hailo*")
     plain = dataclasses.replace(compiled, artifacts={"int8": compiled.artifact("int8")})
     sys.modules.pop("edge_app.backends.hailo", None)
+    assert choose(plain, None, "auto") == ("int8", "cpu (int8): no /dev/hailo0, and no HEF of the model")
+    monkeypatch.setattr("edge_app.hailo_checks.NODES", "/dev/null")
     assert choose(plain, None, "auto") == ("int8", "cpu (int8): the model has no HEF; calmcam compile makes one")
     assert "edge_app.backends.hailo" not in sys.modules
 

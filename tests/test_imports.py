@@ -31,6 +31,7 @@ SHARED = {
     "metrics",
     "labels",
     "media",
+    "plots",
     "plugins",
     "tflite",
 }

@@ -48,6 +48,11 @@ def test_excluded_by_name_path_end_or_folder(data, tmp_path, line, left_out):
     assert len(samples) == (8 if line == "Sad/" else 12 - left_out)
 
 
+def test_a_name_to_leave_out_that_fits_nothing_is_told(data, caplog):
+    labelled(data, LABELS, Exclusions(ends=frozenset({"기쁨 Sad1.png", "gone.png"})))
+    assert caplog.messages == [f"1 names to leave out fit no picture of {data}, gone.png for one"]
+
+
 def test_excluded_by_content(data):
     path = data / "Sad" / "inner" / "기쁨 Sad1.png"
     twins = [p for p in data.rglob("*.png") if sha256(p) == sha256(path)]

@@ -13,7 +13,7 @@ from trainer import card, finalscore, parity, report
 from trainer.recipe import parse
 from trainer.study import Study
 
-HEAD = Head("mood", "softmax", ("happy", "so <sad>"), temperature=2.0, unsure_below=0.6)
+HEAD = Head("mood", "softmax", ("행복", "so <sad> $^$"), temperature=2.0, unsure_below=0.6)
 RECIPE = {
     "name": "tiny",
     "family": "residual",

@@ -416,6 +416,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tiny_disk: Path, kind: s
     assert list(tiny_disk.iterdir()) == []
 
 
+def test_results_whose_folder_is_removed_end_the_run_at_once(tmp_path: Path) -> None:
+    sink = results.Sink(tmp_path / "out" / "r.jsonl", tmp_path / "out" / "r.csv")
+    with pytest.raises(OutputError, match="r.csv: cannot be written"), sink:
+        sink.write(result(faces=faces()))
+        shutil.rmtree(tmp_path / "out")
+        while True:
+            sink.write(result(faces=faces()))
+
+
 def sinks_at(path: Path) -> list[object]:
     return [
         video.Sink(path / "o.mp4"),

@@ -496,7 +496,30 @@ def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
     text = "\n".join(start(Request(TINY, data, (), tmp_path / "check", check=True)))
     assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
     assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
-    assert "calmcam crop" not in text
+    assert "calmcam crop" not in text and "groups that stay together: 1" in text
+
+
+def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:
+    """As `calmcam crop` names them; the same clip name in another class is another clip."""
+    recipe = read_recipe(TINY, ("data.near=0",))
+    clips = tmp_path / "clips"
+    for label in LABELS:
+        (clips / label).mkdir(parents=True)
+        for number, path in enumerate(sorted((data / "train" / label).glob("*.png"))):
+            shutil.copy(path, clips / label / f"clip{number % 5}.f{number:06d}.png")
+    found, _ = members(recipe, clips)
+    sides = {}
+    for member in found:
+        sides.setdefault(member.item.file.split(".f")[0], set()).add(member.split)
+    assert len(sides) == 15 and all(len(splits) == 1 for splits in sides.values())
+
+
+def test_folders_of_other_names_are_answered_with_the_way_out(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "data", ("보통", "약올리기"), 3)
+    with pytest.raises(InputError, match=r"보통/ \(3 files\).*--set heads.0.labels='\[보통, 약올리기\]'"):
+        start(Request(TINY, tmp_path / "data", (), tmp_path / "run"))
+    with pytest.raises(InputError, match="found 3 pictures in no such folder"):
+        start(Request(TINY, tmp_path / "data" / "보통", (), tmp_path / "run"))
 
 
 def test_the_data_are_looked_at_for_pictures_that_are_no_cut_faces(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from edge_app.metrics import Reliability
+from edge_app.plots import confusion_figure, written
 
 DPI = 100
 
@@ -23,26 +23,7 @@ def embedded(path: Path) -> str:
 
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> str:
     """A confusion matrix (C, C) of counts, truth in rows; colour and per cent are shares of the row."""
-    share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    side = 2.4 + 0.62 * len(labels)
-    figure = Figure(figsize=(side, side - 0.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(share):
-        colour = "white" if value > 0.5 else "black"
-        axes.text(
-            column,
-            row,
-            f"{100 * value:.0f}\n({matrix[row, column]})",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=colour,
-        )
-    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="answer", ylabel="truth")
-    return _drawn(figure)
+    return _drawn(confusion_figure(matrix, labels, labels))
 
 
 def reliability(before: Reliability, after: Reliability) -> str:
@@ -99,8 +80,7 @@ def mistakes(pictures: np.ndarray, captions: Sequence[str]) -> str:
 
 def _drawn(figure: Figure) -> str:
     memory = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(memory, dpi=DPI, format="png")
+    written(figure).savefig(memory, dpi=DPI, format="png")
     return _uri(memory.getvalue())
 
 

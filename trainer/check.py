@@ -36,7 +36,8 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
         lines += [f"{path}:", *_counts(scanned, test, labels), *_bad(scanned, test)]
         everything += scanned.items + test.items
     named = named_groups(everything, recipe.data, paths)
-    lines += [*_duplicates(everything, recipe.data.near), f"groups: {len(set(merge(named, [])))}"]
+    same = list(same_pictures(everything, recipe.data.near))
+    lines += [*_duplicates(everything, same), f"groups that stay together: {len(set(merge(named, same)))}"]
     sheet = out / "samples.jpg"
     write_sheet(sheet, everything)
     return [*lines, f"sample sheet: {sheet}"]
@@ -90,9 +91,9 @@ def _bad(*scans: Scan) -> list[str]:
     )
 
 
-def _duplicates(items: Sequence[Item], near: int) -> list[str]:
+def _duplicates(items: Sequence[Item], same: Sequence[tuple[int, int]]) -> list[str]:
     exact, alike, classes, splits, examples = 0, 0, 0, 0, []
-    for a, b in same_pictures(items, near):
+    for a, b in same:
         if a == b:
             continue
         first, second = items[a], items[b]

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,8 +62,9 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
         scanned = _scan_csv(_csv_of(path), source, labels, spec, test)
     found = sorted({item.label for item in scanned.items})
     if not found and not test:
-        seen = ", ".join(f"{name}/ ({count} files)" for name, count in scanned.ignored.items()) or "nothing"
-        raise InputError(f"{path}: expected pictures in folders named {', '.join(labels)}; found {seen}")
+        raise InputError(
+            f"{path}: expected pictures in folders named {', '.join(labels)}; found {_seen(path, scanned.ignored)}"
+        )
     if len(found) < 2 and not test:
         raise InputError(f"{path}: expected at least two classes of {', '.join(labels)}; found only {found[0]}")
     for why in scanned.bad.values():
@@ -71,6 +72,15 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
     for name, count in scanned.ignored.items():
         log.warning("%s/%s: none of the recipe's labels, %d files left out", path, name, count)
     return scanned
+
+
+def _seen(path: Path, ignored: Mapping[str, int]) -> str:
+    """What lies there instead, and what to do about it."""
+    if not ignored:
+        loose = sum(1 for _ in pictures_below(path))
+        return f"{loose} pictures in no such folder" if loose else "nothing"
+    found = ", ".join(f"{name}/ ({count} files)" for name, count in ignored.items())
+    return f"{found}; rename them, or --set heads.0.labels='[{', '.join(ignored)}]'"
 
 
 def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:

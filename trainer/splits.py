@@ -19,6 +19,7 @@ from .folders import Item, has_test
 from .recipe import DataRecipe
 
 log = logging.getLogger(__name__)
+CLIP = re.compile(r"(.+)\.f[0-9]{6,}\.png$")  # a frame of a clip, as `calmcam crop` names it
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 
@@ -91,7 +92,8 @@ def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -
 
 
 def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
-    """Group name of every item by column or name pattern; its own file name where neither says anything.
+    """Group name of every item by column or name pattern; where neither says anything the clip that `calmcam crop` took
+    it from, else its own file name.
 
     The pattern is searched in "/" and the path below the class's folder: "/p07_happy3.png". InputError when pattern
     and column say nothing of any item, a warning when they are silent on some.
@@ -107,7 +109,9 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, 
     for item in items:
         hit = pattern.search(_below_class(item)) if pattern else None
         listed = tables[item.source].get(item.file.removeprefix(f"{item.source}/" if item.source else ""))
-        names.append(listed or (hit.group(1) if hit else "") or f"file:{item.file}")
+        clip = CLIP.match(item.file)
+        own = f"clip:{clip.group(1)}" if clip else f"file:{item.file}"
+        names.append(listed or (hit.group(1) if hit else "") or own)
     alone = [name.removeprefix("file:") for name in names if name.startswith("file:")]
     if alone and (recipe.group or recipe.groups_file):
         _tell_alone(alone, len(names), recipe)

@@ -48,6 +48,10 @@ def crop(
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder that holds a folder of pictures or clips per class")
     items = expand([str(folder)])
+    if loose := [item.path.name for item in items if not item.problem and item.path.parent == folder]:
+        raise InputError(
+            f"{folder}: expected a folder per class, got {len(loose)} files beside them, {loose[0]} for one"
+        )
     stop, report = Stop(), Report()
     with Signals(stop) as signals, Analysis(settings) as analysis:
         name = folder.resolve().stem

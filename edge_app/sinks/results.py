@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -127,20 +128,22 @@ class _File:
         if self.path is None:
             return
         self.empty, self._failed = True, False
-        with _Told(self):
+        with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open("w", encoding="utf-8", newline="")
 
     def write(self, text: str) -> None:
         if self._file:
-            with _Told(self):
+            with self._told():
                 self._file.write(text)
             self.empty = False
 
     def flush(self) -> None:
         if self._file:
-            with _Told(self):
+            with self._told():
                 self._file.flush()
+                if not os.fstat(self._file.fileno()).st_nlink and not self._part.exists():
+                    raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
 
     def close(self) -> None:
         """Complete the file; remove it when nothing was written, cut it to whole lines when writing failed."""
@@ -148,7 +151,7 @@ class _File:
             return
         file, self._file = self._file, None
         try:
-            with _Told(self):
+            with self._told():
                 file.close()
                 if not self.empty and not self._failed:
                     os.replace(self._part, self.path)
@@ -172,33 +175,25 @@ class _File:
         if whole:
             os.replace(self._part, self.path)
 
-    def fail(self, error: OSError) -> OutputError:
-        self._failed = True
-        return OutputError.of(self.path, error)
-
-
-class _Told:
-    """Turns what the operating system says about a file into our error."""
-
-    def __init__(self, file: _File) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError):
-            raise self._file.fail(error) from error
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the operating system says about the file as our error."""
+        try:
+            yield
+        except OSError as error:
+            self._failed = True
+            raise OutputError.of(self.path, error) from error
 
 
 def record(result: Result) -> dict[str, Any]:
     """One frame as plain values, as they stand in a line of results.jsonl."""
     frame, faces = result.frame, result.faces
+    order = range(len(faces)) if faces.ids is None else np.argsort(faces.ids, kind="stable")
     return {
         "frame": frame.index,
         "t": round(frame.time_ns / 1e9, 6),
         "source": frame.source,
-        "faces": [_face(faces, row) for row in range(len(faces))],
+        "faces": [_face(faces, row) for row in order],
         "speed": {name: round(ms, 3) for name, ms in result.spans_ms.items()},
         "device": faces.device or result.status.device,
     }

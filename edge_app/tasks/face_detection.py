@@ -38,6 +38,9 @@ with _without_tensorflow():
 log = logging.getLogger(__name__)
 
 WARM_UP = (8, 192, 8, 384, 8, 768) * 4  # px, sides of the first, empty pictures
+COVER_CONF = (
+    0.15  # score from which a face that is to be hidden is hidden: all 4 of a classroom photo, where 0.5 finds 1
+)
 LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
 
 
@@ -49,14 +52,17 @@ class Stage:
 
     _warned = False  # MediaPipe's one warning of this process is out
 
-    def __init__(self, path: Path, *, conf: float = 0.5, max_faces: int = 10, min_size: float = 0.0):
+    def __init__(
+        self, path: Path, *, conf: float = 0.5, max_faces: int = 10, min_size: float = 0.0, cover: bool = False
+    ):
         """Load the BlazeFace file at `path`; ModelError when it cannot be loaded.
 
         `conf` is the least detector score (0..1), `max_faces` the most faces kept, best first, and `min_size` the
-        least shorter side of a box in pixels.
+        least shorter side of a box in pixels. With `cover` what may be a face, beyond these limits, is `left_out`.
         """
-        self._name, self._max_faces, self._min_size = path.name, max_faces, min_size
-        options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=conf)
+        self._name, self._conf, self._max_faces, self._min_size = path.name, conf, max_faces, min_size
+        least = min(conf, COVER_CONF) if cover else conf
+        options = FaceDetectorOptions(BaseOptions(model_asset_path=str(path)), min_detection_confidence=least)
         self._detector: FaceDetector | None = None
         self._mutex = threading.Lock()
         tflite.check(path)
@@ -115,7 +121,7 @@ class Stage:
     def _best(self, faces: Faces) -> Faces:
         sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)
         order = np.lexsort((faces.boxes[:, 1], faces.boxes[:, 0], -faces.scores))  # ties from left to right
-        rows = order[sides[order] >= self._min_size][: self._max_faces]
+        rows = order[((sides >= self._min_size) & (faces.scores >= self._conf))[order]][: self._max_faces]
         others = np.delete(faces.boxes, rows, axis=0)
         return Faces(faces.boxes[rows], faces.scores[rows], faces.points[rows], left_out=others)
 
