@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from edge_app.errors import CalmcamError, ModelError, OutputError
 from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
 
 from .bundle import read_bundle
-
-log = logging.getLogger(__name__)
 
 
 def run_bundle(folder: Path, *options: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ _OPERATORS = {
     "HARD_SWISH": (WARNING, "seen in zoo nets, support inferred from that", "4.1"),
     "GELU": (WARNING, "only fused patterns are said to be accepted", "4.1"),
 }
-_ACTIVATIONS = {"NONE": OK, "RELU": OK, "RELU6": OK}
+_ACTIVATIONS = ("NONE", "RELU", "RELU6")
 
 # Largest zoo classifiers whose speed does not change with the batch, so that fit in one context (4.2): resnet_v1_50
 # (25.6 M parameters) on the Hailo-8, resnet_v1_18 (11.7 M) on the Hailo-8L.
@@ -87,7 +87,7 @@ def _layer(graph: Graph, layer: Layer) -> Verdict:
         return _softmax(graph, layer, what)
     if layer.operator == "MEAN":
         return _mean(graph, layer, what)
-    if _ACTIVATIONS.get(layer.activation) is None:
+    if layer.activation not in _ACTIVATIONS:
         return Verdict(WARNING, what, f"activation {layer.activation} is not among the layers known to compile", "4.1")
     if layer.operator not in _OPERATORS:
         text = "not among the layers known to compile; cut the graph before it and finish on the host"

@@ -21,7 +21,6 @@ class Tally:
     def __init__(self, labels: Sequence[str], unsure_below: float, *, detect: bool) -> None:
         self.labels, self.unsure_below, self._detect = tuple(labels), unsure_below, detect
         self.unreadable: list[tuple[str, str]] = []  # name, why
-        self.missed: list[str] = []  # names of pictures in which no face was found
         self._truth: list[int] = []
         self._ready: list[np.ndarray] = []
         self._found: list[np.ndarray | None] = []
@@ -40,8 +39,6 @@ class Tally:
         self._times.add(row.spans_ms)
         if self._detect:
             self._found.append(row.found)
-            if row.found is None:
-                self.missed.append(row.sample.name)
 
     def card(self) -> dict[str, Any]:
         """Plain values for `report.json`. `ready` judges pictures taken as crops, `detect` the whole path or None."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Protocol
-
-import numpy as np
 
 from . import plugins
 from .errors import BackendError, BackendUnavailable, InputError, MissingPackage, SettingsError
@@ -14,22 +11,12 @@ from .failover import Failover
 from .hailo_checks import present
 from .hailo_probe import identify
 from .manifest import Artifact, Manifest, unknown, verify
+from .types import Backend
 
 log = logging.getLogger(__name__)
 
 CPU_VARIANTS = ("int8", "float32", "dynamic")  # by preference
 HAILO_VARIANTS = ("hailo8", "hailo8r", "hailo8l")
-
-
-class Backend(Protocol):
-    """What runs an artifact."""
-
-    device: str  # "cpu" or "hailo"
-
-    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs (N, ...) float32 by tensor name for `batch` (N, H, W, C); N may be 0."""
-
-    def close(self) -> None: ...
 
 
 def choose(manifest: Manifest, variant: str | None, device: str) -> tuple[str, str]:

@@ -5,26 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
 from .errors import BackendError, CalmcamError, ManifestError
 from .manifest import Artifact
 from .preprocess import to_input
+from .types import Backend
 
 log = logging.getLogger(__name__)
-
-
-class Backend(Protocol):
-    """An engine with a model in it."""
-
-    device: str
-
-    def infer(self, batch: np.ndarray) -> Mapping[str, np.ndarray]: ...
-
-    def close(self) -> None: ...
 
 
 class Failover:

@@ -26,11 +26,6 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(overlap, total, out=np.zeros_like(overlap), where=total > 0)
 
 
-def clip(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Boxes (N, 4) cut to a picture of `width` x `height`."""
-    return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
-
-
 def roll(points: np.ndarray) -> np.ndarray:
     """In-plane rotation (N,) in radians from the eyes of points (N, 6, 2); positive is clockwise in the picture."""
     across = points[:, LEFT_EYE] - points[:, RIGHT_EYE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -71,6 +72,17 @@ class Faces:
 NO_FACES = Faces(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 6, 2), np.float32))
 
 Stage = Callable[[Frame, Faces], Faces]
+
+
+class Backend(Protocol):
+    """An engine with an artifact in it."""
+
+    device: str  # "cpu" or "hailo"
+
+    def infer(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Outputs (N, ...) float32 by tensor name for rows `batch` (N, H, W, C); N may be 0."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

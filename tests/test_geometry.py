@@ -26,11 +26,10 @@ def test_iou():
     assert geometry.iou(a[:0], b).shape == (0, 4)
 
 
-def test_sizes_centres_clip():
+def test_sizes_centres():
     boxes = np.array([[-5, 10, 15, 50]], np.float32)
     np.testing.assert_array_equal(geometry.sizes(boxes), [[20, 40]])
     np.testing.assert_array_equal(geometry.centres(boxes), [[5, 30]])
-    np.testing.assert_array_equal(geometry.clip(boxes, 12, 40), [[0, 10, 12, 40]])
 
 
 @pytest.mark.parametrize("tilt", [-40, -5, 0, 10, 60])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from edge_app.files import whole
 from .data import Member
 from .recipe import Recipe
 from .splits import assign, complete, folds
-
-log = logging.getLogger(__name__)
 
 
 def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[list[Member]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,8 +24,6 @@ from edge_app.manifest import Artifact, Head, Input, sha256, unknown
 from edge_app.tflite import quiet
 
 from .recipe import VARIANTS
-
-log = logging.getLogger(__name__)
 
 SIGNATURE = "serving_default"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-LANGUAGES = ("en", "ko")
-
 KOREAN = {
     "angry": "화남",
     "disgust": "혐오",

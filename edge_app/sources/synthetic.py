@@ -5,7 +5,6 @@ The portrait of Eileen Collins (NASA, public domain) is the one that scikit-imag
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -17,8 +16,6 @@ import numpy as np
 
 from ..errors import SourceError
 from ..types import Frame
-
-log = logging.getLogger(__name__)
 
 PORTRAIT = Path(__file__).parent.parent / "astronaut.jpg"
 _HEAD = (90, 0, 370, 280)  # x1 y1 x2 y2 px of the portrait: head and shoulders

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -12,18 +10,7 @@ from ..errors import ModelError
 from ..heads import probabilities
 from ..manifest import Artifact, Manifest
 from ..preprocess import crop_faces, sharpness, to_input
-from ..types import Faces, Frame
-
-
-class Backend(Protocol):
-    """An engine with a model in it."""
-
-    device: str
-
-    def infer(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Rows of `batch` (N, H, W, C) to float32 outputs (N, ...) by tensor name; N may be 0."""
-
-    def close(self) -> None: ...
+from ..types import Backend, Faces, Frame
 
 
 class Crop:
