@@ -1,4 +1,4 @@
-"""Labelled pictures as arrays: what `train` learns from and what `export` and `evaluate` judge with.
+"""Labelled pictures as arrays: what `train` learns from, and what it and `export` judge with.
 
 Membership of train, validation and test is decided once (`splits.py`), written to `split.csv` by hash, and read back
 from there ever after. The test part is loaded only by those who name it.

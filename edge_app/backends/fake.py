@@ -1,4 +1,4 @@
-"""A backend without a network: settable delay, fails at a given call. Drives tests, the benchmark and the demo."""
+"""A backend without a network: settable delay, fails at a given call. It drives the tests."""
 
 from __future__ import annotations
 

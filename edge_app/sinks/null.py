@@ -1,4 +1,4 @@
-"""Counts and forgets: the benchmark's sink."""
+"""Counts and forgets: a sink for those who want nothing written, tests among them."""
 
 from __future__ import annotations
 
