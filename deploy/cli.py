@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from edge_app.commands.options import settings_options
 from edge_app.errors import ModelError, SettingsError
 from edge_app.manifest import find_model
+from edge_app.settings import Settings
 
 STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 
@@ -28,7 +30,9 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 @click.option("--prepare", is_flag=True, help="Stop at the bundle that is carried to a machine with the compiler.")
 @click.option("--import", "bundle", type=click.Path(path_type=Path), help="Take the HEF of a compiled bundle.")
 @click.option("--allow-downgrade", is_flag=True, help="Accept what the compiler's log says about lower optimisation.")
+@settings_options()
 def compile_command(
+    settings: Settings,
     model: str,
     arch: str,
     calibration: Path | None,
@@ -55,7 +59,11 @@ def compile_command(
             "compile needs --calibration FILE.npz with at least 1,024 raw crops; `calmcam export` writes one"
         )
     folder = write_bundle(
-        manifest, arch, crops, output_dir or Path("runs/compile") / f"{manifest.name}_{arch}", level=level
+        manifest,
+        arch,
+        crops,
+        output_dir or Path(settings.runs_dir) / "compile" / f"{manifest.name}_{arch}",
+        level=level,
     )
     for line in run_bundle(folder, "--check"):
         click.echo(line)

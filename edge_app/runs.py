@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
+import os
 import platform
 import re
 import sys
@@ -22,18 +24,21 @@ PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-l
 
 
 def open_folder(parent: Path, name: str) -> Path:
-    """Make and return `parent/name`, or the first of `name2`, `name3`, ... that is free; OutputError when it cannot be.
+    """Make and return the `free` place of `name` in `parent`; OutputError when it cannot be made."""
+    while not _made(folder := free(parent, name)):
+        continue  # somebody else was faster
+    return folder
+
+
+def free(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of `name2`, `name3`, ... where nothing is.
 
     A name that ends in a digit is numbered with a dash between.
     """
     name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "run"
     dash = "-" if name[-1].isdigit() else ""
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}{dash}{number}")
-        if _made(folder):
-            return folder
-        number += 1
+    names = itertools.chain([name], (f"{name}{dash}{number}" for number in itertools.count(2)))
+    return next(folder for folder in (parent / one for one in names) if not os.path.lexists(folder))
 
 
 def given_folder(folder: Path, *, exist_ok: bool) -> Path:

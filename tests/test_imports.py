@@ -37,6 +37,11 @@ SHARED = {
 }
 HEAVY = {"mediapipe", "ai_edge_litert", "hailo_platform", "av", "picamera2", "tensorflow", "keras", "matplotlib", "cv2"}
 EXCEPTIONS = {
+    # the settings say where runs lie
+    "trainer.cli": {"commands.options", "settings"},
+    "trainer.export_cli": {"commands.options", "runs", "settings"},
+    "trainer.runs": {"runs"},
+    "deploy.cli": {"commands.options", "settings"},
     # how the detector frames a face decides the crop that is trained
     "trainer.cropfit": {"evaluate"},
     # a compiled model is judged by the report card that `calmcam evaluate` gives

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from edge_app.commands.options import settings_options
 from edge_app.errors import InputError
+from edge_app.settings import Settings
 from edge_app.tflite import quiet
 
 
@@ -23,7 +25,8 @@ from edge_app.tflite import quiet
 @click.option("--folds", type=click.IntRange(2), metavar="N", help="Grouped cross-validation instead of one run.")
 @click.option("--compare-cnn", is_flag=True, help="Train the small plain CNN beside it.")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
-def train(data: tuple[str, ...], output_dir: Path | None, device: str, **flags: Any) -> None:
+@settings_options()
+def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, device: str, **flags: Any) -> None:
     """Train a model as RECIPE says: teasing, multidomain, emotions, or a YAML file.
 
     The same code runs on every Keras backend: KERAS_BACKEND=torch calmcam train ...
@@ -34,7 +37,7 @@ def train(data: tuple[str, ...], output_dir: Path | None, device: str, **flags: 
     logging.getLogger("trainer").setLevel(logging.INFO)
     from .runs import Request, start
 
-    request = Request(data=named(data), output=output_dir, **flags)
+    request = Request(data=named(data), output=output_dir, runs_dir=Path(settings.runs_dir), **flags)
     if not request.check:
         with quiet("Keras"):
             from . import train as _  # noqa: F401 its backend talks while it loads

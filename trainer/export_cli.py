@@ -11,6 +11,9 @@ from typing import Any
 
 import click
 
+from edge_app.commands.options import settings_options
+from edge_app.runs import free
+from edge_app.settings import Settings
 from edge_app.tflite import quiet
 
 from .cli import named
@@ -31,7 +34,8 @@ from .cli import named
 @click.option("--name", default="", help="Name of the model; default: the recipe's.")
 @click.option("--licence", default="", help="Licence of the model, for its manifest and card.")
 @click.option("--about", default="", metavar="TEXT", help="What the data are, for manifest and card.")
-def export(run: Path, output_dir: Path | None, data: tuple[str, ...], **flags: Any) -> None:
+@settings_options()
+def export(settings: Settings, run: Path, output_dir: Path | None, data: tuple[str, ...], **flags: Any) -> None:
     """Quantise the trained RUN, refuse what answers otherwise than it, score it, and write its manifest and card."""
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the only one that exports; the .keras file is the same for all
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -40,7 +44,7 @@ def export(run: Path, output_dir: Path | None, data: tuple[str, ...], **flags: A
         from .export import export as do
 
     logging.getLogger("trainer").setLevel(logging.INFO)
-    out = output_dir or _free(Path("runs/export"), flags["name"] or run.name)
+    out = output_dir or free(Path(settings.runs_dir) / "export", flags["name"] or run.name)
     order = Order(
         run=run,
         out=out,
@@ -73,10 +77,3 @@ def _lines(study: Any) -> list[str]:
         )
     sizes = {variant: artifact.bytes / 1e6 for variant, artifact in study.manifest.artifacts.items()}
     return lines + [f"{name}: {size:.2f} MB, {study.latency_ms[name]:.2f} ms per face" for name, size in sizes.items()]
-
-
-def _free(parent: Path, name: str) -> Path:
-    number = 1
-    while (out := parent / (name if number == 1 else f"{name}{number}")).exists():
-        number += 1
-    return out

@@ -9,11 +9,11 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.runs import discard_empty, output_folder
 
 from .data import Member, Part, load_run, members, parts, sources, write_split
 from .folds import fold_members, read_folds, summary, write_folds
@@ -33,6 +33,7 @@ class Request:
     data: Data | None
     changes: tuple[str, ...] = ()
     output: Path | None = None
+    runs_dir: Path = Path("runs")  # where the output goes that is not named
     resume: Path | None = None
     check: bool = False
     folds: int | None = None
@@ -48,25 +49,30 @@ def start(request: Request) -> list[str]:
     recipe, data = read_recipe(request.recipe, request.changes), request.data
     if data is None:
         raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
-    if request.check:
-        from .check import check
+    rivals = [] if request.check else _rivals(recipe, data, request.compare_cnn)
+    out = folder(request, recipe.name + ("-check" if request.check else "-folds" if request.folds else ""))
+    try:
+        if request.check:
+            from .check import check
 
-        return check(recipe, data, folder(request.output, f"{recipe.name}-check"))
+            return check(recipe, data, out)
+        return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
+    finally:
+        discard_empty(out)  # the run never began
+
+
+def _rivals(recipe: Recipe, data: Data, compare_cnn: bool) -> list[Recipe]:
+    """The recipe with what its backbone and its pictures bring, and the plain CNN that it is compared with."""
     from .weights import resolve
 
     rivals = [resolve(recipe)]
     for path in sources(recipe, data).values():
         rivals[0] = with_crop(rivals[0], path)
-    if request.compare_cnn:
+    if compare_cnn:
         if rivals[0].family == "cnn":
             raise SettingsError(f"--compare-cnn: the network of {recipe.name} is the plain CNN already; leave it out")
         rivals.append(plain_cnn(rivals[0]))
-    out = folder(request.output, f"{recipe.name}-folds" if request.folds else recipe.name)
-    try:
-        return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
-    finally:
-        with suppress(OSError):
-            out.rmdir()  # empty when the run never began
+    return rivals
 
 
 def plain_cnn(recipe: Recipe) -> Recipe:
@@ -215,17 +221,12 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
     return f"{out}: epoch {state.best_epoch} of stage {state.best_stage}, {recipe.choice}: {scores}"
 
 
-def folder(output: Path | None, name: str) -> Path:
+def folder(request: Request, name: str) -> Path:
     """The run's own new folder; OutputError when it cannot be made or holds a run already."""
-    base, number = Path("runs/train"), 1
-    out = output or base / name
-    while output is None and out.exists():
-        number += 1
-        out = base / f"{name}{number}"
+    out = output_folder(request.output, request.runs_dir / "train", name, exist_ok=True)
     if (out / "run.json").exists():
         raise OutputError(f"{out}: holds a run already; go on with --resume {out} or choose another folder with -o")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         (out / ".part").touch()
         (out / ".part").unlink()
     except OSError as error:
