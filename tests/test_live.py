@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -180,11 +181,11 @@ def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
     assert statistics.median(sink.ages) <= 2 * slow * 1e3
 
 
-def result(faces, *, state="cpu"):
+def result(faces, *, fps=29.96):
     import numpy as np
 
     frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam0")
-    return Result(frame, faces, {}, Status(29.96, 11.2, 3, state))
+    return Result(frame, faces, {}, Status(fps, 11.2, 3, "cpu"))
 
 
 def test_the_status_line_says_what_the_faces_express():
@@ -195,6 +196,20 @@ def test_the_status_line_says_what_the_faces_express():
     line = status_line(result(faces), "reconnecting")
     assert line == "30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure · reconnecting · cam0"
     assert status_line(result(NO_FACES)).endswith("0 faces · cam0")
+
+
+def test_a_rate_that_is_not_known_is_left_out():
+    assert status_line(result(NO_FACES, fps=0.0)) == "age 11 ms · dropped 3 · cpu · 0 faces · cam0"
+
+
+def test_the_status_line_says_that_a_lost_source_is_waited_for(capsys):
+    source = SimpleNamespace(name="cam0", state="connected")
+    with StatusLine(source, Stop()) as line:
+        line.idle()
+        source.state = "reconnecting"
+        line.idle()
+        line.idle()  # within the same ten seconds
+    assert capsys.readouterr().err == "reconnecting · cam0\n"
 
 
 def test_the_status_line_stops_the_run_after_so_many_results():
