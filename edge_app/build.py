@@ -19,6 +19,7 @@ from .manifest import Artifact, Manifest, find_model, verify
 from .media import PICTURES
 from .settings import Settings
 from .track import Tracker
+from .turn import Turned
 from .types import Stage
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,11 @@ def open_file(path: Path, **part: Any) -> Any:
 def camera_options(settings: Settings) -> Mapping[str, Any]:
     """What is asked of a camera."""
     return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+
+
+def turned(source: Any, settings: Settings) -> Any:
+    """`source` with its pictures turned and mirrored as `settings` say."""
+    return Turned(source, settings.rotate, mirror=settings.mirror) if settings.rotate or settings.mirror else source
 
 
 def _source(kind: str, text: str, options: Mapping[str, Any]) -> Any:

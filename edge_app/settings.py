@@ -12,7 +12,12 @@ from typing import Any, get_args, get_type_hints
 from .errors import SettingsError
 from .manifest import unknown
 
-CHOICES = {"device": ("auto", "hailo", "cpu"), "detector": ("full", "short"), "labels": ("en", "ko")}
+CHOICES = {
+    "device": ("auto", "hailo", "cpu"),
+    "detector": ("full", "short"),
+    "labels": ("en", "ko"),
+    "rotate": (0, 90, 180, 270),
+}
 RANGES = {
     "threads": (1, 64),
     "conf": (0.0, 1.0),
@@ -42,6 +47,8 @@ class Settings:
     width: int | None = None  # px, asked of a camera; None leaves it to the source
     height: int | None = None  # px
     fps: float | None = None  # per second, asked of a camera
+    rotate: int = 0  # degrees clockwise by which pictures of live are turned, for a camera that hangs upside down
+    mirror: bool = False  # left and right of live changed over, after turning
     runs_dir: str = "runs"  # where runs land when no output folder is given
 
     def __post_init__(self) -> None:
@@ -88,6 +95,8 @@ def _check(name: str, value: object, hint: Any) -> None:
         raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
     if not isinstance(value, (*allowed, int) if float in allowed else allowed):
         raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
+    if name in CHOICES and isinstance(value, int) and value not in CHOICES[name]:
+        raise SettingsError(f"{name}: expected one of {', '.join(map(str, CHOICES[name]))}, got {value}")
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingsError(unknown(name, str(value), CHOICES[name]))
     if name in RANGES and value is not None:

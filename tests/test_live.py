@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import pytest
 from click.testing import CliRunner
 from clips import times, write_clip
@@ -77,6 +78,18 @@ def test_saving_writes_video_results_and_record(live, tmp_path):
     ]
     assert len(times(folder / "annotated.mp4")) == len((folder / "results.jsonl").read_text().splitlines()) >= 10
     assert json.loads((folder / "run.json").read_text())["arguments"]["settings"]["source"] == "synthetic"
+
+
+def test_a_camera_that_lies_on_its_side_is_set_upright(live, tmp_path):
+    write_clip(tmp_path / "clip.avi", frames=6, size=(160, 120), fps=30)
+    result = live("--source", "clip.avi", "--no-show", "--rotate", 90, "--mirror", "-o", "out")
+    assert result.exit_code == 0, result.output
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (120, 160)
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["settings"]
+    assert (settings["rotate"], settings["mirror"]) == (90, True)
+    result = live("--source", "clip.avi", "--rotate", 45)
+    assert result.exit_code == 2 and "rotate: expected one of 0, 90, 180, 270, got 45" in result.stderr
 
 
 def test_a_clip_plays_at_its_own_pace_and_ends(live, tmp_path):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from .. import plugins, runs
-from ..build import Analysis, camera_options, open_source, source_kind
+from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import Overlay
 from ..errors import SourceError
 from ..pace import Paced
@@ -27,7 +27,7 @@ CAMERAS = ("camera", "picamera")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps")
+@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps", "rotate", "mirror")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
@@ -87,6 +87,7 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
     kind = source_kind(settings.source)
     source = open_source(settings.source, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
+    source = turned(source, settings)
     return source if source.live else Paced(source, fps=paced or None, loop=loop)
 
 
