@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +107,38 @@ def test_a_clip_can_go_round_and_round_until_its_time_is_over(live, tmp_path):
     result = live("--source", "clip.avi", "--no-show", "--json", "--loop", "--paced", 100, "--seconds", PATIENCE)
     assert result.exit_code == 0
     assert max(json.loads(line)["frame"] for line in result.stdout.splitlines()) > 20
+
+
+def test_a_password_from_the_environment_is_told_to_nobody_but_the_camera(live, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4", frames=6, size=(160, 120), fps=30).read_bytes()
+    login, secret, asked = base64.b64encode(b"me:pa@55/w: %?"), "pa@55/w: %?", []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers.get("Authorization"))
+            known = asked[-1] == f"Basic {login.decode()}"
+            self.send_response(200 if known else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.send_header("Content-Length", str(len(clip) if known else 0))
+            self.end_headers()
+            self.wfile.write(clip if known else b"")
+
+        def log_message(self, *_):
+            """Keep the tests' output clean."""
+
+    monkeypatch.setenv("CAM_PASS", secret)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        source = f"http://me:${{CAM_PASS}}@127.0.0.1:{server.server_address[1]}/clip.mp4"
+        results = [live("--source", source, "--no-show", "--save", "-v", "--log-level", "debug")]
+        clip = b"no film"
+        results.append(live("--source", source, "--no-show", "--save", "-v", "--log-level", "debug"))
+        server.shutdown()
+    assert [result.exit_code for result in results] == [0, 2], results[0].output
+    written = [path.read_text(errors="replace") for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert len(written) == 4
+    for text in [*written, *(result.output for result in results)]:
+        assert "pa@55" not in text and "pa%40" not in text and "55/w" not in text
 
 
 def test_seconds_without_a_frame_are_an_error_and_leave_no_folder(live, tmp_path):

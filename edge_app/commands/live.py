@@ -19,7 +19,7 @@ from ..errors import SourceError
 from ..pace import Paced
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
-from ..settings import Settings
+from ..settings import Settings, filled
 from .console import StatusLine, summary
 from .options import MODEL_SETTINGS, Signals, output_options, settings_options
 
@@ -85,8 +85,9 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
-    kind = source_kind(settings.source)
-    source = open_source(settings.source, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
+    text = filled(settings.source)
+    kind = source_kind(text)
+    source = open_source(text, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
     source = turned(source, settings)
     return source if source.live else Paced(source, fps=paced or None, loop=loop)
 
