@@ -35,6 +35,8 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),
 }
 
+ELSEWHERE = {"predict": "annotate", "run": "live", "val": "evaluate"}  # the words of other programs
+
 
 @dataclass
 class Globals:
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            near = [ELSEWHERE[args[0]]] if args[0] in ELSEWHERE else difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "; calmcam --help lists them"
             ctx.fail(f"unknown command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)

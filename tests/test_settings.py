@@ -35,6 +35,7 @@ def test_settings_cannot_be_changed():
     ("text", "sentence"),
     [
         ("thread = 2", "unknown key 'thread'; did you mean 'threads'?"),
+        ("vid_stride = 2", "unknown key 'vid_stride' (known: "),
         ("threads = true", "threads: expected a whole number, got True"),
         ("threads = 1.5", "threads: expected a whole number, got 1.5"),
         ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),

@@ -15,6 +15,7 @@ from patience import PATIENCE
 
 from edge_app import plugins, reconnect
 from edge_app.background import Background
+from edge_app.build import open_source
 from edge_app.errors import SourceError
 
 
@@ -122,6 +123,10 @@ def test_it_is_waited_for_until_the_end(
     assert time.monotonic() - begun < 2.0
     assert threading.active_count() == before and Picamera2.opened == 0
     assert "still not there: picamera: there is no such camera; found: none; check the ribbon cable" in caplog.text
+
+
+def test_rpi_is_another_word_for_it(picamera: ModuleType) -> None:
+    assert open_source("rpi", width=64).name == open_source("picamera").name == "picamera"
 
 
 def test_one_that_is_not_there_at_the_start_is_an_error(picamera: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from ..run import Stop
 from ..settings import CHOICES, Settings, read_settings
 
 HELP = {
-    "source": "Camera number or device, file, URL, picamera, or synthetic.",
+    "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
     "model": "Installed model, or a folder with a manifest.json.",
     "variant": "Of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
