@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -86,10 +86,22 @@ class LazyGroup(click.Group):
             raise
         except ModuleNotFoundError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
+        except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
+            _let_go_of_pipes()
+            raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
         except Exception as error:
-            if getattr(error, "errno", None) == errno.EPIPE:
-                raise
             raise _failure(error, ctx) from error
+
+
+def _let_go_of_pipes() -> None:
+    """What still waits for a reader that has gone goes nowhere, or Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:

@@ -183,6 +183,26 @@ def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
     assert "frames in" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_has_enough_ends_it_in_good_order(model, tmp_path, both):
+    """As in `calmcam live --json | head -2`, and with 2>&1."""
+    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    errors = subprocess.STDOUT if both else subprocess.PIPE
+    command += ["--json", "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        for _ in range(5):
+            process.stdout.readline()
+        process.stdout.close()
+        said = "" if both else process.stderr.read()
+    assert process.returncode == 141
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotated.mp4", "results.csv", "results.jsonl", "run.json"
+    ]  # fmt: skip
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(times(tmp_path / "out" / "annotated.mp4")) == len(lines) >= 3
+    assert "Error" not in said and "Traceback" not in said and "Exception" not in said
+
+
 def test_a_lost_connection_ends_it_in_good_order(model, tmp_path):
     command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
     child, terminal = pty.fork()

@@ -74,14 +74,16 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
 
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
-    """Sum the run up, here and in its folder; of a run without a frame nothing is kept."""
-    if report.frames:
-        click.echo(summary(report), err=True)
-    if folder and report.frames:
-        click.echo(f"saved in {folder}", err=True)
-        runs.record(folder, report, about)
-    elif folder:
-        runs.discard_empty(folder)
+    """Sum the run up, in its folder and here, where nobody may read; of a run without a frame nothing is kept."""
+    if not report.frames:
+        if folder:
+            runs.discard_empty(folder)
+        return
+    try:
+        if folder:
+            runs.record(folder, report, about)
+    finally:
+        click.echo(summary(report) + (f"\nsaved in {folder}" if folder else ""), err=True)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
