@@ -20,7 +20,7 @@ from edge_app.errors import SourceError
 
 
 class Picamera2:
-    """What the source asks of picamera2.Picamera2 (0.3.34); after `lost_after` pictures no more come until it is reopened.
+    """What the source asks of picamera2.Picamera2 ; after `lost_after` pictures no more come until it is opened again.
 
     Like the original, closing it hangs while a job waits for a picture; here it raises.
     """
