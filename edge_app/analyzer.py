@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .build import Analysis, camera_options, open_source, source_kind
+from .build import Analysis, camera_options, open_source, source_kind, turned
 from .decide import UNSURE
 from .preprocess import fit
 from .run import Stop, drain, run
@@ -70,10 +70,13 @@ class Analyzer(AbstractContextManager):
     def stream(self, source: str) -> Iterator[Result]:
         """Results of a file, folder, camera or network stream, one by one, with identities and steady decisions.
 
-        Of a file every frame is read; of a camera or network stream the newest wins. Leaving the iteration ends it.
+        Of a file every frame is read; of a camera or network stream the newest wins, turned and mirrored as the
+        settings say. Leaving the iteration ends it.
         """
         kind = source_kind(str(source))
         opened = open_source(str(source), **(camera_options(self.settings) if kind in ("camera", "picamera") else {}))
+        if opened.live:
+            opened = turned(opened, self.settings)
         handover, stop, failures = _Handover(latest=opened.live), Stop(), []
 
         def work() -> None:

@@ -19,10 +19,12 @@ from .manifest import Artifact, Manifest, find_model, verify
 from .media import PICTURES
 from .settings import Settings
 from .track import Tracker
+from .turn import Turned
 from .types import Stage
 
 log = logging.getLogger(__name__)
 
+_ALSO = {"usb": "0", "rpi": "picamera"}  # what hailo-apps calls them
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")  # first bytes
 _VIDEOS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"FLV", b"G@", b"0&\xb2u")  # first bytes
 _BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # of ISO media files that hold pictures
@@ -92,6 +94,7 @@ def expression_model(name: str) -> Manifest:
 
 def source_kind(text: str) -> str:
     """Which of `edge_app/sources` reads `text`: by its form, and for files by their first bytes."""
+    text = _ALSO.get(text, text)
     name = text.partition(":")[0]
     if text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/")):
         return "camera"
@@ -110,7 +113,7 @@ def file_kind(text: str) -> str:
 
 def open_source(text: str, **options: Any) -> Any:
     """The source that reads `text`; those of `options` that are None are left to its defaults."""
-    return _source(source_kind(text), text, options)
+    return _source(source_kind(text), _ALSO.get(text, text), options)
 
 
 def open_file(path: Path, **part: Any) -> Any:
@@ -122,6 +125,11 @@ def open_file(path: Path, **part: Any) -> Any:
 def camera_options(settings: Settings) -> Mapping[str, Any]:
     """What is asked of a camera."""
     return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+
+
+def turned(source: Any, settings: Settings) -> Any:
+    """`source` with its pictures turned and mirrored as `settings` say."""
+    return Turned(source, settings.rotate, mirror=settings.mirror) if settings.rotate or settings.mirror else source
 
 
 def _source(kind: str, text: str, options: Mapping[str, Any]) -> Any:

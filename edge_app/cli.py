@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "compile": ("deploy.cli:compile_command", "Compile a model for a Hailo accelerator.", ""),
     "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),
 }
+
+ELSEWHERE = {"predict": "annotate", "run": "live", "val": "evaluate"}  # the words of other programs
 
 
 @dataclass
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            near = [ELSEWHERE[args[0]]] if args[0] in ELSEWHERE else difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "; calmcam --help lists them"
             ctx.fail(f"unknown command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
@@ -84,10 +86,22 @@ class LazyGroup(click.Group):
             raise
         except ModuleNotFoundError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
+        except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
+            _let_go_of_pipes()
+            raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
         except Exception as error:
-            if getattr(error, "errno", None) == errno.EPIPE:
-                raise
             raise _failure(error, ctx) from error
+
+
+def _let_go_of_pipes() -> None:
+    """What still waits for a reader that has gone goes nowhere, or Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:

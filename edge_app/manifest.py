@@ -89,8 +89,9 @@ class Manifest:
 
 
 def unknown(kind: str, name: str, known: Mapping | list | tuple) -> str:
-    """The sentence for a name that nobody knows, with the nearest known one."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    """The sentence for a name that nobody knows, with the known one that is spelt nearly so."""
+    cutoff = 0.6 if len(str(name)) > 2 else 0.5  # of two letters one
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=cutoff)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(sorted(map(str, known))) or 'none'})"
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from urllib.parse import quote
 
 from .errors import SettingsError
 from .manifest import unknown
 
-CHOICES = {"device": ("auto", "hailo", "cpu"), "detector": ("full", "short"), "labels": ("en", "ko")}
+CHOICES = {
+    "device": ("auto", "hailo", "cpu"),
+    "detector": ("full", "short"),
+    "labels": ("en", "ko"),
+    "rotate": (0, 90, 180, 270),
+}
+PLACES = ("source", "model", "runs_dir")  # where ~/ is the user's folder
 RANGES = {
     "threads": (1, 64),
     "conf": (0.0, 1.0),
@@ -28,7 +36,7 @@ RANGES = {
 class Settings:
     """What a run is made with. Every field is a key of the file and, with dashes, a flag."""
 
-    source: str = "0"  # of live: camera number, device, file, URL, "picamera", "synthetic"
+    source: str = "0"  # of live: camera number, device, file, URL, "picamera", "synthetic"; see `filled`
     model: str = "emotions"  # an installed model's name, or a folder with a manifest.json
     variant: str | None = None  # of the model; None takes what suits the device, int8 on a CPU
     device: str = "auto"  # "auto" is the Hailo when there is one and the model was compiled for it
@@ -42,6 +50,8 @@ class Settings:
     width: int | None = None  # px, asked of a camera; None leaves it to the source
     height: int | None = None  # px
     fps: float | None = None  # per second, asked of a camera
+    rotate: int = 0  # degrees clockwise by which pictures of live are turned, for a camera that hangs upside down
+    mirror: bool = False  # left and right of live changed over, after turning
     runs_dir: str = "runs"  # where runs land when no output folder is given
 
     def __post_init__(self) -> None:
@@ -50,12 +60,15 @@ class Settings:
             _check(field.name, getattr(self, field.name), hints[field.name])
 
     def merged(self, values: Mapping[str, Any]) -> Settings:
-        """A copy with those of `values` that are not None; SettingsError for an unknown key or a wrong value."""
+        """A copy with those of `values` that are not None, ~/ of places expanded.
+
+        SettingsError for an unknown key or a wrong value.
+        """
         names = [field.name for field in fields(self)]
         for key in values:
             if key not in names:
                 raise SettingsError(unknown("key", key, names))
-        return replace(self, **{key: value for key, value in values.items() if value is not None})
+        return replace(self, **{key: _at_home(key, value) for key, value in values.items() if value is not None})
 
 
 def default_path() -> Path:
@@ -82,12 +95,35 @@ def read_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: {error}") from error
 
 
+def filled(source: str) -> str:
+    """`source` with each ${NAME} replaced by that environment variable; SettingsError when there is none.
+
+    Before the @ of an address, in user and password, its value may hold any character.
+    """
+
+    def value(found: re.Match) -> str:
+        if found[1] not in os.environ:
+            unset = f"source: expected an environment variable {found[1]}, it is not set"
+            raise SettingsError(f"{unset}; set it, or write what it stands for")
+        login = "://" in source[: found.start()] and "@" in source[found.end() :]
+        return quote(os.environ[found[1]], safe="") if login else os.environ[found[1]]
+
+    return re.sub(r"\$\{([A-Za-z_]\w*)\}", value, source)
+
+
+def _at_home(name: str, value: object) -> object:
+    place = name in PLACES and isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if place else value
+
+
 def _check(name: str, value: object, hint: Any) -> None:
     allowed = get_args(hint) or (hint,)
     if isinstance(value, bool) and bool not in allowed:
         raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
     if not isinstance(value, (*allowed, int) if float in allowed else allowed):
         raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
+    if name in CHOICES and isinstance(value, int) and value not in CHOICES[name]:
+        raise SettingsError(f"{name}: expected one of {', '.join(map(str, CHOICES[name]))}, got {value}")
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingsError(unknown(name, str(value), CHOICES[name]))
     if name in RANGES and value is not None:

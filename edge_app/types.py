@@ -89,7 +89,7 @@ class Backend(Protocol):
 class Status:
     """How the run does at one frame; drawn in the status line."""
 
-    fps: float  # results per second over the last two seconds
+    fps: float  # results per second over the last two seconds; 0 while that is not known
     age_ms: float  # from the frame's arrival to this moment
     dropped: int  # frames that a live run has dropped so far
     device: str  # "cpu" or "hailo"

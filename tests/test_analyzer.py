@@ -168,6 +168,13 @@ def test_a_slow_reader_of_a_live_source_sees_the_newest(analyzer, monkeypatch):
     assert statistics.median(ages[1:]) < 0.4 * PATIENCE
 
 
+def test_a_live_source_is_turned_and_a_file_is_not(tmp_path, monkeypatch):
+    with Analyzer(model=str(write_model(tmp_path / "model")), device="cpu", rotate=90) as analyzer:
+        assert next(analyzer.stream("synthetic")).frame.image.shape == (720, 1280, 3)
+        monkeypatch.setattr("edge_app.analyzer.open_source", lambda *_: Paced(Source()))
+        assert next(analyzer.stream("synthetic")).frame.image.shape == (1280, 720, 3)
+
+
 @pytest.mark.parametrize("shape", [(48, 48), (48, 48, 3), (48, 48, 1)])
 def test_one_crop_is_not_taken_for_many(analyzer, shape):
     with pytest.raises(ValueError, match="write .crop."):

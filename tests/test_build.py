@@ -21,6 +21,8 @@ ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
         ("picamera", "picamera"),
         ("/dev/v4l/by-id/usb-046d_C920-video-index0", "camera"),
         ("picamera:1", "picamera"),
+        ("usb", "camera"),
+        ("rpi", "picamera"),
         ("synthetic:4", "synthetic"),
         ("rtsp://me:pw@cam/live", "stream"),
         ("http://host/x.jpg", "stream"),
@@ -55,6 +57,10 @@ def test_a_file_is_known_by_its_first_bytes_and_else_by_its_name(tmp_path, head,
 
 def test_a_folder_holds_pictures(tmp_path):
     assert source_kind(str(tmp_path)) == "images"
+
+
+def test_usb_is_the_first_camera():
+    assert open_source("usb").path == open_source("0").path == "/dev/video0"
 
 
 def test_options_that_are_none_are_left_to_the_source():

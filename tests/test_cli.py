@@ -57,6 +57,12 @@ def test_an_unknown_command_names_the_nearest():
     assert result.exit_code == 2 and "unknown command 'anotate'; did you mean 'annotate'?" in result.stderr
 
 
+@pytest.mark.parametrize(("word", "ours"), [("predict", "annotate"), ("run", "live"), ("val", "evaluate")])
+def test_the_words_of_other_programs_are_known(word, ours):
+    result = calmcam(word, "--source", "0")
+    assert result.exit_code == 2 and f"unknown command {word!r}; did you mean {ours!r}?" in result.stderr
+
+
 def test_an_unknown_option_names_the_nearest():
     result = calmcam("annotate", "--modle", "x", "y")
     assert result.exit_code == 2 and "--model" in result.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import pytest
 from click.testing import CliRunner
 from clips import times, write_clip
@@ -78,6 +82,18 @@ def test_saving_writes_video_results_and_record(live, tmp_path):
     assert json.loads((folder / "run.json").read_text())["arguments"]["settings"]["source"] == "synthetic"
 
 
+def test_a_camera_that_lies_on_its_side_is_set_upright(live, tmp_path):
+    write_clip(tmp_path / "clip.avi", frames=6, size=(160, 120), fps=30)
+    result = live("--source", "clip.avi", "--no-show", "--rotate", 90, "--mirror", "-o", "out")
+    assert result.exit_code == 0, result.output
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (120, 160)
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["settings"]
+    assert (settings["rotate"], settings["mirror"]) == (90, True)
+    result = live("--source", "clip.avi", "--rotate", 45)
+    assert result.exit_code == 2 and "rotate: expected one of 0, 90, 180, 270, got 45" in result.stderr
+
+
 def test_a_clip_plays_at_its_own_pace_and_ends(live, tmp_path):
     write_clip(tmp_path / "clip.avi", frames=15, size=(160, 120), fps=30)
     result = live("--source", "clip.avi", "--no-show", "--json")
@@ -91,6 +107,38 @@ def test_a_clip_can_go_round_and_round_until_its_time_is_over(live, tmp_path):
     result = live("--source", "clip.avi", "--no-show", "--json", "--loop", "--paced", 100, "--seconds", PATIENCE)
     assert result.exit_code == 0
     assert max(json.loads(line)["frame"] for line in result.stdout.splitlines()) > 20
+
+
+def test_a_password_from_the_environment_is_told_to_nobody_but_the_camera(live, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4", frames=6, size=(160, 120), fps=30).read_bytes()
+    login, secret, asked = base64.b64encode(b"me:pa@55/w: %?"), "pa@55/w: %?", []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers.get("Authorization"))
+            known = asked[-1] == f"Basic {login.decode()}"
+            self.send_response(200 if known else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.send_header("Content-Length", str(len(clip) if known else 0))
+            self.end_headers()
+            self.wfile.write(clip if known else b"")
+
+        def log_message(self, *_):
+            """Keep the tests' output clean."""
+
+    monkeypatch.setenv("CAM_PASS", secret)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        source = f"http://me:${{CAM_PASS}}@127.0.0.1:{server.server_address[1]}/clip.mp4"
+        results = [live("--source", source, "--no-show", "--save", "-v", "--log-level", "debug")]
+        clip = b"no film"
+        results.append(live("--source", source, "--no-show", "--save", "-v", "--log-level", "debug"))
+        server.shutdown()
+    assert [result.exit_code for result in results] == [0, 2], results[0].output
+    written = [path.read_text(errors="replace") for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert len(written) == 4
+    for text in [*written, *(result.output for result in results)]:
+        assert "pa@55" not in text and "pa%40" not in text and "55/w" not in text
 
 
 def test_seconds_without_a_frame_are_an_error_and_leave_no_folder(live, tmp_path):
@@ -133,6 +181,26 @@ def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(times(tmp_path / "out" / "annotated.mp4")) == len(lines) >= 10
     assert "frames in" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_has_enough_ends_it_in_good_order(model, tmp_path, both):
+    """As in `calmcam live --json | head -2`, and with 2>&1."""
+    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    errors = subprocess.STDOUT if both else subprocess.PIPE
+    command += ["--json", "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        for _ in range(5):
+            process.stdout.readline()
+        process.stdout.close()
+        said = "" if both else process.stderr.read()
+    assert process.returncode == 141
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotated.mp4", "results.csv", "results.jsonl", "run.json"
+    ]  # fmt: skip
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(times(tmp_path / "out" / "annotated.mp4")) == len(lines) >= 3
+    assert "Error" not in said and "Traceback" not in said and "Exception" not in said
 
 
 def test_a_lost_connection_ends_it_in_good_order(model, tmp_path):
@@ -180,11 +248,11 @@ def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
     assert statistics.median(sink.ages) <= 2 * slow * 1e3
 
 
-def result(faces, *, state="cpu"):
+def result(faces, *, fps=29.96):
     import numpy as np
 
     frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam0")
-    return Result(frame, faces, {}, Status(29.96, 11.2, 3, state))
+    return Result(frame, faces, {}, Status(fps, 11.2, 3, "cpu"))
 
 
 def test_the_status_line_says_what_the_faces_express():
@@ -195,6 +263,20 @@ def test_the_status_line_says_what_the_faces_express():
     line = status_line(result(faces), "reconnecting")
     assert line == "30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure · reconnecting · cam0"
     assert status_line(result(NO_FACES)).endswith("0 faces · cam0")
+
+
+def test_a_rate_that_is_not_known_is_left_out():
+    assert status_line(result(NO_FACES, fps=0.0)) == "age 11 ms · dropped 3 · cpu · 0 faces · cam0"
+
+
+def test_the_status_line_says_that_a_lost_source_is_waited_for(capsys):
+    source = SimpleNamespace(name="cam0", state="connected")
+    with StatusLine(source, Stop()) as line:
+        line.idle()
+        source.state = "reconnecting"
+        line.idle()
+        line.idle()  # within the same ten seconds
+    assert capsys.readouterr().err == "reconnecting · cam0\n"
 
 
 def test_the_status_line_stops_the_run_after_so_many_results():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edge_app.errors import SettingsError
-from edge_app.settings import Settings, default_path, read_settings
+from edge_app.settings import Settings, default_path, filled, read_settings
 
 
 @pytest.fixture
@@ -35,10 +35,14 @@ def test_settings_cannot_be_changed():
     ("text", "sentence"),
     [
         ("thread = 2", "unknown key 'thread'; did you mean 'threads'?"),
+        ("vid_stride = 2", "unknown key 'vid_stride' (known: "),
         ("threads = true", "threads: expected a whole number, got True"),
         ("threads = 1.5", "threads: expected a whole number, got 1.5"),
         ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),
         ("model = 3", "model: expected a text, got 3"),
+        ("rotate = 45", "rotate: expected one of 0, 90, 180, 270, got 45"),
+        ("rotate = 90.0", "rotate: expected a whole number, got 90.0"),
+        ("mirror = 1", "mirror: expected true or false, got 1"),
         ("blur = 1", "blur: expected true or false, got 1"),
         ('device = "hialo"', "unknown device 'hialo'; did you mean 'hailo'?"),
         ('labels = "kr"', "unknown labels 'kr'; did you mean 'ko'?"),
@@ -58,6 +62,36 @@ def test_what_is_wrong_in_a_file_is_named(file, text, sentence):
 def test_a_whole_number_serves_as_a_number(file):
     file.write_text("fps = 30\nconf = 1")
     assert read_settings().fps == 30
+
+
+@pytest.mark.parametrize("key", ["source", "model", "runs_dir"])
+def test_a_place_may_be_in_the_user_s_folder(file, monkeypatch, key):
+    monkeypatch.setenv("HOME", "/home/me")
+    file.write_text(f'{key} = "~/x"')
+    assert getattr(read_settings(), key) == "/home/me/x"
+    assert getattr(Settings().merged({key: "~x/~/y"}), key) == "~x/~/y"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("rtsp://me:${CAM_PASS}@cam/live", "rtsp://me:p%40ss%2F1%20%25%3F@cam/live"),
+        ("rtsp://${CAM_HOST}:554/${CAM_HOST}", "rtsp://door:554/door"),
+        ("${CAM_ALL}", "rtsp://me:pw@cam/live"),
+        ("/media/${CAM_HOST}/a@b.mp4", "/media/door/a@b.mp4"),
+        ("$CAM_HOST ${} {CAM_HOST} ${1}.mp4", "$CAM_HOST ${} {CAM_HOST} ${1}.mp4"),
+    ],
+)
+def test_a_source_is_filled_from_the_environment(monkeypatch, source, expected):
+    for name, value in {"PASS": "p@ss/1 %?", "HOST": "door", "ALL": "rtsp://me:pw@cam/live"}.items():
+        monkeypatch.setenv(f"CAM_{name}", value)
+    assert filled(source) == expected
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("CAM_PASS", raising=False)
+    with pytest.raises(SettingsError, match="expected an environment variable CAM_PASS, it is not set; set it"):
+        filled("rtsp://me:${CAM_PASS}@cam")
 
 
 def test_a_file_that_was_named_must_exist(tmp_path):

@@ -460,7 +460,7 @@ def test_a_stream_whose_reader_is_gone() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stream = os.fdopen(writer, "w")
-    with pytest.raises(OutputError, match="its reader has gone away"):
+    with pytest.raises(BrokenPipeError):
         write_all(results.Sink(stream=stream), [result()])
     with pytest.raises(BrokenPipeError):
         stream.close()

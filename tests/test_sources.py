@@ -17,6 +17,7 @@ from edge_app.build import source_kind
 from edge_app.errors import SourceError
 from edge_app.pace import Paced
 from edge_app.run import Stop, run
+from edge_app.turn import Turned
 from edge_app.types import Frame
 
 WIDTH, HEIGHT, COUNT, RATE = 64, 48, 12, 30
@@ -43,6 +44,8 @@ def make(kind: str, media: Path) -> object:
     """A source of that kind that gives at least three frames."""
     if kind == "paced":
         return Paced(make("synthetic", media), fps=100)
+    if kind == "turned":
+        return Turned(make("stream", media), 90, mirror=True)
     module = plugins.load("sources", kind)
     if kind == "video":
         return module.Source(media / "clip.mp4")
@@ -61,6 +64,7 @@ KINDS = [
     "synthetic",
     "paced",
     "stream",
+    "turned",
     pytest.param("camera", marks=pytest.mark.skipif(not Path("/dev/video0").exists(), reason="no camera here")),
 ]
 
@@ -69,7 +73,7 @@ KINDS = [
 def test_contract(kind: str, media: Path) -> None:
     with make(kind, media) as source:
         assert isinstance(source.live, bool)
-        assert source.live is (kind in ("camera", "stream", "paced"))
+        assert source.live is (kind in ("camera", "stream", "paced", "turned"))
         assert isinstance(source.name, str) and source.name
         assert source.fps is None or source.fps > 0
         assert source.frames is None or source.frames >= 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import logging
 import os
 import struct
 import subprocess
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 from patience import PATIENCE
 
-from edge_app import plugins, v4l2
+from edge_app import plugins, reconnect, v4l2
 from edge_app.background import Background
 from edge_app.errors import MissingPackage, SourceError
+from edge_app.run import Stop, run
+from edge_app.sinks.null import Sink
 from edge_app.sources import camera
 from edge_app.sources.camera import Source
 
@@ -107,9 +110,27 @@ def test_what_the_kernel_says_is_understood(tmp_path: Path, monkeypatch: pytest.
     assert found.formats == (("MJPG", ((1280, 720), (640, 480))), ("YUYV", ((1920, 1080),)))
 
 
+def open_files(path: Path) -> int:
+    """How often this process has `path` open."""
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum(link == str(path) for link in links)
+
+
+class Line(Sink):
+    """Looks at the film's state while nothing comes, as the status line does."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source, self.waited = source, threading.Event()
+
+    def idle(self) -> None:
+        if self.source.state == "reconnecting":
+            self.waited.set()
+
+
 @pytest.fixture
 def film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A camera that OpenCV reads from a file of ten red pictures, after which it is gone."""
+    """A camera that OpenCV reads from a file of ten red pictures, after which it is lost; it is back as long as the file is there."""
     path = tmp_path / "video0"
     with av.open(str(path), "w", format="avi") as container:
         video = container.add_stream("mjpeg", rate=30)
@@ -122,13 +143,64 @@ def film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     return Source(str(path))
 
 
-def test_a_camera_that_vanishes_is_an_error_after_its_frames(film: Source) -> None:
-    frames = []
-    with pytest.raises(SourceError, match="does not answer any more, after 10 frames"), film:
-        frames.extend(film)
-    with pytest.raises(SourceError, match="was unplugged"), film:
-        Path(film.path).unlink()
-        list(film)
+def test_a_camera_that_is_unplugged_comes_back(
+    film: Source, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(reconnect, "FIRST_DELAY", 0.05)
+    path = Path(film.path)
+    with film:
+        frames = iter(film)
+        before = next(frames)
+        hidden = path.rename(path.with_name("unplugged"))
+        before = [before, *(next(frames) for _ in range(9))]
+        threading.Timer(0.3, hidden.rename, (path,)).start()
+        after = [next(frames) for _ in range(3)]
+        assert film.state == "connected"
+        film.stop()
+    assert film.state == "closed"
+    assert [frame.index for frame in before + after] == list(range(13))
+    assert np.all(np.diff([frame.time_ns for frame in before + after]) > 0)
+    assert after[0].time_ns - before[-1].time_ns > 200e6
+    assert f"{path}: the camera was unplugged, reconnecting" in caplog.text
+    assert f"{path}: back after" in caplog.text
+    assert open_files(path) == 0
+
+
+def test_a_stop_ends_the_waiting_for_a_camera_at_once(film: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect, "FIRST_DELAY", 600)
+    threads = threading.active_count()
+    stop, line = Stop(), Line(film)
+    waiter = threading.Thread(target=lambda: line.waited.wait(20 * PATIENCE) and stop())
+    waiter.start()
+    report = run(film, [("none", lambda frame, faces: faces)], [line], live=True, stop=stop)
+    waiter.join()
+    assert line.waited.is_set() and report.stopped and report.frames
+    assert threading.active_count() == threads
+    assert open_files(Path(film.path)) == 0
+
+
+def test_a_camera_of_damaged_pictures_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[cv2.VideoCapture] = []
+
+    class Damaged:
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, np.ndarray | None]:
+            return len(opened) > 1, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self) -> None:
+            """Nothing is held."""
+
+    monkeypatch.setattr(camera, "_check", lambda path: None)
+    monkeypatch.setattr(reconnect, "FIRST_DELAY", 0)
+    monkeypatch.setattr(Source, "_opened", lambda self: opened.append(Damaged()) or opened[-1])
+    with Source("/dev/null") as source:
+        assert next(iter(source)).index == 31
+    assert "/dev/null: the camera gives no picture any more, reconnecting" in caplog.text
 
 
 def test_frames_of_a_camera(film: Source) -> None:
@@ -176,6 +248,27 @@ def test_a_camera_that_answers_only_after_the_end_is_let_go(monkeypatch: pytest.
     answers.set()
     reader.join(PATIENCE)
     assert released.is_set()
+
+
+def test_a_camera_that_is_back_only_after_the_end_is_let_go(film: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens, answers = threading.Event(), threading.Event()
+    monkeypatch.setattr(camera, "_RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr(reconnect, "FIRST_DELAY", 0)
+
+    def slowly(self: Source) -> cv2.VideoCapture:
+        opens.set()
+        answers.wait(20 * PATIENCE)
+        return cv2.VideoCapture(self.path, cv2.CAP_FFMPEG)
+
+    with film as source:
+        monkeypatch.setattr(Source, "_opened", slowly)
+        reader = threading.Thread(target=list, args=(source,))
+        reader.start()
+        assert opens.wait(20 * PATIENCE)
+    answers.set()
+    reader.join(20 * PATIENCE)
+    assert not reader.is_alive()
+    assert open_files(Path(film.path)) == 0
 
 
 @pytest.mark.skipif(not REAL, reason="no camera on this machine")

@@ -1,10 +1,14 @@
 import re
+import shutil
 import socket
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from edge_app.cli import cli
 from edge_app.settings import Settings, read_settings
 from edge_app.sinks.systemd import Sink
 from edge_app.types import NO_FACES, Frame, Result, Status
@@ -65,7 +69,29 @@ def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_
     assert read_settings(DEPLOY / "calmcam.toml") == Settings()
     proposed = re.sub(r"^# (\w+ = )", r"\1", (DEPLOY / "calmcam.toml").read_text(), flags=re.MULTILINE)
     (tmp_path / "proposed.toml").write_text(proposed)
-    assert read_settings(tmp_path / "proposed.toml") == Settings(source="picamera", labels="ko")
+    assert [field.name for field in fields(Settings)] == re.findall(r"^(\w+) = ", proposed, flags=re.MULTILINE)
+    of_source = {"width": 1280, "height": 720, "fps": 30}  # a camera's own defaults, as is the variant the device's
+    assert read_settings(tmp_path / "proposed.toml") == Settings(variant="int8", **of_source)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+def test_the_drop_in_that_is_proposed_is_one(tmp_path):
+    """systemd reads it, and it writes only where the service may."""
+    proposed = (DEPLOY / "calmcam.toml").read_text().partition("and write\n")[2].partition("# --save")[0]
+    drop_in = "".join(line.removeprefix("#").strip() + "\n" for line in proposed.splitlines())
+    unit = (DEPLOY / "calmcam.service").read_text()
+    state = f"/var/lib/{re.search('^StateDirectory=(.+)$', unit, re.MULTILINE)[1]}"
+    assert f"WorkingDirectory={state}\n" in unit and f"StandardOutput=append:{state}/" in drop_in
+    (tmp_path / "calmcam.service").write_text(unit.replace("/opt/calmcam/venv/bin/calmcam", "/bin/true"))
+    (tmp_path / "calmcam.service.d").mkdir()
+    (tmp_path / "calmcam.service.d" / "override.conf").write_text(
+        drop_in.replace("/opt/calmcam/venv/bin/calmcam", "/bin/true")
+    )
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "calmcam.service")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    flags = re.findall(r"^ExecStart=\S+ (.+)$", drop_in, re.MULTILINE)[0].split()
+    assert cli.main([*flags, "--help"], standalone_mode=False) == 0
 
 
 def test_install_refuses_an_unknown_option():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -44,29 +45,37 @@ class StatusLine(AbstractContextManager):
             self._live.stop()
 
     def write(self, result: Result) -> None:
-        now = time.monotonic()
-        if now - self._told >= self._every:
-            self._told = now
-            line = Text(status_line(result, getattr(self._source, "state", "")), no_wrap=True, overflow="ellipsis")
-            if self._live:
-                self._live.update(line, refresh=True)
-            else:
-                self._console.print(line, soft_wrap=True)
+        self._tell(lambda: status_line(result, getattr(self._source, "state", "")))
         if self._left is not None:
             self._left -= 1
             if self._left == 0:
                 self._stop()
 
+    def idle(self) -> None:
+        """Say that a lost source is waited for."""
+        if getattr(self._source, "state", "") == "reconnecting":
+            self._tell(lambda: f"reconnecting · {self._source.name}")
+
+    def _tell(self, line: Callable[[], str]) -> None:
+        if time.monotonic() - self._told < self._every:
+            return
+        self._told = time.monotonic()
+        text = Text(line(), no_wrap=True, overflow="ellipsis")
+        if self._live:
+            self._live.update(text, refresh=True)
+        else:
+            self._console.print(text, soft_wrap=True)
+
 
 def status_line(result: Result, state: str = "") -> str:
-    """One line on how a run does: rate, age, drops, device, what the faces express, and the source."""
+    """One line on how a run does: rate once it is known, age, drops, device, what the faces express, and the source."""
     status, faces = result.status, result.faces
     said = ", ".join(
         f"{decision.label} {100 * decision.confidence:.0f} %" if not decision.unsure else "unsure"
         for decision in faces.decisions or ()
     )
     count = counted(len(faces), "face") + (f": {said}" if said else "")
-    rates = (f"{status.fps:.1f} fps", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
+    rates = (f"{status.fps:.1f} fps" if status.fps else "", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
     return " · ".join(part for part in (*rates, status.device, count, state, result.frame.source) if part)
 
 

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import click
 
 from .. import plugins, runs
-from ..build import Analysis, camera_options, open_source, source_kind
+from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import Overlay
 from ..errors import SourceError
 from ..pace import Paced
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
-from ..settings import Settings
+from ..settings import Settings, filled
 from .console import StatusLine, summary
 from .options import MODEL_SETTINGS, Signals, output_options, settings_options
 
@@ -27,7 +27,7 @@ CAMERAS = ("camera", "picamera")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps")
+@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps", "rotate", "mirror")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
@@ -74,19 +74,23 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
 
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
-    """Sum the run up, here and in its folder; of a run without a frame nothing is kept."""
-    if report.frames:
-        click.echo(summary(report), err=True)
-    if folder and report.frames:
-        click.echo(f"saved in {folder}", err=True)
-        runs.record(folder, report, about)
-    elif folder:
-        runs.discard_empty(folder)
+    """Sum the run up, in its folder and here, where nobody may read; of a run without a frame nothing is kept."""
+    if not report.frames:
+        if folder:
+            runs.discard_empty(folder)
+        return
+    try:
+        if folder:
+            runs.record(folder, report, about)
+    finally:
+        click.echo(summary(report) + (f"\nsaved in {folder}" if folder else ""), err=True)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
-    kind = source_kind(settings.source)
-    source = open_source(settings.source, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
+    text = filled(settings.source)
+    kind = source_kind(text)
+    source = open_source(text, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
+    source = turned(source, settings)
     return source if source.live else Paced(source, fps=paced or None, loop=loop)
 
 

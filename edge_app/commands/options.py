@@ -19,7 +19,7 @@ from ..run import Stop
 from ..settings import CHOICES, Settings, read_settings
 
 HELP = {
-    "source": "Camera number or device, file, URL, picamera, or synthetic.",
+    "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
     "model": "Installed model, or a folder with a manifest.json.",
     "variant": "Of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
@@ -33,8 +33,11 @@ HELP = {
     "width": "Picture width asked of the camera, pixels.",
     "height": "Picture height asked of the camera, pixels.",
     "fps": "Frames per second asked of the camera.",
+    "rotate": "Turn the pictures by so many degrees clockwise.",
+    "mirror": "Change left and right over, after turning.",
 }
-NUMBERS = {"threads": int, "conf": float, "max_faces": int, "min_size": int, "width": int, "height": int, "fps": float}
+WHOLE = ("threads", "max_faces", "min_size", "width", "height", "rotate")
+NUMBERS = {"conf": float, "fps": float} | dict.fromkeys(WHOLE, int)
 MODEL_SETTINGS = ("model", "variant", "device", "threads", "detector", "conf", "max_faces", "min_size")
 
 
@@ -68,7 +71,7 @@ def output_options(command: Callable) -> Callable:
 
 def _option(name: str) -> Callable:
     default = getattr(Settings(), name)
-    text = HELP[name] + (f"  [{'|'.join(CHOICES[name])}]" if name in CHOICES else "")
+    text = HELP[name] + (f"  [{'|'.join(map(str, CHOICES[name]))}]" if name in CHOICES else "")
     text += f"  [default: {default}]" if default not in (None, False) else ""
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):

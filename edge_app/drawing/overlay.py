@@ -64,7 +64,8 @@ class Overlay:
     def _caption(self, result: Result) -> str:
         if self._status == "live":
             state, dropped = result.status, word("dropped", self._language)
-            return f"{state.fps:.1f} fps   {state.age_ms:.0f} ms   {dropped} {state.dropped}   {state.device}".rstrip()
+            rate = f"{state.fps:.1f} fps   " if state.fps else ""
+            return f"{rate}{state.age_ms:.0f} ms   {dropped} {state.dropped}   {state.device}".rstrip()
         if self._status == "clock":
             minutes, seconds = divmod(result.frame.time_ns // 10_000_000, 6000)
             return f"{minutes}:{seconds // 100:02d}.{seconds % 100:02d}   {result.status.device}".rstrip()

@@ -40,7 +40,7 @@ class Sink:
     `labels` are the probability columns of the table, in this order. Times are rounded to the microsecond, boxes to a
     hundredth of a pixel, probabilities to four digits, spans to the microsecond. May be entered again while it is
     open, so that many runs share it: the last exit completes the files, and a file without a line is not kept. When
-    the disk is full, the whole lines that it took are kept. A stream whose reader has gone away is an OutputError.
+    the disk is full, the whole lines that it took are kept. A stream whose reader has gone away is a BrokenPipeError.
     """
 
     name = "results"
@@ -69,7 +69,7 @@ class Sink:
         return self
 
     def write(self, result: Result) -> None:
-        """Append one frame; OutputError when the disk is full or the reader of the stream is gone."""
+        """Append one frame; OutputError when the disk is full, BrokenPipeError when nobody reads the stream any more."""
         line = record(result)
         text = _encodable(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
         self._jsonl.write(text)
@@ -112,6 +112,8 @@ class Sink:
         try:
             self._stream.write(text)
             self._stream.flush()
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise OutputError.of("results stream", error) from error
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Sink:
     """Ready at the first result, alive at most once a second after it; only what reached the end of the run counts.
 
-    Where none comes the run is alive only as long as `waits` says so: a stream that is being connected again.
+    Where none comes the run is alive only as long as `waits` says so: a camera or stream that was lost.
     """
 
     name = "systemd"

@@ -1,8 +1,9 @@
-"""USB cameras through OpenCV's V4L2 reader."""
+"""USB cameras through OpenCV's V4L2 reader; one that was unplugged is opened again."""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 
 from .. import v4l2
 from ..errors import SourceError
+from ..reconnect import reconnect
 from ..types import Frame
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,9 @@ _RELEASE_PATIENCE = 1.5  # s
 class Source:
     """Frames of a camera as they come. MJPG is asked for first: raw formats do not fit 720p at 30 fps through USB 2.
 
-    Size and rate are wishes; what the camera gives is in `size` and `fps` and in the log.
+    Size and rate are wishes; what the camera gives is in `size` and `fps` and in the log. Opening it fails with
+    SourceError; one that is lost later is opened again for ever, with growing pauses. `state` is "closed", "connected"
+    or "reconnecting".
     """
 
     live = True
@@ -37,17 +41,14 @@ class Source:
         self.name = Path(self.path).name
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
+        self.state = "closed"
         self._wish = (width, height, fps)
         self._lock = threading.Lock()  # the camera is never released while another thread reads
         self._stopped = threading.Event()
 
     def __enter__(self) -> Source:
         self._stopped.clear()
-        _check(self.path)
-        self._capture = self._opened()
-        if not self._capture.grab():
-            self._capture.release()
-            raise SourceError(f"{self.path}: the camera opens but gives no picture; {_who_uses(self.path)}")
+        self._connect()
         self._started = time.monotonic_ns()
         return self
 
@@ -58,36 +59,61 @@ class Source:
             self._lock.release()
         else:
             log.warning("%s: the camera does not answer; it is released when it does", self.path)
+        self.state = "closed"
 
     def stop(self) -> None:
         """End the iteration; safe from another thread."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Frame]:
-        capture = self._capture
+        numbers = itertools.count()
         try:
-            yield from self._frames()
+            while not self._stopped.is_set():
+                yield from self._frames(numbers)
+                self._connect_again()
         finally:
             if self._stopped.is_set():  # it may have answered only after the run had ended
                 with self._lock:
-                    capture.release()
+                    self._capture.release()
 
-    def _frames(self) -> Iterator[Frame]:
-        index, bad = 0, 0
-        while not self._stopped.is_set():
+    def _frames(self, numbers: Iterator[int]) -> Iterator[Frame]:
+        """Pictures of this connection, until it is lost or the source is stopped."""
+        bad = 0
+        while bad <= _BAD_PICTURES:
             with self._lock:
-                if self._stopped.is_set():
+                if self._stopped.is_set() or not self._capture.grab():
                     return
-                came = self._capture.grab()
                 arrived, begun = time.monotonic_ns(), time.perf_counter()
-                image = self._picture() if came else None
+                image = self._picture()
+            index, self._alive = next(numbers), arrived
             bad = 0 if image is not None else bad + 1
-            if (not came or bad > _BAD_PICTURES) and not self._stopped.is_set():
-                raise SourceError(self._lost(index))
             if image is not None:
                 cost = (time.perf_counter() - begun) * 1e3
                 yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
-            index += 1
+
+    def _connect(self) -> None:
+        """Open the camera and wait for its first picture; SourceError when that fails."""
+        _check(self.path)
+        capture = self._opened()
+        if not capture.grab():
+            capture.release()
+            raise SourceError(f"{self.path}: the camera opens but gives no picture; {_who_uses(self.path)}")
+        self._capture, self._alive, self.state = capture, time.monotonic_ns(), "connected"
+
+    def _connect_again(self) -> None:
+        def connect() -> None:
+            with self._lock:
+                if self._stopped.is_set():
+                    raise SourceError(f"{self.path}: the source was closed")
+                self._connect()
+
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._capture.release()
+            self.state = "reconnecting"
+        lost = "the camera gives no picture any more" if Path(self.path).exists() else "the camera was unplugged"
+        reconnect(self.path, lost, self._alive, connect, lambda seconds: not self._stopped.wait(seconds))
 
     def _opened(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)
@@ -108,10 +134,6 @@ class Source:
     def _picture(self) -> np.ndarray | None:
         good, image = self._capture.retrieve()
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.size else None
-
-    def _lost(self, index: int) -> str:
-        what = "does not answer any more" if Path(self.path).exists() else "was unplugged"
-        return f"{self.path}: the camera {what}, after {index} frames; check the cable, then start again"
 
 
 def _check(path: str) -> None:

@@ -1,14 +1,18 @@
-"""Cameras on the Pi's own connector, through Picamera2 (BSD-2-Clause, from apt)."""
+"""Cameras on the Pi's own connector, through Picamera2 (BSD-2-Clause, from apt); one that stalls is opened again."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+
+import numpy as np
 
 from ..errors import MissingPackage, SourceError
+from ..reconnect import reconnect
 from ..types import Frame
 
 try:
@@ -26,7 +30,11 @@ _MICROSECONDS = 1_000_000
 
 
 class Source:
-    """Frames of "picamera" or "picamera:<number>". Only controls that this camera has are set; focus is left alone."""
+    """Frames of "picamera" or "picamera:<number>". Only controls that this camera has are set; focus is left alone.
+
+    Opening it fails with SourceError; a camera that is lost later is opened again for ever, with growing pauses.
+    `state` is "closed", "connected" or "reconnecting".
+    """
 
     live = True
     frames: int | None = None
@@ -38,12 +46,61 @@ class Source:
         self.name, self._number = spec, int(number or 0)
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
+        self.state = "closed"
         self._wish = (width, height, fps)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
     def __enter__(self) -> Source:
         self._stopped.clear()
+        self._connect()
+        self._started = time.monotonic_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        with self._lock:
+            self._camera.close()
+        self.state = "closed"
+
+    def stop(self) -> None:
+        """End the iteration; safe from another thread."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        numbers = itertools.count()
+        while not self._stopped.is_set():
+            try:
+                yield from self._frames(numbers)
+            except SourceError as error:
+                self._connect_again(str(error))
+
+    def _frames(self, numbers: Iterator[int]) -> Iterator[Frame]:
+        """Pictures of this connection until the source is stopped; SourceError says why there are no more."""
+        while True:
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                image, arrived, cost = self._picture()
+            self._alive = arrived
+            yield Frame(image, next(numbers), arrived - self._started, self.name, arrived, cost)
+
+    def _picture(self) -> tuple[np.ndarray, int, float]:
+        """The next picture, when it came (ns, monotonic clock) and the ms that reading it cost."""
+        try:
+            request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE)
+        except TimeoutError as error:
+            self._camera.cancel_all_and_flush()  # or closing it would wait for the frame that does not come
+            raise SourceError(f"no frame for {_PATIENCE:g} s") from error
+        except RuntimeError as error:
+            raise SourceError(str(error)) from error
+        arrived, begun = time.monotonic_ns(), time.perf_counter()
+        image = request.make_array("main")
+        request.release()
+        return image, arrived, (time.perf_counter() - begun) * 1e3
+
+    def _connect(self) -> None:
+        """Open and start the camera; SourceError when that fails."""
         found = Picamera2.global_camera_info()
         if self._number >= len(found):
             models = ", ".join(str(info.get("Model", "?")) for info in found) or "none"
@@ -54,36 +111,23 @@ class Source:
                 self._start()
             except (RuntimeError, IndexError) as error:
                 raise SourceError(f"{self.name}: cannot be opened ({error}); end the program that uses it") from error
-            stack.pop_all()  # it stays open until __exit__
-        self._started = time.monotonic_ns()
-        return self
+            stack.pop_all()  # it stays open until it is lost, or until __exit__
+        self._alive, self.state = time.monotonic_ns(), "connected"
 
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-        with self._lock:
-            self._camera.close()
-
-    def stop(self) -> None:
-        """End the iteration; safe from another thread."""
-        self._stopped.set()
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while not self._stopped.is_set():
+    def _connect_again(self, lost: str) -> None:
+        def connect() -> None:
             with self._lock:
                 if self._stopped.is_set():
-                    return
-                try:
-                    request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE)
-                except (TimeoutError, RuntimeError) as error:
-                    lack = f"no frame for {_PATIENCE:g} s, after {index} frames; check the ribbon cable"
-                    raise SourceError(f"{self.name}: {lack}") from error
-                arrived, begun = time.monotonic_ns(), time.perf_counter()
-                image = request.make_array("main")
-                request.release()
-            cost = (time.perf_counter() - begun) * 1e3
-            yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
-            index += 1
+                    raise SourceError(f"{self.name}: the source was closed")
+                self._connect()
+
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self.state = "reconnecting"
+            with suppress(RuntimeError):  # what is gone cannot be closed well
+                self._camera.close()
+        reconnect(self.name, lost, self._alive, connect, lambda seconds: not self._stopped.wait(seconds))
 
     def _start(self) -> None:
         width, height, fps = self._wish

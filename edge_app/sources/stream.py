@@ -16,11 +16,11 @@ from av.video.reformatter import VideoReformatter
 
 from ..background import Background
 from ..errors import SourceError
+from ..reconnect import FIRST_DELAY, reconnect
 from ..types import Frame
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0  # s between attempts, doubled each time
 _LONGEST_RATE = 240  # frames per second; above it the header's rate is a clock's, not a camera's
 # Options that a protocol does not know are left aside by libav. "fflags nobuffer" is missing on purpose: it throws the
 # packets of probing away, often the first key frame, and saves nothing where a reader empties every buffer at once.
@@ -95,7 +95,7 @@ class Source:
             yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)
 
     def _connect_first(self) -> None:
-        delay = _FIRST_DELAY
+        delay = FIRST_DELAY
         for attempt in range(1, self._tries + 1):
             try:
                 self._connect_or_stop()
@@ -203,17 +203,14 @@ class Source:
         return arrival._replace(moment_ns=time.monotonic_ns())
 
     def _connect_again(self) -> None:
-        self.state, since, delay = "reconnecting", self._alive, _FIRST_DELAY
-        log.warning("%s: %s, reconnecting", self.name, self._lost)
-        while self._pause(delay):
+        def connect() -> None:
             try:
                 self._connect()
-            except (av.FFmpegError, SourceError) as error:
-                log.debug("%s: still not there: %s", self.name, self._reason(error))
-                delay = min(2 * delay, _LONGEST_DELAY)
-            else:
-                log.info("%s: back after %.1f s", self.name, (time.monotonic_ns() - since) / 1e9)
-                return
+            except av.FFmpegError as error:
+                raise SourceError(self._reason(error)) from error
+
+        self.state = "reconnecting"
+        reconnect(self.name, self._lost, self._alive, connect, self._pause)
 
     def _pause(self, seconds: float) -> bool:
         """Wait, but not longer than the source is open; False when it is closed."""
@@ -221,11 +218,11 @@ class Source:
             self._change.wait_for(lambda: not self._open, timeout=max(0.0, seconds))
             return self._open
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: av.FFmpegError) -> str:
         """What went wrong, without the address that libav's messages repeat."""
         if isinstance(error, av.error.ExitError):
             return f"no data for {self._timeout:g} s"
-        return str(error) if isinstance(error, SourceError) else getattr(error, "strerror", type(error).__name__)
+        return getattr(error, "strerror", type(error).__name__)
 
 
 def _public_name(url: str) -> str:
