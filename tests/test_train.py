@@ -277,14 +277,30 @@ def test_a_teacher_takes_its_share_of_the_targets(kind: str) -> None:
         np.testing.assert_allclose(got, 0.75 * wanted + 0.25 * answers, atol=1e-5)
 
 
+def test_a_teacher_answers_once_for_the_moved_views_of_a_picture(tmp_path: Path) -> None:
+    recipe = read_recipe(TINY, ("augment={flip: 0.0, shift: 0.0, scale: 0.0, rotate: 0.0, erase: 1.0}",))
+    random = np.random.default_rng(0)
+    images, wanted = random.integers(0, 255, (300, 24, 24, 1), np.uint8), {"emotion": np.zeros((300, 3), np.float32)}
+    teacher = Teacher([network(recipe)], recipe, share=1.0)
+    plain = teacher(images.astype(np.float32), wanted, random)["emotion"]
+    still = teacher.settled(images, wanted, 2, tmp_path / "still.npz")["emotion"]
+    np.testing.assert_allclose(still, plain, atol=1e-5)  # nothing moves, and nothing is blanked
+    teacher._recipe = replace(recipe, augment=replace(recipe.augment, flip=0.5, erase=0.0))
+    views = teacher.settled(images, wanted, 16, tmp_path / "views.npz")["emotion"]
+    kept = Teacher([], recipe, share=1.0).settled(images, wanted, 16, tmp_path / "views.npz")["emotion"]
+    assert np.array_equal(kept, views) and not np.allclose(views, plain, atol=1e-5)
+
+
 def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_path: Path) -> None:
     taught = ("stages.0.epochs=1", "stages.0.teacher_share=0.9", f"stages.0.teachers=[{run}]")
     losses = []
-    for name, changes in (("plain", taught[:1]), ("taught", taught), ("again", taught)):
+    once = (*taught, "stages.0.teacher_views=2")
+    for name, changes in (("plain", taught[:1]), ("taught", taught), ("again", taught), ("once", once)):
         start(Request(TINY, data, changes, tmp_path / name))
         with (tmp_path / name / "history.csv").open() as file:
             losses.append(next(csv.DictReader(file))["loss"])
     assert losses[1] == losses[2] != losses[0]
+    assert losses[3] not in losses[:3] and (tmp_path / "once" / "teacher-1.npz").is_file()
 
 
 def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path: Path) -> None:
@@ -554,6 +570,19 @@ def test_every_family_keeps_the_contract(family: str) -> None:
     out = model.predict_on_batch(np.full((1, 48, 48, 3), 128, np.float32))
     assert {name: value.shape for name, value in out.items()} == {"a": (1, 3), "b": (1, 1)}
     assert [item.name for item in model.inputs] == ["image"] and model.get_layer("pool") is not None
+
+
+def test_smooth_pooling_feels_a_step_of_a_pixel_less() -> None:
+    """Features of the untrained network before its head, for a picture and for the same one a pixel aside."""
+    scene = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (49, 49), np.uint8), (0, 0), 2)
+    pair = np.stack([scene[:48, :48], scene[:48, 1:]])[..., None].astype(np.float32)
+    changes = []
+    for smooth in (False, True):
+        keras.utils.set_random_seed(1)
+        model = families.build("residual", (48, 48, 1), {"a": 3}, {"smooth": smooth, "dropout": 0.0})
+        features = keras.Model(model.inputs, model.get_layer("pool").output).predict_on_batch(pair)
+        changes.append(np.abs(features[0] - features[1]).mean() / np.abs(features).mean())
+    assert changes[1] < 0.9 * changes[0]
 
 
 def test_unknown_family_and_option() -> None:

@@ -24,15 +24,17 @@ AHEAD = 4  # batches made before they are asked for
 class Batches(keras.utils.PyDataset):
     """The train part, augmented: (images (N, H, W, C) float32, {head: targets}, {head: weights})."""
 
-    def __init__(
-        self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0, teacher: Teacher | None = None
-    ) -> None:
-        """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages; a `teacher` mends the targets."""
+    def __init__(self, part: Part, recipe: Recipe, stage: Stage, epoch: int = 0) -> None:
+        """Show `part` as `recipe` and `stage` say; `epoch` counts over all stages.
+
+        `targets` (N, C) by head may be replaced; a `teacher` mends them batch by batch.
+        """
         super().__init__(workers=1)  # Keras makes none ahead then, but on TensorFlow; more would lose an epoch's order
         self._makers = ThreadPoolExecutor(min(AHEAD, os.cpu_count() or 1), "batches")
         self._made: dict[int, Future] = {}
-        self._part, self._recipe, self._teacher = part, recipe, teacher
-        self._targets = {head.name: targets(part, head, stage) for head in recipe.heads}
+        self._part, self._recipe = part, recipe
+        self.targets = {head.name: targets(part, head, stage) for head in recipe.heads}
+        self.teacher: Teacher | None = None
         self._counts = show(part, recipe)
         self._size = round(self._counts.sum())
         self.seconds = 0.0  # waited for batches since the epoch began, without the teacher
@@ -64,8 +66,8 @@ class Batches(keras.utils.PyDataset):
                 self._made[coming] = self._makers.submit(self._make, self._order, self._epoch, coming)
         images, wanted, weights = self._made.pop(index).result()
         self.seconds += time.perf_counter() - started
-        if self._teacher is not None:
-            wanted = self._teacher(images, wanted, np.random.default_rng([self._recipe.seed, self._epoch, index, 2]))
+        if self.teacher is not None:
+            wanted = self.teacher(images, wanted, np.random.default_rng([self._recipe.seed, self._epoch, index, 2]))
         return images, wanted, weights
 
     def _make(self, order: np.ndarray, epoch: int, index: int) -> tuple:
@@ -75,7 +77,7 @@ class Batches(keras.utils.PyDataset):
         for position, row in enumerate(rows):
             random = np.random.default_rng([recipe.seed, epoch, index * size + position])
             images[position] = augment(self._part.images[row], recipe.augment, random)
-        wanted = {name: values[rows] for name, values in self._targets.items()}
+        wanted = {name: values[rows] for name, values in self.targets.items()}
         weights = {name: values[rows] for name, values in self._part.weights.items()}
         if recipe.augment.mixup:
             random = np.random.default_rng([recipe.seed, epoch, index, 1])

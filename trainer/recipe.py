@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from edge_app.errors import OutputError, SettingsError
+from edge_app.errors import SettingsError
+from edge_app.files import whole
 from edge_app.labels import canonical
 from edge_app.manifest import Crop, Input, unknown
 
@@ -111,6 +112,7 @@ class Stage:
     start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)
     teacher_share: float = 0.0  # share of the target that the teachers answer; see `teacher.py`
     teachers: tuple[str, ...] = (ITSELF,)  # that, and the folders of finished runs
+    teacher_views: int = 0  # they answer once, by their mean over so many moved views; 0 = anew to what is shown
     stop_after: int = 0  # epochs without improvement, 0 = never
     reduce_after: int = 3  # epochs without improvement, for "plateau"
 
@@ -182,7 +184,9 @@ CHOICES = {
 }
 RANGES = {  # least and largest value of the keys that have one
     **dict.fromkeys(("epochs", "batch", "reduce_after", "representative", "calibration"), (1, math.inf)),
-    **dict.fromkeys(("seed", "limit", "per_class", "stop_after", "warmup", "weight_decay", "power"), (0, math.inf)),
+    **dict.fromkeys(
+        ("seed", "limit", "per_class", "stop_after", "teacher_views", "warmup", "weight_decay", "power"), (0, math.inf)
+    ),
     **dict.fromkeys(("clip", "max_loss", "mixup"), (0, math.inf)),
     **dict.fromkeys(("freeze", "label_smoothing", "votes_share", "teacher_share", "min_agreement", "ema"), (0, 1)),
     **dict.fromkeys(("flip", "erase", "erase_area", "contrast", "brightness", "noise"), (0, 1)),
@@ -273,13 +277,9 @@ def parse(raw: Mapping, where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         text = yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
 
 
 def _build(kind: type, raw: object, where: str) -> typing.Any:

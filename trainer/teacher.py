@@ -5,6 +5,7 @@ Hinton et al. 2015 (arXiv 1503.02531), with teachers of the same size (Furlanell
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import keras
 import numpy as np
 
 from edge_app.errors import SettingsError
+from edge_app.files import whole
 from edge_app.heads import probabilities
 from edge_app.manifest import Head
 
+from .augment import augment
 from .data import read_split
 from .recipe import Recipe, read_recipe
+
+BATCH = 256
 
 
 class Teacher:
@@ -24,29 +29,61 @@ class Teacher:
 
     def __init__(self, models: Sequence[keras.Model], recipe: Recipe, share: float) -> None:
         """`models` have the recipe's input and heads and are the teacher's own."""
-        self._models, self._share, self._mirror = models, share, recipe.augment.flip > 0
+        self._models, self._share, self._recipe = models, share, recipe
         self._heads = {head.name: Head(head.name, head.kind, head.labels) for head in recipe.heads}
 
     def __call__(
         self, images: np.ndarray, targets: Mapping[str, np.ndarray], random: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """New targets by head, (N, C) float32, for images (N, H, W, C) float32.
+        """New targets by head, (N, C) float32, for the images (N, H, W, C) float32 that are learnt from.
 
         They see every second picture mirrored, so that what the two views share is what is learnt.
         """
-        if self._mirror:
+        if self._recipe.augment.flip:
             turned = random.random(len(images)) < 0.5
             images = np.where(turned[:, None, None, None], images[:, :, ::-1], images)
+        return self._blend(targets, self._answers(images))
+
+    def settled(self, images: np.ndarray, targets: Mapping[str, np.ndarray], views: int, kept: Path) -> dict:
+        """New targets by head of all images (N, H, W, C) uint8: the mean answer to `views` moved views of each.
+
+        What the views of a picture share is then learnt from every one of them (Radosavovic et al. 2018, arXiv
+        1712.04440). The answers are kept in the file `kept`, and taken from there by a run that is resumed.
+        """
+        if not kept.is_file():
+            sums = {name: np.zeros(values.shape, np.float32) for name, values in targets.items()}
+            for view in range(views):
+                for start in range(0, len(images), BATCH):
+                    for name, values in self._answers(self._moved(images, view, start)).items():
+                        sums[name][start : start + BATCH] += values / views
+            with whole(kept) as part:
+                np.savez(part, **sums)
+        with np.load(kept) as answers:
+            return self._blend(targets, answers)
+
+    def _moved(self, images: np.ndarray, view: int, start: int) -> np.ndarray:
+        """A batch as augmentation moves it, with nothing blanked."""
+        plain = dataclasses.replace(self._recipe.augment, erase=0.0)
+        moved = [
+            augment(image, plain, np.random.default_rng([self._recipe.seed, view, start + row]))
+            for row, image in enumerate(images[start : start + BATCH])
+        ]
+        return np.stack(moved).astype(np.float32)
+
+    def _answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean probabilities by head, (N, C), or (N, 1) of the second label for a sigmoid head."""
         logits = [model.predict_on_batch(images) for model in self._models]
+        found = {}
+        for name, head in self._heads.items():
+            each = [probabilities(head, np.asarray(one[name]), softmax_inside=False) for one in logits]
+            found[name] = np.mean(each, axis=0)[:, head.kind == "sigmoid" :]
+        return found
+
+    def _blend(self, targets: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
-            name: self._blend(values, self._heads[name], [np.asarray(one[name]) for one in logits])
+            name: ((1 - self._share) * values + self._share * answers[name]).astype(np.float32)
             for name, values in targets.items()
         }
-
-    def _blend(self, values: np.ndarray, head: Head, logits: Sequence[np.ndarray]) -> np.ndarray:
-        answers = np.mean([probabilities(head, one, softmax_inside=False) for one in logits], axis=0)
-        answers = answers[:, -values.shape[1] :]  # a sigmoid's second label
-        return ((1 - self._share) * values + self._share * answers).astype(np.float32)
 
 
 def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from edge_app.errors import CalmcamError, InputError, OutputError
+from edge_app.files import whole
 
 from . import callbacks, families
 from .data import Part
@@ -83,9 +84,8 @@ def save_plain(model: keras.Model, path: Path) -> None:
     """Save the weights as a float32 model, whole or not at all, whatever precision it was trained in."""
     plain = keras.Model.from_config(_float32(model.get_config()))
     plain.set_weights(model.get_weights())
-    part = path.with_name(f"{path.stem}.part.keras")
-    plain.save(part)
-    part.replace(path)
+    with whole(path) as part:
+        plain.save(part)
 
 
 def _float32(config: object) -> object:
@@ -148,10 +148,11 @@ def explained(recipe: Recipe, run: Path) -> Iterator[None]:
     """A full disk and exhausted memory become sentences that name the knob."""
     try:
         yield
-    except CalmcamError:
-        raise
     except Exception as error:  # each backend has its own classes for what is exhausted; whatever else it is goes on
-        raise _full(error, run) or _memory(error, recipe) or error from error
+        cause = error.__cause__ if isinstance(error, OutputError) and error.__cause__ else error
+        if isinstance(cause, CalmcamError):
+            raise
+        raise _full(cause, run) or _memory(cause, recipe) or error from error
 
 
 def _full(error: BaseException, run: Path) -> OutputError | None:
@@ -182,7 +183,9 @@ def _run_stage(
         if position:
             model.set_weights(_start(run, position, stage))
             state.start_average(model)
-    batches = Batches(parts["train"], recipe, stage, state.epoch, _teacher(state, position))
+    batches = Batches(parts["train"], recipe, stage, state.epoch)
+    if stage.teacher_share:
+        _teach(batches, parts["train"], state, position)
     if stage.rounding:
         keras.utils.set_random_seed(recipe.seed + state.epoch)  # its copies of dropout draw their own seeds
     learner = rounded(model) if stage.rounding else model
@@ -216,9 +219,8 @@ def _keep_stage(state: State, position: int) -> None:
     """
     path = _ended(state.run, position)
     if position + 1 < len(state.recipe.stages) and not path.is_file():
-        part = path.with_name(f"{path.stem}.part.keras")
-        shutil.copyfile(state.run / "best.keras", part)
-        part.replace(path)
+        with whole(path) as part:
+            shutil.copyfile(state.run / "best.keras", part)
 
 
 def _ended(run: Path, position: int) -> Path:
@@ -239,18 +241,21 @@ def _loaded(path: Path) -> list[np.ndarray]:
         raise InputError(f"{path}: expected weights that a run kept ({error})") from error
 
 
-def _teacher(state: State, position: int) -> Teacher | None:
-    """The networks that the stage learns from."""
+def _teach(batches: Batches, part: Part, state: State, position: int) -> None:
+    """Let the networks that the stage learns from mend the targets, once or batch by batch."""
     recipe, stage = state.recipe, state.recipe.stages[position]
-    if not stage.teacher_share:
-        return None
     models = []
     for name in stage.teachers:
         own = name == ITSELF
         source = recipe if own else read_recipe(str(Path(name) / "recipe.yaml"))
         models.append(network(source, precision(recipe.precision)))
         models[-1].set_weights(_start(state.run, position, stage) if own else _loaded(Path(name) / "best.keras"))
-    return Teacher(models, recipe, stage.teacher_share)
+    teacher = Teacher(models, recipe, stage.teacher_share)
+    if stage.teacher_views:
+        kept = state.run / f"teacher-{position + 1}.npz"
+        batches.targets = teacher.settled(part.images, batches.targets, stage.teacher_views, kept)
+    else:
+        batches.teacher = teacher
 
 
 def tensorboard(run: Path, stage: Stage) -> list[keras.callbacks.Callback]:

@@ -19,17 +19,30 @@ def build(
     blocks: Sequence[int] = (0, 1, 2, 2),
     dropout: float = 0.3,
     dense: int = 0,
+    smooth: bool = False,
 ) -> keras.Model:
     """One widening convolution and `blocks` residual blocks per stage, each stage at half the size."""
     image = keras.Input(input_shape, name="image")
     x = L.Rescaling(1 / 64, offset=-2.0, name="rescale")(image)
     for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
         if stage:
-            x = L.MaxPooling2D(2, name=f"s{stage}_pool")(x)
+            x = half(x, f"s{stage}", smooth)
         x = conv(x, width, f"s{stage}_in")
         for block in range(count):
             x = residual(x, width, f"s{stage}_{block}")
     return keras.Model(image, pooled_heads(x, heads, dropout, dense), name="residual")
+
+
+def half(x: keras.KerasTensor, name: str, smooth: bool) -> keras.KerasTensor:
+    """The largest of each 2 x 2, at half the size.
+
+    `smooth` takes the mean of four such instead, so that a picture that is moved by a pixel is answered more alike
+    (Zhang 2019, arXiv 1904.11486, with a box for the blur).
+    """
+    if smooth:
+        x = L.MaxPooling2D(2, strides=1, padding="same", name=f"{name}_max")(x)
+        return L.AveragePooling2D(2, name=f"{name}_pool")(x)
+    return L.MaxPooling2D(2, name=f"{name}_pool")(x)
 
 
 def conv(
