@@ -69,10 +69,17 @@ def write_all(sink: object, items: Sequence[Result]) -> None:
 
 
 def clip(
-    path: Path, stamps: Sequence[int], *, sound: str = "", sound_format: str = "", base: int = 1000, seconds: float = 0
+    path: Path,
+    stamps: Sequence[int],
+    *,
+    sound: str = "",
+    sound_format: str = "",
+    base: int = 1000,
+    seconds: float = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """A video of 64x48 with a picture at each of `stamps` (in 1/base s) and perhaps a tone."""
-    with av.open(str(path), "w") as output:
+    with av.open(str(path), "w", options=options or {}) as output:
         stream = output.add_stream("mpeg4" if path.suffix != ".webm" else "libvpx", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, base)
@@ -263,8 +270,11 @@ def test_sound_ends_with_the_pictures_when_they_end_early(tmp_path: Path) -> Non
     assert decoded_sound(tmp_path / "out.mp4")[1] == pytest.approx(1.0, abs=0.05)
 
 
-def test_sound_that_outlasts_the_pictures_is_whole(tmp_path: Path) -> None:
-    source = clip(tmp_path / "in.mp4", range(0, 1000, 40), sound="aac", seconds=2.0)
+@pytest.mark.parametrize("name", ["in.mp4", "in.mkv"])
+@pytest.mark.parametrize("begin", ["0", "60"])
+def test_sound_that_outlasts_the_pictures_is_whole(tmp_path: Path, name: str, begin: str) -> None:
+    late = {"output_ts_offset": begin}
+    source = clip(tmp_path / name, range(0, 1000, 40), sound="aac", seconds=2.0, options=late)
     assert sound(copy(source, tmp_path / "out.mp4")) == sound(source)
 
 

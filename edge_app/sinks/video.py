@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from av.codec.context import Flags
 
+from ..containers import end_ns, ns, origin_ns, pictures_end_ns
 from ..errors import CalmcamError, OutputError, SourceError
 from ..types import Result
 
@@ -187,8 +188,7 @@ class _Sound:
         if self._stream is not None and self._stream.codec_context is None:
             log.warning("%s: its sound is of an unknown kind and is left out", path)
             self._stream = None
-        streams = [*self._container.streams.video, *self._container.streams.audio]
-        self._origin_ns = min((_ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
+        self._origin_ns = origin_ns(self._container)
         self._packets: Iterator[av.Packet] = iter(())
         self._next: av.Packet | None = None
         self._damaged = 0
@@ -196,13 +196,9 @@ class _Sound:
     @property
     def pictures_end_ns(self) -> int:
         """When the pictures end, or are cut off; media time."""
-        ends = [
-            _ns(stream.start_time, stream.time_base) + _ns(stream.duration, stream.time_base) - self._origin_ns
-            for stream in self._container.streams.video[:1]
-            if stream.duration
-        ]
-        ends = ends or [(self._container.duration or 0) * 1000]
-        return min(ends if self._end_ns is None else [*ends, self._end_ns])
+        ends = [pictures_end_ns(self._container, stream) for stream in self._container.streams.video[:1]]
+        end = next(filter(None, ends), None) or end_ns(self._container) or 0
+        return end if self._end_ns is None else min(end, self._end_ns)
 
     def join(self, output: av.container.OutputContainer) -> None:
         """Open a stream in `output`, before anything is written there."""
@@ -265,7 +261,7 @@ class _Sound:
             log.warning("%s: its sound breaks off (%s)", self._path, error.strerror)
 
     def _moment(self, packet: av.Packet) -> int:
-        return _ns(packet.pts, self._stream.time_base) - self._origin_ns
+        return ns(packet.pts, self._stream.time_base) - self._origin_ns
 
     def _write(self, packet: av.Packet) -> None:
         shift = round((self._origin_ns + self._start_ns) / (self._stream.time_base * _SECOND))
@@ -305,7 +301,3 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     edges = top, height - size[1] - top, left, width - size[0] - left
     return cv2.copyMakeBorder(small, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-
-
-def _ns(stamp: int | None, base: Fraction) -> int:
-    return round((stamp or 0) * base * _SECOND)
