@@ -346,6 +346,15 @@ def test_senseless_cuts_are_refused(clip: Path, options: dict[str, float]) -> No
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.mpg", "mpeg2video")]
+)
+def test_a_start_past_the_end_is_told_where_the_end_is(tmp_path: Path, name: str, codec: str) -> None:
+    path = write(tmp_path / name, codec=codec)
+    with pytest.raises(SourceError, match=r"its last picture is at 1\.97 s\), got 100 s"), Source(path, start=100):
+        pass
+
+
 def test_it_can_be_opened_again(clip: Path) -> None:
     source = Source(clip)
     counts = []

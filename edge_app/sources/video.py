@@ -135,7 +135,8 @@ class Source:
                 picture = self._seek_before_start(container)
             picture = self._drop_before_start(picture)
         if picture is None:
-            raise SourceError(f"{self.path}: expected a start before its end, got {self._start:g} s")
+            last = f" (its last picture is at {self._last_ns / _SECOND:.2f} s)" if self._last_ns >= 0 else ""
+            raise SourceError(f"{self.path}: expected a start before its end{last}, got {self._start:g} s")
         return picture
 
     def _seek_before_start(self, container: av.container.InputContainer) -> av.VideoFrame | None:
