@@ -164,6 +164,15 @@ def test_off_a_terminal_a_line_now_and_then_says_how_far_it_is(annotate, materia
     assert said[11] == "[2/2] face.jpg: 1 of 1 frame, 0:00:00 left"
 
 
+def test_a_length_that_was_passed_is_no_more_told(annotate, tmp_path, monkeypatch):
+    one = write_clip(tmp_path / "one.ts", frames=10).read_bytes()
+    (tmp_path / "two.ts").write_bytes(one[: len(one) // 188 * 188] * 2)
+    monkeypatch.setattr("edge_app.commands.progress.IN_LOG_S", 0.0)
+    said = annotate(tmp_path / "two.ts", "--no-video").stderr.splitlines()
+    assert any(" of 10 frames, " in line for line in said)
+    assert "[1/1] two.ts: 15 frames" in said
+
+
 def test_an_output_never_replaces_an_input(annotate, material, tmp_path):
     shutil.copyfile(material / "face.jpg", tmp_path / "face.jpg")
     before = (tmp_path / "face.jpg").read_bytes()

@@ -118,7 +118,7 @@ class Teller(AbstractContextManager):
 
     def _state(self, seconds: float) -> str:
         total = self._source.frames
-        if not total:
+        if not total or self._done > total:  # of joined recordings the header tells of the first
             return counted(self._done, "frame")
-        left = timedelta(seconds=round(seconds / self._done * max(0, total - self._done)))
+        left = timedelta(seconds=round(seconds / self._done * (total - self._done)))
         return f"{self._done} of {counted(total, 'frame')}, {left} left"
