@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .media import PICTURES, VIDEOS
-from .runs import is_run
+from .runs import is_run, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def _expand_one(text: str) -> list[Input]:
         return _media(_below(path)) or [Input(path, f"{text}: expected a folder with pictures or videos, {lack}")]
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return _listed(path)
-    if os.path.lexists(path) or not glob.has_magic(text):
-        return [Input(path)]
+    if os.path.lexists(path) or "://" in text or not glob.has_magic(text):
+        return [_file(path, text)]
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     files = _media([match for match in matches if not os.path.isdir(match)])
     for folder in sorted(match for match in matches if os.path.isdir(match)):
@@ -56,8 +56,17 @@ def _listed(path: Path) -> list[Input]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeError) as error:
         return [Input(path, f"{path}: expected a list with one path per line, could not read it ({error})")]
-    files = [Input(path.parent / line) for line in lines if line and not line.startswith("#")]
+    files = [_file(path.parent / line, line) for line in lines if line and not line.startswith("#")]
     return files or [Input(path, f"{path}: expected a list with one path per line, got an empty one")]
+
+
+def _file(path: Path, text: str) -> Input:
+    """The file at `path`, which was given as `text`."""
+    if "://" not in text or os.path.lexists(path):
+        return Input(path)
+    address = without_secrets(text)
+    do = "download it first, or read it with calmcam live --source"
+    return Input(Path(address), f"{address}: expected a file, got an address; {do}")
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,19 +64,25 @@ def decode_picture(raw: bytes, path: Path) -> np.ndarray:
     """A picture file's content as (H, W, 3) uint8 RGB; SourceError, which names `path`, says what is wrong with it.
 
     EXIF orientation is applied; what is transparent is laid on white; 16 bits become 8; of an animation the first
-    frame is taken.
+    frame is taken, and a warning tells of the others.
     """
     try:
         # Pillow warns of odd metadata and of sizes; the size is checked here.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(raw)) as picture:
             _check_size(path, *picture.size)
-            if getattr(picture, "n_frames", 1) > 1:
-                log.info("%s: of its %d frames the first is taken", path, picture.n_frames)
+            if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # a phone's JPEG with its small copies
+                _warn_of_more(path, picture.n_frames)
             return np.array(_to_rgb(picture))
     except Image.DecompressionBombError as error:
         raise SourceError(f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels ({error})") from error
     except _PILLOW_ERRORS as error:
         raise SourceError(f"{path}: {_why_unreadable(path, error)}") from error
+
+
+@cache
+def _warn_of_more(path: Path, pictures: int) -> None:
+    """Once per file."""
+    log.warning("%s: of its %d pictures only the first is read; make a video of them to have all", path, pictures)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

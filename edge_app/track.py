@@ -16,6 +16,7 @@ from .types import Faces, Frame
 
 KEEP_S = 1.0  # a confirmed track outlives a gap this long
 KEEP_NEW_S = 0.4  # an unconfirmed one
+KEEP_NEXT_S = 3.0  # and a gap between two frames that follow each other, any track that was in the first
 CONFIRMED_S = 0.1  # seen over this long, a track is confirmed
 REACH = 0.5  # face sizes between the predicted and the found centre, at most ...
 REACH_PER_S = 2.0  # ... and what every second of gap adds ...
@@ -37,9 +38,10 @@ class _Track:
     vy: float = 0.0
 
     def alive(self, now_ns: int, before_ns: int) -> bool:
-        """At `now_ns`, when the frame before was at `before_ns`: whoever was in that one outlives a gap like any other."""
-        confirmed = self.seen_ns - self.first_ns >= CONFIRMED_S * 1e9 or self.seen_ns == before_ns
-        return now_ns - self.seen_ns <= (KEEP_S if confirmed else KEEP_NEW_S) * 1e9
+        """At `now_ns`, when the frame before was at `before_ns`."""
+        confirmed = self.seen_ns - self.first_ns >= CONFIRMED_S * 1e9
+        keep = KEEP_NEXT_S if self.seen_ns == before_ns else KEEP_S if confirmed else KEEP_NEW_S
+        return now_ns - self.seen_ns <= keep * 1e9
 
     def cost(self, x: float, y: float, size: float, now_ns: int) -> float:
         """How badly a face at (x, y) continues this track, in face sizes; infinite when it cannot be the same."""
@@ -63,6 +65,8 @@ class _Track:
 
 class Tracker:
     """A stage that fills `ids`: numbers from 1 that stay with a face, also through gaps of up to a second.
+
+    Where frames lie further apart than that, up to three seconds, a face must be in each of them.
 
     A track begins with the first sighting. When time runs backwards or the source changes, all tracks end; a number is
     never given twice before `reset`.

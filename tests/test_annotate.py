@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,7 @@ def test_videos_and_pictures_to_copies_results_and_a_table(annotate, material, t
     assert [line["source"] for line in lines(folder)] == ["clip.mp4"] * 20 + ["clip.avi"] * 8 + ["face.jpg"]
     rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) >= 29 and {row["source"] for row in rows} == {"clip.mp4", "clip.avi", "face.jpg"}
+    assert "took s" in result.stdout.splitlines()[0]
     assert "clip.avi" in result.stdout and "results in runs/annotate/clip" in result.stdout
     run = json.loads((folder / "run.json").read_text())
     assert run["report"]["frames"] == 29 and len(run["model"]["sha256"]) == 64 and run["device"] == "cpu"
@@ -133,13 +135,42 @@ def test_a_full_folder_is_refused_unless_allowed(annotate, material, tmp_path):
     (out / "face.jpg").write_text("dear")
     assert annotate(material / "face.jpg", "-o", out).exit_code == 2
     assert (out / "face.jpg").read_text() == "dear" and names(out) == ["face.jpg"]
-    assert annotate(material / "face.jpg", "-o", out, "--exist-ok").exit_code == 0
+    result = annotate(material / "face.jpg", "-o", out, "--exist-ok")
+    assert result.exit_code == 0 and "replaced" not in result.output
     assert (out / "face.jpg").stat().st_size > 1000
     (tmp_path / "face.jpg").write_text("no picture")
     shutil.copyfile(material / "face.jpg", tmp_path / "good.jpg")
     assert annotate(tmp_path / "face.jpg", tmp_path / "good.jpg", "-o", out, "--exist-ok").exit_code == 2
     entry, _ = json.loads((out / "run.json").read_text())["files"]
     assert entry["output"] is None, "that of the earlier run"
+
+
+def test_results_of_an_earlier_run_are_replaced_and_it_is_said(annotate, material, tmp_path):
+    out = tmp_path / "out"
+    annotate(material / "clip.avi", "-o", out, "--no-video")
+    (tmp_path / "bad.mp4").write_text("no video")
+    assert "replaced" not in annotate(tmp_path / "bad.mp4", "-o", out, "--exist-ok").output
+    result = annotate(material / "face.jpg", "-o", out, "--no-video", "--exist-ok")
+    assert "out: results.csv, results.jsonl and run.json of an earlier run were replaced" in result.stdout
+    assert [line["source"] for line in lines(out)] == ["face.jpg"]
+
+
+def test_off_a_terminal_a_line_now_and_then_says_how_far_it_is(annotate, material, monkeypatch):
+    assert "of 20 frames" not in annotate(material / "clip.mp4", "--no-video").stderr, "not in the first ten seconds"
+    monkeypatch.setattr("edge_app.commands.progress.IN_LOG_S", 0.0)
+    said = annotate(material / "clip.mp4", material / "face.jpg", "--no-video", "--vid-stride", 2).stderr.splitlines()
+    assert re.fullmatch(r"\[1/2\] clip.mp4: 1 of 10 frames, 0:00:\d\d left", said[0])
+    assert said[9] == "[1/2] clip.mp4: 10 of 10 frames, 0:00:00 left"
+    assert said[11] == "[2/2] face.jpg: 1 of 1 frame, 0:00:00 left"
+
+
+def test_a_length_that_was_passed_is_no_more_told(annotate, tmp_path, monkeypatch):
+    one = write_clip(tmp_path / "one.ts", frames=10).read_bytes()
+    (tmp_path / "two.ts").write_bytes(one[: len(one) // 188 * 188] * 2)
+    monkeypatch.setattr("edge_app.commands.progress.IN_LOG_S", 0.0)
+    said = annotate(tmp_path / "two.ts", "--no-video").stderr.splitlines()
+    assert any(" of 10 frames, " in line for line in said)
+    assert "[1/1] two.ts: 15 frames" in said
 
 
 def test_an_output_never_replaces_an_input(annotate, material, tmp_path):

@@ -169,6 +169,15 @@ def test_no_faces_no_decisions():
     assert Decider(HEAD)(frame(0), faces(ids=())).decisions == ()
 
 
+@pytest.mark.parametrize("step", [1.1, 2.5])
+def test_frames_further_apart_than_the_memory_are_decided_each_for_itself(step):
+    decider = Decider(HEAD)
+    said = [
+        decider(frame(n * step), faces(act)).decisions[0].label for n, act in enumerate((ANGRY, ANGRY, HAPPY, ANGRY))
+    ]
+    assert said == ["angry", "angry", "happy", "angry"]
+
+
 def test_a_face_unseen_for_long_is_forgotten():
     decider = Decider(HEAD)
     told(decider, 30, [(2, ANGRY)])

@@ -67,6 +67,14 @@ def test_what_holds_nothing_is_said_and_does_not_stop_the_rest(folder, tmp_path_
     assert "found none below it" in items[0].problem and "matches this pattern" in items[1].problem
 
 
+@pytest.mark.parametrize("address", ["http://host/x.mp4", "rtsp://me:pa55@cam/[1].mp4?key=pa55"])
+def test_an_address_is_sent_to_live(tmp_path, address):
+    (tmp_path / "list.txt").write_text(f"{address}\n")
+    for item in expand([address, "/nowhere/x.mp4"])[0], *expand([str(tmp_path / "list.txt")]):
+        assert "expected a file, got an address; " in item.problem and "calmcam live --source" in item.problem
+        assert item.problem.startswith(address[:7]) and "pa55" not in f"{item}"
+
+
 def test_outputs_get_names_of_their_own():
     paths = [Path("a/v.mp4"), Path("b/v.mpg"), Path("V.jpg"), Path("v_2.mp4"), Path("w.mp4")]
     made = stems(paths)

@@ -19,6 +19,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from edge_app.errors import InputError, OutputError, SourceError
 from edge_app.sinks import null, pictures, results, video, window
@@ -69,10 +70,17 @@ def write_all(sink: object, items: Sequence[Result]) -> None:
 
 
 def clip(
-    path: Path, stamps: Sequence[int], *, sound: str = "", sound_format: str = "", base: int = 1000, seconds: float = 0
+    path: Path,
+    stamps: Sequence[int],
+    *,
+    sound: str = "",
+    sound_format: str = "",
+    base: int = 1000,
+    seconds: float = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """A video of 64x48 with a picture at each of `stamps` (in 1/base s) and perhaps a tone."""
-    with av.open(str(path), "w") as output:
+    with av.open(str(path), "w", options=options or {}) as output:
         stream = output.add_stream("mpeg4" if path.suffix != ".webm" else "libvpx", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, base)
@@ -113,9 +121,9 @@ def stamps(path: Path) -> list[Fraction]:
         return sorted(frame.pts * frame.time_base - origin for frame in container.decode(video=0))
 
 
-def sound(path: Path) -> list[bytes]:
+def sound(path: Path, track: int = 0) -> list[bytes]:
     with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+        return [bytes(packet) for packet in container.demux(audio=track) if packet.size]
 
 
 def decoded_sound(path: Path) -> tuple[float, float, np.ndarray]:
@@ -263,9 +271,55 @@ def test_sound_ends_with_the_pictures_when_they_end_early(tmp_path: Path) -> Non
     assert decoded_sound(tmp_path / "out.mp4")[1] == pytest.approx(1.0, abs=0.05)
 
 
-def test_sound_that_outlasts_the_pictures_is_whole(tmp_path: Path) -> None:
-    source = clip(tmp_path / "in.mp4", range(0, 1000, 40), sound="aac", seconds=2.0)
+@pytest.mark.parametrize("name", ["in.mp4", "in.mkv"])
+@pytest.mark.parametrize("begin", ["0", "60"])
+def test_sound_that_outlasts_the_pictures_is_whole(tmp_path: Path, name: str, begin: str) -> None:
+    late = {"output_ts_offset": begin}
+    source = clip(tmp_path / name, range(0, 1000, 40), sound="aac", seconds=2.0, options=late)
     assert sound(copy(source, tmp_path / "out.mp4")) == sound(source)
+
+
+def recording(path: Path) -> Path:
+    """Pictures of 1 s and three sound tracks of which the second is the one to play, as recorders make them."""
+    names = ("Game", "Voice", "Music")
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        tracks = [output.add_stream(codec, rate=48000, layout="mono") for codec in ("aac", "aac", "pcm_s16le")]
+        tracks[1].disposition = Disposition.default
+        for name, track in zip(names, tracks, strict=True):
+            track.metadata.update(title=name, language="kor")
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), format="rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        for pitch, track in enumerate(tracks, start=1):
+            wave = (np.sin(np.arange(48000)[None] * 0.03 * pitch) * 20000).astype(np.int16)
+            for begin in range(0, 48000, 960):
+                frame = av.AudioFrame.from_ndarray(wave[:, begin : begin + 960], format="s16", layout="mono")
+                frame.rate, frame.pts, frame.time_base = 48000, begin, Fraction(1, 48000)
+                output.mux(track.encode(frame))
+            output.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("start", [None, 0.4])
+@pytest.mark.parametrize("name", ["in.mkv", "in.mov"])
+def test_every_sound_track_is_kept_with_its_name(tmp_path: Path, name: str, start: float | None) -> None:
+    source = recording(tmp_path / name)
+    output = copy(source, tmp_path / "out.mp4", start=start)
+    for track in (0, 1):
+        packets = sound(source, track)
+        assert len(packets) > 40 and 25 < len(sound(output, track)) <= len(packets)
+        assert sound(output, track) == packets[-len(sound(output, track)) :]
+    with av.open(str(output)) as container:
+        tracks = container.streams.audio
+        assert [track.codec_context.name for track in tracks] == ["aac"] * 3
+        assert [track.metadata["name"] for track in tracks] == ["Game", "Voice", "Music"]
+        assert [bool(track.disposition & Disposition.default) for track in tracks] == [False, True, False]
+        assert {track.language for track in tracks} == {"kor"}
+        length = 1.0 - (start or 0)
+        assert [float(track.duration * track.time_base) for track in tracks] == pytest.approx([length] * 3, abs=0.05)
 
 
 def test_no_sound_where_none_is_asked_for_or_there(tmp_path: Path) -> None:

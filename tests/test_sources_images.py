@@ -94,12 +94,23 @@ def test_transparent_palette_is_laid_on_white(tmp_path: Path) -> None:
     assert pixel(frames(tmp_path / "a.gif")[0].image) == WHITE
 
 
-@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_of_an_animation_the_first_frame_is_taken_and_said_once(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second], duration=100, lossless=True)
-    (frame,) = frames(tmp_path / f"a.{suffix}")
-    assert pixel(frame.image) == RED
+    for _ in range(2):
+        (frame,) = frames(tmp_path / f"a.{suffix}")
+        assert pixel(frame.image) == RED
+    (told,) = caplog.records
+    assert told.levelname == "WARNING" and f"a.{suffix}: of its 2 pictures only the first" in told.message
+
+
+def test_a_phones_jpeg_with_a_small_copy_is_one_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    halves().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[halves().reduce(2)])
+    assert len(frames(tmp_path / "a.jpg")) == 1
+    assert not caplog.messages
 
 
 def test_content_counts_and_not_the_extension(tmp_path: Path) -> None:

@@ -238,6 +238,28 @@ def test_a_whole_file_is_not_called_cut(clip: Path, matroska: Path, interleave: 
     assert len(frames(clip)) == len(frames(matroska)) == len(frames(interleave)) == COUNT
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [("a.mkv", "libx264", False), ("a.mkv", "libx264", True), ("a.webm", "libvpx", False), ("a.wmv", "wmv2", False)],
+)
+def test_a_file_whose_pictures_begin_late_is_whole(tmp_path: Path, name: str, codec: str, sound: bool) -> None:
+    """The headers of these say when the pictures end, not how long they last."""
+    path = write(tmp_path / name, codec=codec, sound=sound, offset=60 * RATE)
+    with Source(path) as source:
+        assert (len(list(source)), source.frames) == (COUNT, COUNT)
+    begin = 60.0 if sound else 0.0
+    with Source(path, start=begin + 0.5, end=begin + 1.0) as source:
+        assert len(list(source)) == source.frames == 15
+
+
+@pytest.mark.parametrize(("sound", "seconds"), [(False, "2.0"), (True, "62.0")])
+def test_a_cut_file_whose_pictures_begin_late(tmp_path: Path, sound: bool, seconds: str) -> None:
+    path = write(tmp_path / "a.mkv", sound=sound, offset=60 * RATE)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    with pytest.raises(TruncatedError, match=rf"read up to \d+\.\d s of {seconds} s"):
+        frames(path)
+
+
 def test_a_length_that_is_none_is_not_believed(tmp_path: Path, matroska: Path) -> None:
     raw, tag = matroska.read_bytes(), b"00:00:02."
     assert tag in raw
@@ -321,6 +343,15 @@ def test_no_permission(tmp_path: Path, clip: Path) -> None:
 )
 def test_senseless_cuts_are_refused(clip: Path, options: dict[str, float]) -> None:
     with pytest.raises(SourceError, match="expected"), Source(clip, **options):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.mpg", "mpeg2video")]
+)
+def test_a_start_past_the_end_is_told_where_the_end_is(tmp_path: Path, name: str, codec: str) -> None:
+    path = write(tmp_path / name, codec=codec)
+    with pytest.raises(SourceError, match=r"its last picture is at 1\.97 s\), got 100 s"), Source(path, start=100):
         pass
 
 

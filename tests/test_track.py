@@ -68,11 +68,27 @@ def test_a_flash_does_not_wait_as_long_as_a_face(fps):
     assert ids[-1] == [2]
 
 
-@pytest.mark.parametrize(("fps", "people"), [(2.5, {1}), (1.25, {1}), (0.8, {1, 2, 3, 4})])
+@pytest.mark.parametrize(("fps", "people"), [(2.5, {1}), (1.25, {1}), (0.99, {1}), (0.4, {1}), (0.3, {1, 2, 3, 4})])
 def test_few_frames_a_second_are_enough_to_be_known_by(fps, people):
-    """--vid-stride, and a slow machine: a gap of more than a second is too long at any rate."""
+    """--vid-stride, and a slow machine: who is in two frames that follow each other is known for up to three seconds."""
     tracker = Tracker()
     assert {tracker(frame(n / fps), faces((300 + 5 * n, 200))).ids[0] for n in range(4)} == people
+
+
+@pytest.mark.parametrize("where", [(650, 200), (300, 500)])
+def test_somebody_else_in_the_next_of_few_frames_is_new(where):
+    tracker = Tracker()
+    assert tracker(frame(0), faces((300, 200))).ids.tolist() == [1]
+    assert tracker(frame(2), faces(where)).ids.tolist() == [2]
+
+
+def test_a_frame_without_the_face_ends_it_when_frames_are_few():
+    tracker = Tracker()
+    assert [tracker(frame(t), faces(*at)).ids.tolist() for t, at in enumerate([[(9, 9)], [], [(9, 9)]])] == [
+        [1],
+        [],
+        [2],
+    ]
 
 
 @RATES

@@ -55,12 +55,14 @@ def annotate(
         folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
+        earlier = (folder / "results.csv").exists()
         try:
             total = _work(job, analysis, stop, outcomes)
             if total.frames:
-                _record(
-                    folder, total, outcomes, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
-                )
+                about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
+                _record(folder, total, outcomes, about)
+                if earlier:
+                    click.echo(f"{folder}: results.csv, results.jsonl and run.json of an earlier run were replaced")
         finally:
             runs.discard_empty(folder)
             _report(outcomes, folder)
@@ -102,7 +104,7 @@ def _report(outcomes: list[Outcome], folder: Path) -> None:
     if not any(outcome.report.frames for outcome in outcomes) and len(outcomes) < 2:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
-    table = Table("input", "frames", "seconds", "faces", "mainly", "output", box=None, pad_edge=False)
+    table = Table("input", "frames", "took s", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:
         report = outcome.report
         ending = "broke off" if outcome.partly else "failed" if outcome.error else "stopped" if report.stopped else ""

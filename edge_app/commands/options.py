@@ -61,9 +61,8 @@ def settings_options(*names: str) -> Callable:
 def output_options(command: Callable) -> Callable:
     """Add `-o/--output-dir` and `--exist-ok`."""
     path = click.Path(path_type=Path)
-    command = click.option("--exist-ok", is_flag=True, help="Allow an output folder that holds something already.")(
-        command
-    )
+    allow = "Allow an output folder that holds something already; results there are replaced."
+    command = click.option("--exist-ok", is_flag=True, help=allow)(command)
     return click.option(
         "-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/."
     )(command)

@@ -1,8 +1,11 @@
-"""Progress of long offline work: on a terminal a bar with rate and remaining time, elsewhere a line per input."""
+"""Progress of long offline work: a bar with rate and remaining time, off a terminal a line now and then and per input."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from rich.text import Text
 
 from ..types import Result
 from .annotation import Outcome
-from .console import counted
+from .console import IN_LOG_S, counted
 
 
 class Rate(ProgressColumn):
@@ -50,9 +53,10 @@ class ProgressBar(AbstractContextManager):
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
 
-    def counter(self, number: int, path: Path, source: Any) -> Counter:
-        """A sink that moves the bar of input `number`; `source.frames` says how far it has to go, None if unknown."""
-        return Counter(self._progress, f"[{number + 1}/{self._inputs}] {path.name}", source)
+    def counter(self, number: int, path: Path, source: Any) -> Counter | Teller:
+        """A sink that tells of input `number`; `source.frames` says how far it has to go, None if unknown."""
+        text = f"[{number + 1}/{self._inputs}] {path.name}"
+        return Counter(self._progress, text, source) if self._console.is_terminal else Teller(self.say, text, source)
 
     def done(self, outcome: Outcome) -> None:
         """Say that an input is finished."""
@@ -87,3 +91,34 @@ class Counter(AbstractContextManager):
 
     def write(self, _: Result) -> None:
         self._progress.advance(self._task)
+
+
+class Teller(AbstractContextManager):
+    """A sink that says now and then how many frames are done, and when the others will be."""
+
+    name = ""
+
+    def __init__(self, say: Callable[[str], None], text: str, source: Any) -> None:
+        self._say, self._text, self._source = say, text, source
+
+    def __enter__(self) -> Teller:
+        self._done = 0
+        self._begun = self._told = time.monotonic()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def write(self, _: Result) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._told >= IN_LOG_S:
+            self._told = now
+            self._say(f"{self._text}: {self._state(now - self._begun)}")
+
+    def _state(self, seconds: float) -> str:
+        total = self._source.frames
+        if not total or self._done > total:  # of joined recordings the header tells of the first
+            return counted(self._done, "frame")
+        left = timedelta(seconds=round(seconds / self._done * (total - self._done)))
+        return f"{self._done} of {counted(total, 'frame')}, {left} left"

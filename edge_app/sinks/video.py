@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from av.codec.context import Flags
 
+from ..containers import end_ns, ns, origin_ns, pictures_end_ns
 from ..errors import CalmcamError, OutputError, SourceError
 from ..types import Result
 
@@ -42,9 +43,9 @@ class Sink:
     A `recording` cannot be made again: what a full disk has taken of it is kept, and what a kill or a power cut leaves,
     `path`.part, can be played up to its last two seconds (an MP4 in fragments, ISO 14496-12, 8.8, until it is closed).
     Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
-    first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. The sound of
-    `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the pictures
-    if they end early. x264 at `crf` and `preset`: veryfast is a third of superfast in size at 1.5 times the work.
+    first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. Every sound track
+    of `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the
+    pictures if they end early. x264 at `crf` and `preset`: veryfast is a third of superfast in size at 1.5 times the work.
     """
 
     name = "encode"
@@ -74,7 +75,7 @@ class Sink:
         self._failed = False
         self._pending: av.VideoFrame | None = None
         self._container: av.container.OutputContainer | None = None
-        self._sound: _Sound | None = None
+        self._sounds: list[_Sound] = []
         if self._audio_from and self._audio_from.resolve() == self._path.resolve():
             raise OutputError(f"{self._path}: the output would replace the input; name another file")
         try:
@@ -121,9 +122,9 @@ class Sink:
         context.time_base = self._stream.time_base = Fraction(1, TICKS)
         context.thread_count, context.colorspace, context.color_range = self._threads, BT601, 1
         context.flags |= Flags.frame_duration
-        if self._audio_from:
-            self._sound = _Sound(self._audio_from, self._start_ns, self._end_ns)
-            self._sound.join(self._container)
+        for track in range(_sound_tracks(self._audio_from) if self._audio_from else 0):
+            self._sounds.append(_Sound(self._audio_from, track, self._start_ns, self._end_ns))
+            self._sounds[-1].join(self._container)
 
     def _push(self, image: np.ndarray, time_ns: int, duration_ns: int) -> None:
         planes = cv2.cvtColor(fitted(image, *self._size), cv2.COLOR_RGB2YUV_I420)
@@ -141,19 +142,19 @@ class Sink:
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         self._container.mux(self._stream.encode(frame))
-        if self._sound and frame:
-            self._sound.write_until(self._start_ns + frame.pts * _SECOND // TICKS + _PIECE)
+        for sound in self._sounds if frame else ():
+            sound.write_until(self._start_ns + frame.pts * _SECOND // TICKS + _PIECE)
 
     def _finish(self, *, broken_off: bool) -> None:
         last = self._pending
         last.duration = last.duration or round(TICKS / self._rate)
         self._encode(last)
         self._encode(None)
-        if self._sound:
-            reached = self._start_ns + (last.pts + last.duration) * _SECOND // TICKS
-            whole = not broken_off and self._sound.pictures_end_ns - reached < _TOLERATED_GAP
-            self._sound.write_until(None if whole else reached)
-            self._sound.flush()
+        reached = self._start_ns + (last.pts + last.duration) * _SECOND // TICKS
+        for sound in self._sounds:
+            whole = not broken_off and sound.pictures_end_ns - reached < _TOLERATED_GAP
+            sound.write_until(None if whole else reached)
+            sound.flush()
 
     def _close(self) -> None:
         container, self._container = self._container, None
@@ -161,8 +162,8 @@ class Sink:
 
     def _abandon(self) -> None:
         """Let go of everything; what was not completed is removed, unless it is a recording that the disk cut off."""
-        if self._sound:
-            self._sound.close()
+        for sound in self._sounds:
+            sound.close()
         with suppress(*_REFUSED):
             if self._container:
                 self._close()
@@ -171,24 +172,35 @@ class Sink:
                 os.replace(self._part, self._path)
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
-        self._pending = self._sound = None
+        self._pending, self._sounds = None, []
+
+
+def _opened(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(f"file:{path}", metadata_errors="replace")
+    except _REFUSED as error:
+        raise SourceError(f"{path}: its sound cannot be read ({error.strerror}); try --no-audio") from error
+
+
+def _sound_tracks(path: Path) -> int:
+    with _opened(path) as container:
+        return len(container.streams.audio)
 
 
 class _Sound:
-    """The first audio stream of a file, between `start_ns` and `end_ns`, on its way into another container."""
+    """A sound track of a file, between `start_ns` and `end_ns`, on its way into another container.
 
-    def __init__(self, path: Path, start_ns: int, end_ns: int | None) -> None:
+    Each reads the file by itself: tracks may lie far apart in it.
+    """
+
+    def __init__(self, path: Path, track: int, start_ns: int, end_ns: int | None) -> None:
         self._path, self._start_ns, self._end_ns = path, start_ns, end_ns
-        try:
-            self._container = av.open(f"file:{path}", metadata_errors="replace")
-        except _REFUSED as error:
-            raise SourceError(f"{path}: its sound cannot be read ({error.strerror}); try --no-audio") from error
-        self._stream = self._container.streams.best("audio")
-        if self._stream is not None and self._stream.codec_context is None:
-            log.warning("%s: its sound is of an unknown kind and is left out", path)
+        self._container = _opened(path)
+        self._stream: av.AudioStream | None = self._container.streams.audio[track]
+        if self._stream.codec_context is None:
+            log.warning("%s: its sound track %d is of an unknown kind and is left out", path, track + 1)
             self._stream = None
-        streams = [*self._container.streams.video, *self._container.streams.audio]
-        self._origin_ns = min((_ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
+        self._origin_ns = origin_ns(self._container)
         self._packets: Iterator[av.Packet] = iter(())
         self._next: av.Packet | None = None
         self._damaged = 0
@@ -196,13 +208,9 @@ class _Sound:
     @property
     def pictures_end_ns(self) -> int:
         """When the pictures end, or are cut off; media time."""
-        ends = [
-            _ns(stream.start_time, stream.time_base) + _ns(stream.duration, stream.time_base) - self._origin_ns
-            for stream in self._container.streams.video[:1]
-            if stream.duration
-        ]
-        ends = ends or [(self._container.duration or 0) * 1000]
-        return min(ends if self._end_ns is None else [*ends, self._end_ns])
+        ends = [pictures_end_ns(self._container, stream) for stream in self._container.streams.video[:1]]
+        end = next(filter(None, ends), None) or end_ns(self._container) or 0
+        return end if self._end_ns is None else min(end, self._end_ns)
 
     def join(self, output: av.container.OutputContainer) -> None:
         """Open a stream in `output`, before anything is written there."""
@@ -217,6 +225,11 @@ class _Sound:
         else:
             self._target = output.add_stream("aac", rate=rate if rate in SOUND_RATES else 48000)
             self._target.layout = "mono" if context.channels == 1 else "stereo"
+        self._target.disposition = self._stream.disposition  # which one plays
+        about = self._stream.metadata
+        self._target.metadata.update(
+            language=about.get("language", "und"), title=about.get("title") or about.get("name", "")
+        )
         if self._start_ns:
             moment = (self._start_ns + self._origin_ns) / (self._stream.time_base * _SECOND)
             with suppress(av.FFmpegError):  # what cannot be sought in is read from its beginning
@@ -265,7 +278,7 @@ class _Sound:
             log.warning("%s: its sound breaks off (%s)", self._path, error.strerror)
 
     def _moment(self, packet: av.Packet) -> int:
-        return _ns(packet.pts, self._stream.time_base) - self._origin_ns
+        return ns(packet.pts, self._stream.time_base) - self._origin_ns
 
     def _write(self, packet: av.Packet) -> None:
         shift = round((self._origin_ns + self._start_ns) / (self._stream.time_base * _SECOND))
@@ -305,7 +318,3 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     edges = top, height - size[1] - top, left, width - size[0] - left
     return cv2.copyMakeBorder(small, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-
-
-def _ns(stamp: int | None, base: Fraction) -> int:
-    return round((stamp or 0) * base * _SECOND)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from ..containers import end_ns, ns, origin_ns, pictures_end_ns
 from ..errors import SourceError, TruncatedError
 from ..media import check_file
 from ..types import Frame
@@ -108,7 +108,8 @@ class Source:
         self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self._frame_ns = round(_SECOND / self._rate)
         self._jump = 0  # ns that later time stamps are moved by
-        self._origin = _origin_ns(container)
+        self._origin = origin_ns(container)
+        self._begin = ns(self._stream.start_time, self._stream.time_base) - self._origin  # media time of the pictures
         self._cut: av.FFmpegError | None = None
         self.damaged = 0
         self._last_ns = -1
@@ -134,7 +135,8 @@ class Source:
                 picture = self._seek_before_start(container)
             picture = self._drop_before_start(picture)
         if picture is None:
-            raise SourceError(f"{self.path}: expected a start before its end, got {self._start:g} s")
+            last = f" (its last picture is at {self._last_ns / _SECOND:.2f} s)" if self._last_ns >= 0 else ""
+            raise SourceError(f"{self.path}: expected a start before its end{last}, got {self._start:g} s")
         return picture
 
     def _seek_before_start(self, container: av.container.InputContainer) -> av.VideoFrame | None:
@@ -215,39 +217,29 @@ class Source:
         return _upright(converted.to_ndarray(), picture)
 
     def _index_of_first(self) -> int:
-        if not self._start:
-            return 0
-        begin = _ns(self._stream.start_time, self._stream.time_base) - self._origin
-        return max(0, round((self._media_ns(self._waiting) - begin) * self._rate / _SECOND))
+        return max(0, self._index(self._media_ns(self._waiting))) if self._start else 0
+
+    def _index(self, moment: float) -> int:
+        """Of the picture at `moment` (ns of media time), by the average rate."""
+        return round((moment - self._begin) * self._rate / _SECOND)
 
     def _expected_frames(self) -> int | None:
-        total, seconds = self._stream.frames, self._seconds() or _container_seconds(self._container)
-        if not total and not seconds:
+        end = pictures_end_ns(self._container, self._stream) or end_ns(self._container)
+        total = self._stream.frames or (self._index(end) if end else 0)
+        if total <= 0:
             return None
-        total = total or round(seconds * float(self._rate))
         if self._end is not None:
-            total = min(total, round(self._end * float(self._rate)))
+            total = min(total, self._index(self._end * _SECOND))
         return max(1, -(-(total - self._first_index) // self._stride))
-
-    def _seconds(self) -> float | None:
-        """How long the header says the pictures last."""
-        if self._container.format.name == "avi" and self._stream.frames:  # its duration is what libav found there
-            return float(self._stream.frames * self._stream.time_base)
-        if self._stream.duration:
-            return float(self._stream.duration * self._stream.time_base)
-        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self._stream.metadata.get("DURATION", ""))  # Matroska's
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
 
     def _complain(self) -> None:
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
-        seconds = self._seconds()
-        begin = _ns(self._stream.start_time, self._stream.time_base) - self._origin
-        reached = self._last_end / _SECOND
-        missing = seconds - (reached - begin / _SECOND) if seconds else None
-        tolerated = _TOLERATED_GAP + 2 * self._frame_ns / _SECOND
-        if missing is None and self._cut or missing is not None and missing > tolerated:
-            length = f" of {seconds:.1f} s" if seconds else ""
+        end = pictures_end_ns(self._container, self._stream)
+        tolerated = _TOLERATED_GAP * _SECOND + 2 * self._frame_ns
+        if self._cut if end is None else end - self._last_end > tolerated:
+            length = f" of {end / _SECOND:.1f} s" if end else ""
+            reached = self._last_end / _SECOND
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")
 
 
@@ -290,20 +282,6 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
         return stream
     holds = "only sound" if container.streams.audio else "neither picture nor sound"
     raise SourceError(f"{path}: expected a video, got a file with {holds}")
-
-
-def _ns(stamp: int | None, base: Fraction) -> int:
-    return round((stamp or 0) * base * _SECOND)
-
-
-def _origin_ns(container: av.container.InputContainer) -> int:
-    """The container's start: the earliest of its pictures and sounds."""
-    streams = [*container.streams.video, *container.streams.audio]
-    return min((_ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
-
-
-def _container_seconds(container: av.container.InputContainer | None) -> float | None:
-    return container.duration / av.time_base if container and container.duration else None
 
 
 def _upright(image: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
