@@ -106,9 +106,11 @@ class _Evidence:
     said: str = ""  # a label or "unsure"; "" before the first decision
     proposed: str = ""  # what would be said instead ...
     since_ns: int = 0  # ... and since when
+    gap_ns: int = 0  # between the last two sightings
 
     def add(self, probabilities: np.ndarray, flaw: str, now_ns: int) -> None:
-        gap = (now_ns - self.seen_ns) / 1e9
+        self.gap_ns = now_ns - self.seen_ns
+        gap = self.gap_ns / 1e9
         fade = math.exp(-gap / MEMORY_S)
         step = min(gap, LONGEST_STEP_S) if self.seconds else FIRST_STEP_S
         weight = step * (POOR if flaw else 1.0)
@@ -135,6 +137,7 @@ class _Evidence:
 
     def _say(self, proposal: str, now_ns: int) -> None:
         if proposal != self.proposed:
-            self.proposed, self.since_ns = proposal, now_ns
+            unseen = self.gap_ns >= HOLD_S * 1e9  # nobody knows what was between: it may have been there since
+            self.proposed, self.since_ns = proposal, now_ns - self.gap_ns * unseen
         if now_ns - self.since_ns >= min(HOLD_S * 1e9, (now_ns - self.began_ns) / 2):
             self.said = proposal

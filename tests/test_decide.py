@@ -65,6 +65,15 @@ def test_a_lasting_change_is_said_once_and_soon(fps):
     assert 2.3 <= when <= 3.05
 
 
+def test_between_rare_frames_a_change_is_not_held_for_one_more():
+    """Two a second: the label that leads is the label that is said, in every row."""
+    decider = Decider(HEAD)
+    for number, act in enumerate([ANGRY] * 3 + [HAPPY] * 3):
+        decision = decider(frame(number / 2), faces(act)).decisions[0]
+        assert decision.confidence == max(decision.probs.values())
+    assert decision.label == "happy"
+
+
 def test_frame_rates_decide_alike():
     when = [switches(told(Decider(HEAD), fps, [(2, ANGRY), (2, HAPPY)]))[0] for fps in (5, 15, 30, 120)]
     assert max(when) - min(when) <= 0.25
