@@ -7,7 +7,7 @@ import pytest
 yaml = pytest.importorskip("yaml")
 
 from edge_app.errors import SettingsError  # noqa: E402
-from trainer.recipe import RECIPES, apply, names, parse, read_recipe, write_recipe  # noqa: E402
+from trainer.recipe import RECIPES, apply, earlier_stages, names, parse, read_recipe, write_recipe  # noqa: E402
 
 TINY = {
     "name": "tiny",
@@ -67,6 +67,15 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
             {"stages": [{"name": "all", "epochs": 1, "learning_rate": 0.1, "teacher_share": 0.5}]},
             "stages.all: teacher_share needs an earlier stage",
         ),
+        (
+            {
+                "stages": [
+                    {"name": "one", "epochs": 1, "learning_rate": 0.1},
+                    {"name": "two", "epochs": 1, "learning_rate": 0.1, "start": "one+tow"},
+                ]
+            },
+            "stages.two.start: unknown key 'tow'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict, sentence: str) -> None:
@@ -124,3 +133,10 @@ def test_unknown_recipe_and_broken_yaml(tmp_path) -> None:
     (tmp_path / "broken.yaml").write_text("family: [", encoding="utf-8")
     with pytest.raises(SettingsError, match="expected YAML"):
         read_recipe(str(tmp_path / "broken.yaml"))
+
+
+def test_a_stage_starts_from_the_one_before_from_all_or_from_those_it_names() -> None:
+    stages = [{"name": name, "epochs": 1, "learning_rate": 0.1} for name in "abcd"]
+    for start, expected in (("best", [2]), ("average", [0, 1, 2]), ("a", [0]), ("b+c", [1, 2])):
+        recipe = parse({**TINY, "stages": [*stages[:3], {**stages[3], "start": start}]}, "x.yaml")
+        assert earlier_stages(recipe, 3) == expected

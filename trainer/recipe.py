@@ -109,7 +109,9 @@ class Stage:
     rounding: bool = False  # learn with activations rounded as int8 will round them; see `rounding.py`
     label_smoothing: float = 0.0  # where an image has no votes
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
-    start: str = "best"  # weights so far; "average" of what each earlier stage ended with (arXiv 2203.05482)
+    start: str = (
+        "best"  # weights so far; "average" of what all earlier stages, or "a+b" those, ended with (arXiv 2203.05482)
+    )
     teacher_share: float = 0.0  # share of the target that the teachers answer; see `teacher.py`
     teachers: tuple[str, ...] = (ITSELF,)  # that, and the folders of finished runs
     teacher_views: int = 0  # they answer once, by their mean over so many moved views; 0 = anew to what is shown
@@ -177,7 +179,6 @@ CHOICES = {
     "schedule": ("cosine", "constant", "plateau"),
     "optimizer": ("adamw", "sgd"),
     "select": ("macro_f1", "accuracy", "agreement", "f1", "loss", LAST),
-    "start": ("best", "average"),
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "align": ("none", "roll"),
     "variants": VARIANTS,
@@ -258,7 +259,8 @@ def parse(raw: Mapping, where: str) -> Recipe:
         if head.kind == "sigmoid" and len(head.labels) != 2:
             raise SettingsError(f"{where}: heads.{head.name}: a sigmoid head has two labels, got {list(head.labels)}")
         _refuse(f"{where}: heads.{head.name}.class_weights", head.class_weights, head.labels)
-    for stage in recipe.stages:
+    for position, stage in enumerate(recipe.stages):
+        earlier_stages(recipe, position)
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
@@ -273,6 +275,18 @@ def parse(raw: Mapping, where: str) -> Recipe:
         )
     _refuse(f"{where}: export.files", recipe.export.files, (*EXTRA, *VARIANTS))
     return recipe
+
+
+def earlier_stages(recipe: Recipe, position: int) -> list[int]:
+    """Positions of the stages whose ends make the start of the stage at `position`; SettingsError for unknown names."""
+    stage, names = recipe.stages[position], [one.name for one in recipe.stages[:position]]
+    if stage.start in ("best", "average"):
+        return list(range(position))[-1 if stage.start == "best" else 0 :]
+    wanted = stage.start.split("+")
+    _refuse(
+        f"{recipe.name}: stages.{stage.name}.start", wanted, names if len(wanted) > 1 else ["best", "average", *names]
+    )
+    return [names.index(name) for name in wanted]
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -343,7 +357,7 @@ def _position(place: object, step: str, key: str) -> int:
     raise SettingsError(f"--set {key}: {step!r} is below a value, not below keys")
 
 
-def _refuse(where: str, raw: Mapping, known: typing.Iterable[str]) -> None:
+def _refuse(where: str, raw: typing.Iterable[str], known: typing.Iterable[str]) -> None:
     known = list(known)
     for key in raw:
         if key not in known:

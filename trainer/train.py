@@ -24,7 +24,7 @@ from . import callbacks, families
 from .data import Part
 from .feed import Batches
 from .machine import precision
-from .recipe import ITSELF, Recipe, Stage, read_recipe
+from .recipe import ITSELF, Recipe, Stage, earlier_stages, read_recipe
 from .rounding import rounded
 from .state import State
 from .teacher import Teacher, check_teacher
@@ -181,7 +181,7 @@ def _run_stage(
     if not resume:
         state.stage, state.stage_epoch, state.stage_over, state.waited = position, 0, False, 0
         if position:
-            model.set_weights(_start(run, position, stage))
+            model.set_weights(_start(run, recipe, position))
             state.start_average(model)
     batches = Batches(parts["train"], recipe, stage, state.epoch)
     if stage.teacher_share:
@@ -227,10 +227,9 @@ def _ended(run: Path, position: int) -> Path:
     return run / f"stage-{position + 1}.keras"
 
 
-def _start(run: Path, position: int, stage: Stage) -> list[np.ndarray]:
+def _start(run: Path, recipe: Recipe, position: int) -> list[np.ndarray]:
     """The weights that a later stage begins with."""
-    earlier = range(position) if stage.start == "average" else (position - 1,)
-    found = [_loaded(_ended(run, one)) for one in earlier]
+    found = [_loaded(_ended(run, one)) for one in earlier_stages(recipe, position)]
     return [np.mean(values, axis=0) for values in zip(*found, strict=True)]
 
 
@@ -249,7 +248,7 @@ def _teach(batches: Batches, part: Part, state: State, position: int) -> None:
         own = name == ITSELF
         source = recipe if own else read_recipe(str(Path(name) / "recipe.yaml"))
         models.append(network(source, precision(recipe.precision)))
-        models[-1].set_weights(_start(state.run, position, stage) if own else _loaded(Path(name) / "best.keras"))
+        models[-1].set_weights(_start(state.run, recipe, position) if own else _loaded(Path(name) / "best.keras"))
     teacher = Teacher(models, recipe, stage.teacher_share)
     if stage.teacher_views:
         kept = state.run / f"teacher-{position + 1}.npz"
