@@ -615,7 +615,7 @@ def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) ->
         start(Request(None, data))
     with pytest.raises(InputError, match="expected --data"):
         start(Request(TINY, None))
-    with pytest.raises(OutputError, match="choose another folder"):
+    with pytest.raises(OutputError, match="name another one with -o"):
         start(Request(TINY, data, (), Path("/proc/run")))
     with pytest.raises(InputError, match="no training image of 'shy'.*labels='.angry, happy, neutral.'"):
         start(Request(TINY, data, ("heads.emotion.labels=[angry, happy, neutral, shy]",), tmp_path))
