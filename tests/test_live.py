@@ -24,6 +24,8 @@ from small_model import write_model
 
 from edge_app.cli import cli
 from edge_app.commands.console import StatusLine, status_line, summary
+from edge_app.commands.live import _tell as tell
+from edge_app.errors import OutputError
 from edge_app.pace import Paced
 from edge_app.report import Report
 from edge_app.run import Stop, run
@@ -286,6 +288,13 @@ def test_the_status_line_stops_the_run_after_so_many_results():
         assert not stop.requested
         line.write(result(NO_FACES))
     assert stop.requested
+
+
+def test_what_could_not_be_kept_is_not_called_saved(tmp_path, capsys):
+    with pytest.raises(OutputError, match="run.json: cannot be written"):
+        tell(Report(frames=3, seconds=1.0), tmp_path / "removed", {})
+    said = capsys.readouterr().err
+    assert "3 frames in 1.0 s" in said and "saved in" not in said
 
 
 def test_the_summary_counts():

@@ -79,11 +79,13 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
         if folder:
             runs.discard_empty(folder)
         return
+    saved = ""
     try:
         if folder:
             runs.record(folder, report, about)
+            saved = f"\nsaved in {folder}"
     finally:
-        click.echo(summary(report) + (f"\nsaved in {folder}" if folder else ""), err=True)
+        click.echo(summary(report) + saved, err=True)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:

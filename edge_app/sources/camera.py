@@ -92,28 +92,25 @@ class Source:
                 yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
 
     def _connect(self) -> None:
-        """Open the camera and wait for its first picture; SourceError when that fails."""
-        _check(self.path)
-        capture = self._opened()
-        if not capture.grab():
-            capture.release()
-            raise SourceError(f"{self.path}: the camera opens but gives no picture; {_who_uses(self.path)}")
-        self._capture, self._alive, self.state = capture, time.monotonic_ns(), "connected"
+        """Open the camera and wait for its first picture; SourceError when that fails, or nobody waits any more."""
+        with self._lock:
+            if self._stopped.is_set():
+                raise SourceError(f"{self.path}: the source was closed")
+            _check(self.path)
+            capture = self._opened()
+            if not capture.grab():
+                capture.release()
+                raise SourceError(f"{self.path}: the camera opens but gives no picture; {_who_uses(self.path)}")
+            self._capture, self._alive, self.state = capture, time.monotonic_ns(), "connected"
 
     def _connect_again(self) -> None:
-        def connect() -> None:
-            with self._lock:
-                if self._stopped.is_set():
-                    raise SourceError(f"{self.path}: the source was closed")
-                self._connect()
-
         with self._lock:
             if self._stopped.is_set():
                 return
             self._capture.release()
             self.state = "reconnecting"
         lost = "the camera gives no picture any more" if Path(self.path).exists() else "the camera was unplugged"
-        reconnect(self.path, lost, self._alive, connect, lambda seconds: not self._stopped.wait(seconds))
+        reconnect(self.path, lost, self._alive, self._connect, lambda seconds: not self._stopped.wait(seconds))
 
     def _opened(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)

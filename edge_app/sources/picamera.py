@@ -100,34 +100,30 @@ class Source:
         return image, arrived, (time.perf_counter() - begun) * 1e3
 
     def _connect(self) -> None:
-        """Open and start the camera; SourceError when that fails."""
-        found = Picamera2.global_camera_info()
-        if self._number >= len(found):
-            models = ", ".join(str(info.get("Model", "?")) for info in found) or "none"
-            raise SourceError(f"{self.name}: there is no such camera; found: {models}; check the ribbon cable")
-        with ExitStack() as stack:
+        """Open and start the camera; SourceError when that fails, or nobody waits any more."""
+        with self._lock, ExitStack() as stack:
+            if self._stopped.is_set():
+                raise SourceError(f"{self.name}: the source was closed")
+            found = Picamera2.global_camera_info()
+            if self._number >= len(found):
+                models = ", ".join(str(info.get("Model", "?")) for info in found) or "none"
+                raise SourceError(f"{self.name}: there is no such camera; found: {models}; check the ribbon cable")
             try:
                 self._camera = stack.enter_context(Picamera2(self._number))
                 self._start()
             except (RuntimeError, IndexError) as error:
                 raise SourceError(f"{self.name}: cannot be opened ({error}); end the program that uses it") from error
             stack.pop_all()  # it stays open until it is lost, or until __exit__
-        self._alive, self.state = time.monotonic_ns(), "connected"
+            self._alive, self.state = time.monotonic_ns(), "connected"
 
     def _connect_again(self, lost: str) -> None:
-        def connect() -> None:
-            with self._lock:
-                if self._stopped.is_set():
-                    raise SourceError(f"{self.name}: the source was closed")
-                self._connect()
-
         with self._lock:
             if self._stopped.is_set():
                 return
             self.state = "reconnecting"
             with suppress(RuntimeError):  # what is gone cannot be closed well
                 self._camera.close()
-        reconnect(self.name, lost, self._alive, connect, lambda seconds: not self._stopped.wait(seconds))
+        reconnect(self.name, lost, self._alive, self._connect, lambda seconds: not self._stopped.wait(seconds))
 
     def _start(self) -> None:
         width, height, fps = self._wish
