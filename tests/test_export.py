@@ -329,7 +329,7 @@ def test_fer2013_pictures_are_never_shown(again, tmp_path):
     assert not export.FER2013.search(rows.splitlines()[1].split(",")[0])
 
 
-def test_the_command_reports(again, tmp_path):
+def test_the_command_reports(again, tmp_path, caplog):
     from click.testing import CliRunner
 
     from trainer.export_cli import export as command
@@ -337,4 +337,5 @@ def test_the_command_reports(again, tmp_path):
     result = CliRunner().invoke(command, [str(again), "-o", str(tmp_path / "out"), "--variants", "int8", "--no-test"])
     assert result.exit_code == 0, result.output
     assert "int8 against keras, head mood" in result.output
+    assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")

@@ -9,7 +9,7 @@ from edge_app.manifest import Head
 from edge_app.metrics import wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
-FEWEST = 50  # images below which neither temperature nor unsure threshold is chosen
+FEWEST = 50  # validation images below which neither temperature nor unsure threshold is chosen, nor much known
 GOLDEN = (np.sqrt(5) - 1) / 2
 
 

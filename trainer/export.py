@@ -16,7 +16,7 @@ from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.manifest import Artifact, Head, Manifest, sha256, unknown, write_manifest
 
 from . import ferplus, finalscore, parity, quantise, representative
-from .calibrate import calibrated
+from .calibrate import FEWEST, calibrated
 from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
@@ -185,6 +185,9 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
     """Every file against Keras on the validation images; int8 gets its worst operators in float before it fails."""
     work.logits["keras"] = parity.keras_logits(model, work.parts["validation"].images)
     rows = _compared(work)
+    for head in work.heads:
+        if (count := int((work.parts["validation"].labels[head.name] >= 0).sum())) < FEWEST:
+            log.warning("head %s: %d validation images tell little of what a variant loses", head.name, count)
     if any(row.variant == "int8" for row in _beyond(work, rows)):
         rows = _mended(work, model, crops)
     beyond = _beyond(work, rows)
