@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +17,7 @@ from .labelled import Sample
 from .labels import canonical
 from .manifest import Artifact, Head, Manifest, unknown
 from .preprocess import crop_faces, fit, to_input
+from .report import Span
 from .types import NO_FACES, Backend, Faces, Frame, Stage
 
 CANVAS = (720, 1280)  # px, height and width of the plain picture that a face picture is put on
@@ -28,7 +27,6 @@ CANVAS = (720, 1280)  # px, height and width of the plain picture that a face pi
 CANVAS_LIGHT = 0  # 0..255
 FACE_SIDE = 430  # px, longer side of the face picture on the canvas
 
-T = TypeVar("T")
 Read = Callable[[Path], np.ndarray]  # a file to (H, W, 3) uint8 RGB; SourceError when it is no picture
 
 
@@ -143,16 +141,21 @@ def best(faces: Faces, place: np.ndarray) -> int | None:
 def _load(sample: Sample, ensemble: Ensemble, read: Read, find: Stage | None) -> _Work:
     spans: dict[str, float] = {}
     try:
-        image = _timed(spans, "read", read, sample.path)
+        with Span(spans, "read"):
+            image = read(sample.path)
     except (SourceError, OSError) as error:
         return _Work(Row(sample, problem=" ".join(str(error).split()), spans_ms=spans))
-    work = _Work(Row(sample, spans_ms=spans), _timed(spans, "fit", ensemble.ready, image))
+    with Span(spans, "fit"):
+        ready = ensemble.ready(image)
+    work = _Work(Row(sample, spans_ms=spans), ready)
     if find is not None:
         canvas, place = on_canvas(image)
-        faces = _timed(spans, "detect", find, Frame(canvas, 0, 0, sample.name), NO_FACES)
+        with Span(spans, "detect"):
+            faces = find(Frame(canvas, 0, 0, sample.name), NO_FACES)
         row = best(faces, place)
         if row is not None:
-            work.cuts = _timed(spans, "crop", ensemble.cut, canvas, faces, row)
+            with Span(spans, "crop"):
+                work.cuts = ensemble.cut(canvas, faces, row)
     return work
 
 
@@ -160,7 +163,8 @@ def _classified(work: _Work, ensemble: Ensemble) -> Row:
     row, found = work.row, None
     if work.crops is None:
         return row
-    ready = _timed(row.spans_ms, "classify", ensemble, work.crops)
+    with Span(row.spans_ms, "classify"):
+        ready = ensemble(work.crops)
     if work.cuts is not None:
         found = ensemble(work.cuts)
     for probs in (ready, found):
@@ -170,13 +174,6 @@ def _classified(work: _Work, ensemble: Ensemble) -> Row:
                 f"{names}: gave NaN for {row.sample.path}; expected probabilities; export the model again"
             )
     return Row(row.sample, ready, found, spans_ms=row.spans_ms)
-
-
-def _timed(spans: dict[str, float], name: str, call: Callable[..., T], *args: object) -> T:
-    begun = time.perf_counter()
-    value = call(*args)
-    spans[name] = (time.perf_counter() - begun) * 1e3
-    return value
 
 
 def _order(labels: Sequence[str], member: Member, first: str) -> list[int]:

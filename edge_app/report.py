@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 KEEP = 4_096  # samples per span (32 kB); beyond that every second one is thrown away, and so on
+
+
+class Span:
+    """Add the wall milliseconds of a block to `spans[name]`."""
+
+    def __init__(self, spans: dict[str, float], name: str) -> None:
+        self._spans, self._name = spans, name
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        taken = (time.perf_counter() - self._begun) * 1e3
+        self._spans[self._name] = self._spans.get(self._name, 0.0) + taken
 
 
 @dataclass(eq=False)

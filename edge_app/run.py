@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from .background import Background
-from .report import Report
+from .report import Report, Span
 from .types import NO_FACES, Faces, Frame, Result, Stage, Status
 
 Work = tuple[Frame, Faces, dict[str, float]]
@@ -115,9 +115,8 @@ def run(
 def _through(stages: Sequence[tuple[str, Stage]], work: Work) -> Work:
     frame, faces, spans = work
     for name, stage in stages:
-        begun = time.perf_counter()
-        faces = stage(frame, faces)
-        spans[name] = spans.get(name, 0.0) + (time.perf_counter() - begun) * 1e3
+        with Span(spans, name):
+            faces = stage(frame, faces)
     return frame, faces, spans
 
 
@@ -125,7 +124,7 @@ def _drawn(result: Result, draw: Draw | None) -> Result:
     if draw is None:
         return result
     spans = dict(result.spans_ms)
-    with _Span(spans, "draw"):
+    with Span(spans, "draw"):
         picture = draw(result)
     return replace(result, spans_ms=spans, picture=picture)
 
@@ -133,7 +132,7 @@ def _drawn(result: Result, draw: Draw | None) -> Result:
 def _deliver(result: Result, sinks: Sequence[Sink], report: Report) -> None:
     spans = dict(result.spans_ms)
     for sink in sinks:
-        with _Span(spans, sink.name):
+        with Span(spans, sink.name):
             sink.write(result)
     spans["age"] = (time.monotonic_ns() - result.frame.captured_ns) / 1e6
     report.add(spans)
@@ -147,20 +146,6 @@ def _idle(sinks: Sequence[Sink]) -> None:
     for sink in sinks:
         if hasattr(sink, "idle"):
             sink.idle()
-
-
-class _Span:
-    """Add the wall time of a block to `spans[name]`."""
-
-    def __init__(self, spans: dict[str, float], name: str) -> None:
-        self._spans, self._name = spans, name
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        taken = (time.perf_counter() - self._begun) * 1e3
-        self._spans[self._name] = self._spans.get(self._name, 0.0) + taken
 
 
 class _Clock:

@@ -21,7 +21,7 @@ from ..build import Analysis, open_source, source_kind
 from ..drawing.overlay import Overlay
 from ..errors import CalmcamError
 from ..pace import Paced
-from ..report import Report
+from ..report import Report, Span
 from ..run import Draw, Sink, run
 from ..settings import Settings
 from ..types import NO_FACES, Faces, Frame, Result, Status
@@ -145,9 +145,8 @@ class Alone:
         spans, faces = {"decode": frame.decode_ms}, NO_FACES
         begun = time.process_time()
         for name, stage in stages:
-            began = time.perf_counter()
-            faces = stage(frame, faces)
-            spans[name] = (time.perf_counter() - began) * 1e3
+            with Span(spans, name):
+                faces = stage(frame, faces)
         self.analysis_ms.append((time.process_time() - begun) * 1e3)
         self.faces += len(faces)
         self._last: tuple[Faces, dict[str, float]] = (faces, spans)
@@ -162,11 +161,10 @@ class Alone:
     def _show(self, overlay: Draw, encoder: Sink, frame: Frame) -> None:
         faces, spans = self._last
         result = Result(frame, faces, spans, Status(0.0, 0.0, 0, faces.device))
-        began = time.perf_counter()
-        picture = overlay(result)
-        drawn = time.perf_counter()
-        encoder.write(replace(result, picture=picture))
-        spans |= {"draw": (drawn - began) * 1e3, "encode": (time.perf_counter() - drawn) * 1e3}
+        with Span(spans, "draw"):
+            picture = overlay(result)
+        with Span(spans, "encode"):
+            encoder.write(replace(result, picture=picture))
         self.report.add(spans)
 
     def _forget(self) -> None:
