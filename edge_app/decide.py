@@ -27,28 +27,22 @@ LONGEST_STEP_S = 0.25  # time that one sighting speaks for, at most
 FIRST_STEP_S = 1 / 30  # and that the first one speaks for
 POOR = 0.01  # weight of a sighting that is too small, turned or blurred, against 1 of a good one
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a face must be like to carry a decision.
-
-    Measured with the bundled `emotions` on the 2,857 validation pictures of its run (from FER2013's train part). Of
-    its answers above the confidence threshold 79 % are right, 75 % of crops that were shrunk to 24 px, 69 % at 20,
-    59 % at 16; 72 % after a Gaussian blur of 1.25 px at 48 px (median sharpness 1130), 68 % after 1.5 px (680), 49
-    % after 2 px (290); 79 % below a turn of 0.2, 66 % at 0.7 to 0.85, 63 % (of 82) above 1.0, which is about 35
-    degrees: the nose's tip then lies some 1.4 half ear distances before the axis of the ears.
-    """
-
-    small: float = 20.0  # px, shorter side of the box; the crop is a little larger
-    turned: float = 1.0  # of geometry.turn
-    blurred: float = 500.0  # preprocess.sharpness of the crop
+# What a face must be like to carry a decision. Measured with former weights of `emotions` on the 2,857 validation
+# pictures of their run (from FER2013's train part). Of the answers above the confidence threshold 79 % are right, 75 %
+# of crops that were shrunk to 24 px, 69 % at 20, 59 % at 16; 72 % after a Gaussian blur of 1.25 px at 48 px (median
+# sharpness 1130), 68 % after 1.5 px (680), 49 % after 2 px (290); 79 % below a turn of 0.2, 66 % at 0.7 to 0.85, 63 %
+# (of 82) above 1.0, which is about 35 degrees: the nose's tip then lies some 1.4 half ear distances before the axis of
+# the ears.
+SMALL = 20.0  # px, shorter side of the box; the crop is a little larger
+TURNED = 1.0  # of geometry.turn
+BLURRED = 500.0  # preprocess.sharpness of the crop
 
 
 class Decider:
     """A stage that fills `decisions` from the probabilities of one head; without ids every face is decided alone."""
 
-    def __init__(self, head: Head, limits: Limits | None = None):
-        self._head, self._limits = head, limits or Limits()
+    def __init__(self, head: Head) -> None:
+        self._head = head
         self.reset()
 
     def reset(self) -> None:
@@ -80,12 +74,13 @@ class Decider:
         for track in [track for track, evidence in self._known.items() if evidence.seen_ns < oldest]:
             del self._known[track]
 
-    def _flaws(self, faces: Faces) -> list[str]:
+    @staticmethod
+    def _flaws(faces: Faces) -> list[str]:
         """Per face what is wrong with it: "small", "turned", "blurred" or ""."""
-        limits, n = self._limits, len(faces)
-        small = (sizes(faces.boxes).min(axis=1) < limits.small).tolist()
-        turned = [False] * n if faces.points is None else (turn(faces.points) > limits.turned).tolist()
-        blurred = [False] * n if faces.sharpness is None else (faces.sharpness < limits.blurred).tolist()
+        none = [False] * len(faces)
+        small = (sizes(faces.boxes).min(axis=1) < SMALL).tolist()
+        turned = none if faces.points is None else (turn(faces.points) > TURNED).tolist()
+        blurred = none if faces.sharpness is None else (faces.sharpness < BLURRED).tolist()
         return [
             "small" if s else "turned" if t else "blurred" if b else ""
             for s, t, b in zip(small, turned, blurred, strict=True)

@@ -21,16 +21,9 @@ class Turned(AbstractContextManager):
 
     def __init__(self, source: Any, rotate: int = 0, *, mirror: bool = False) -> None:
         self._source, self._turn, self._mirror = source, TURNS[rotate], mirror
-        self._lies = rotate in (90, 270)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Width and height in pixels after turning, as far as is known."""
-        size = self._source.size
-        return size[::-1] if size and self._lies else size
 
     def __enter__(self) -> Self:
         self._source.__enter__()

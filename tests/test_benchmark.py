@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from clips import write_clip
@@ -14,11 +13,10 @@ from edge_app.cli import cli
 from edge_app.commands import measure
 from edge_app.commands.bench_tables import table
 from edge_app.commands.benchmark import configurations
-from edge_app.commands.measure import Plan, Portion
+from edge_app.commands.measure import Plan
 from edge_app.errors import SettingsError
 from edge_app.manifest import read_manifest
 from edge_app.settings import Settings
-from edge_app.sources.synthetic import Source
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +95,6 @@ def test_what_compare_names(model):
     assert configurations("detector=full,short", manifest) == [{"detector": "full"}, {"detector": "short"}]
     with pytest.raises(SettingsError, match="whole numbers"):
         configurations("threads=1,two", manifest)
-
-
-def test_a_short_source_begins_again_with_rising_time():
-    with Portion(Source(width=64, height=48, count=3), 8) as portion:
-        frames = list(portion)
-    assert [frame.index for frame in frames] == list(range(8))
-    assert np.all(np.diff([frame.time_ns for frame in frames]) > 0)
-
-
-def test_a_source_without_frames_ends():
-    with Portion(Source(width=64, height=48, count=0), 8) as portion:
-        assert list(portion) == []
 
 
 def test_a_fresh_process_answers_in_time(model):

@@ -64,7 +64,8 @@ def test_usb_is_the_first_camera():
 
 
 def test_options_that_are_none_are_left_to_the_source():
-    assert open_source("synthetic", width=64, height=None).size == (64, 720)
+    with open_source("synthetic", width=64, height=None) as source:
+        assert next(iter(source)).image.shape == (720, 64, 3)
 
 
 def test_a_source_whose_package_is_missing_says_so(monkeypatch):

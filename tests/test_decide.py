@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_app.decide import FORGET_S, Decider, Limits
+from edge_app.decide import FORGET_S, Decider
 from edge_app.manifest import Head
 from edge_app.types import Faces, Frame
 
@@ -152,11 +152,6 @@ def test_confidence_near_the_threshold_does_not_flicker(fps):
     above, below = [0.52, 0.24, 0.24], [0.48, 0.26, 0.26]
     said = told(Decider(HEAD), fps, [(1 / fps, above if n % 2 == 0 else below) for n in range(5 * fps)])
     assert {label for _, label in said[fps:]} == {"angry"}
-
-
-def test_limits_can_be_chosen():
-    decision = Decider(HEAD, Limits(small=200.0))(frame(0), faces(HAPPY)).decisions[0]
-    assert decision.why == "small"
 
 
 def test_faces_are_decided_apart():

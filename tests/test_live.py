@@ -244,7 +244,7 @@ def test_a_slow_classifier_drops_frames_and_what_is_shown_stays_young():
         return faces
 
     sink = Ages()
-    source = Paced(Source(width=64, height=48, fps=30 / PATIENCE), seconds=2 * PATIENCE)
+    source = Paced(Source(width=64, height=48, fps=30 / PATIENCE, count=60))
     report = run(source, [("detect", detect), ("classify", classify)], [sink], live=True)
     assert report.dropped > 20 and report.frames + report.dropped >= 59
     assert statistics.median(sink.ages) <= 2 * slow * 1e3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_app.background import Background
-from edge_app.pace import Paced
+from edge_app.pace import Paced, Repeated
 from edge_app.sources.synthetic import Source as Synthetic
 from edge_app.types import Frame
 
@@ -43,28 +43,28 @@ def test_frames_come_at_their_media_time() -> None:
 def test_a_rate_of_its_own_replaces_the_clock() -> None:
     with Paced(small(count=5), fps=50) as source:
         frames = list(source)
-        assert (source.fps, source.frames, source.size) == (50, 5, (64, 48))
+        assert (source.fps, source.frames) == (50, 5)
     assert [f.time_ns // 10**6 for f in frames] == [0, 20, 40, 60, 80]
     assert frames[-1].captured_ns - frames[0].captured_ns >= 70e6
 
 
-def test_seconds_end_the_run() -> None:
-    with Paced(small(), seconds=0.5) as source:
-        assert source.frames == 15
-        assert len(list(source)) == 15
-
-
-def test_looping_goes_on_with_index_and_time() -> None:
-    with Paced(small(count=4), seconds=0.4, loop=True) as source:
+def test_repeating_goes_on_with_index_and_time() -> None:
+    with Paced(Repeated(small(count=4), frames=12)) as source:
         assert source.frames == 12
         frames = list(source)
     assert [f.index for f in frames] == list(range(12))
     np.testing.assert_allclose(np.diff([f.time_ns for f in frames]) / 1e9, FRAME, atol=1e-6)
 
 
-def test_an_empty_source_does_not_loop_for_ever() -> None:
-    with Paced(small(count=0), loop=True) as source:
+def test_an_empty_source_is_not_repeated_for_ever() -> None:
+    with Repeated(small(count=0)) as source:
         assert list(source) == []
+
+
+def test_repeating_can_be_stopped_from_another_thread() -> None:
+    with Repeated(small(count=2)) as source:
+        threading.Timer(0.1, source.stop).start()
+        assert len(list(source)) > 2
 
 
 def test_a_slow_taker_is_not_given_old_frames() -> None:

@@ -16,7 +16,7 @@ from .. import plugins, runs
 from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import Overlay
 from ..errors import SourceError
-from ..pace import Paced
+from ..pace import Paced, Repeated
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings, filled
@@ -93,7 +93,9 @@ def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
     kind = source_kind(text)
     source = open_source(text, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
     source = turned(source, settings)
-    return source if source.live else Paced(source, fps=paced or None, loop=loop)
+    if source.live:
+        return source
+    return Paced(Repeated(source) if loop else source, fps=paced or None)
 
 
 def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:

@@ -7,8 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from .. import plugins
 from ..build import Analysis, open_source, source_kind
 from ..drawing.overlay import Overlay
 from ..errors import CalmcamError
-from ..pace import Paced
+from ..pace import Paced, Repeated
 from ..report import Report, Span
 from ..run import Draw, Sink, run
 from ..settings import Settings
@@ -41,48 +41,13 @@ class Plan:
         """What was measured, `frames` of it; `faces` where it is known how many are in each."""
         return {"source": self.source, "frames": frames} | ({"faces": self.faces} if self.source == "synthetic" else {})
 
-    def portion(self, frames: int) -> Portion:
+    def portion(self, frames: int) -> Repeated:
         """So many frames of the source, from its beginning."""
         width, height = self.size
         options = {"faces": self.faces, "width": width, "height": height}
-        return Portion(open_source(self.source, **(options if source_kind(self.source) == "synthetic" else {})), frames)
-
-
-class Portion(AbstractContextManager):
-    """The first `frames` frames of a source, which begins again when it has fewer; time goes on growing."""
-
-    live = False
-
-    def __init__(self, source: Any, frames: int) -> None:
-        self._source, self.frames = source, frames
-
-    def __enter__(self) -> Portion:
-        self._source.__enter__()
-        self.name, self.fps, self.size = self._source.name, self._source.fps, self._source.size
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._source.__exit__(*exc)
-
-    def stop(self) -> None:
-        """End the iteration; safe from another thread."""
-        self._source.stop()
-
-    def __iter__(self) -> Iterator[Frame]:
-        begin_ns = last_ns = count = 0
-        while True:
-            before = count
-            for frame in self._source:
-                last_ns = begin_ns + frame.time_ns
-                yield replace(frame, index=count, time_ns=last_ns)
-                count += 1
-                if count == self.frames:
-                    return
-            if count == before:
-                return
-            begin_ns = last_ns + round(1e9 / (self.fps or 25))
-            self._source.__exit__(None, None, None)
-            self._source.__enter__()
+        return Repeated(
+            open_source(self.source, **(options if source_kind(self.source) == "synthetic" else {})), frames
+        )
 
 
 def as_it_runs(

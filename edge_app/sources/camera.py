@@ -28,7 +28,7 @@ _RELEASE_PATIENCE = 1.5  # s
 class Source:
     """Frames of a camera as they come. MJPG is asked for first: raw formats do not fit 720p at 30 fps through USB 2.
 
-    Size and rate are wishes; what the camera gives is in `size` and `fps` and in the log. Opening it fails with
+    Size and rate are wishes; what the camera gives is in the log. Opening it fails with
     SourceError; one that is lost later is opened again for ever, with growing pauses. `state` is "closed", "connected"
     or "reconnecting".
     """
@@ -40,7 +40,6 @@ class Source:
         self.path = f"/dev/video{device}" if device.isdecimal() else device
         self.name = Path(self.path).name
         self.fps: float | None = None
-        self.size: tuple[int, int] | None = None
         self.state = "closed"
         self._wish = (width, height, fps)
         self._lock = threading.Lock()  # the camera is never released while another thread reads
@@ -121,10 +120,10 @@ class Source:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
         capture.set(cv2.CAP_PROP_FPS, fps)
-        self.size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        given = f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f}x{capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
         self.fps = capture.get(cv2.CAP_PROP_FPS) or None
         code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        asked, got = f"{width}x{height} {fps:g} fps MJPG", f"{self.size[0]}x{self.size[1]} {self.fps or 0:g} fps {code}"
+        asked, got = f"{width}x{height} {fps:g} fps MJPG", f"{given} {self.fps or 0:g} fps {code}"
         log.info("%s: asked for %s, got %s", self.path, asked, got)
         return capture
 

@@ -39,7 +39,6 @@ class Source:
         self.name = self.path.name or str(spec)
         self.failed: list[tuple[Path, str]] = []
         self.frames: int | None = None
-        self.size: tuple[int, int] | None = None
         self._spec = str(spec)
         self._stopped = threading.Event()
 
@@ -51,7 +50,6 @@ class Source:
         self.frames = len(self._paths)
         if self.frames == 1:  # a lone bad picture is an opening error
             self._first = _read(self._paths[0])
-            self.size = self._first[0].shape[1], self._first[0].shape[0]
         return self
 
     def __exit__(self, *exc: object) -> None:

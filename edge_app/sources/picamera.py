@@ -45,7 +45,6 @@ class Source:
             raise SourceError(f"{spec!r}: expected 'picamera' or 'picamera:<number>'")
         self.name, self._number = spec, int(number or 0)
         self.fps: float | None = None
-        self.size: tuple[int, int] | None = None
         self.state = "closed"
         self._wish = (width, height, fps)
         self._lock = threading.Lock()
@@ -137,6 +136,6 @@ class Source:
         # Picamera2's names run against memory order: "BGR888" lies there as R, G, B.
         main = {"size": (width, height), "format": "BGR888"}
         self._camera.configure(self._camera.create_video_configuration(main=main, controls=controls))
-        self.size = tuple(self._camera.camera_configuration()["main"]["size"])
-        log.info("%s: asked for %dx%d %g fps, got %dx%d %g fps", self.name, *self._wish, *self.size, self.fps or 0)
+        given = tuple(self._camera.camera_configuration()["main"]["size"])
+        log.info("%s: asked for %dx%d %g fps, got %dx%d %g fps", self.name, *self._wish, *given, self.fps or 0)
         self._camera.start()

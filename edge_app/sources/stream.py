@@ -55,7 +55,6 @@ class Source:
     def __init__(self, url: str, *, timeout: float = 5.0, tries: int = 3, threads: int = 1) -> None:
         self.name = _public_name(url)
         self.fps: float | None = None
-        self.size: tuple[int, int] | None = None
         self.state = "closed"
         self._url, self._timeout, self._tries, self._threads = url, timeout, tries, threads
         self._change = threading.Condition()
@@ -150,7 +149,6 @@ class Source:
             raise
         self.state = "connected"
         self._connected = self._alive = time.monotonic_ns()
-        self.size = self._first.picture.width, self._first.picture.height
         rate = self._stream.guessed_rate
         self.fps = float(rate) if rate and rate <= _LONGEST_RATE else None
 

@@ -45,7 +45,7 @@ class Source:
         faces: int = 1,
         fail_at: int | None = None,
     ) -> None:
-        self.name, self.fps, self.frames, self.size = "synthetic", float(fps), count, (width, height)
+        self.name, self.fps, self.frames, self._size = "synthetic", float(fps), count, (width, height)
         self._faces = _faces(spec, faces)
         self._picture, self._fail_at = picture, fail_at
         self._box = _FACE if picture is None else _WHOLE
@@ -53,7 +53,7 @@ class Source:
 
     def __enter__(self) -> Source:
         self._sprite = _sprite(self._picture)
-        width, height = self.size
+        width, height = self._size
         self._background = np.full((height, width, 3), _GREY, np.uint8)
         self._stopped.clear()
         return self
@@ -98,7 +98,7 @@ class Source:
         squares = []
         for number in range(self._faces):
             row, column = divmod(number, columns)
-            cell_width, cell_height = self.size[0] / columns, self.size[1] / rows
+            cell_width, cell_height = self._size[0] / columns, self._size[1] / rows
             second = index / self.fps + 1.3 * number  # every copy has a phase of its own
             zoom = 0.8 + 0.15 * math.sin(2 * math.pi * second / _ZOOM_SECONDS)
             side = max(1, int(min(cell_width, cell_height) * zoom))

@@ -49,7 +49,6 @@ class Source:
         self.path, self.name = Path(path), Path(path).name
         self.fps: float | None = None
         self.frames: int | None = None
-        self.size: tuple[int, int] | None = None
         self.damaged = 0  # packets that no picture came out of
         self._start, self._end, self._stride, self._threads = start, end, stride, threads
         self._lock = threading.Lock()  # the decoder is never closed while another thread is inside
@@ -120,8 +119,7 @@ class Source:
             raise SourceError(f"{self.path}: expected a picture {part}, found none; name a longer part")
         self._first_ms = (time.perf_counter() - begun) * 1e3
         self._first_index = self._index_of_first()
-        height, width = self._convert(self._waiting).shape[:2]
-        self.size, self.fps = (width, height), float(self._rate)
+        self.fps = float(self._rate)
         self.frames = self._expected_frames()
 
     def _first_picture(self, container: av.container.InputContainer) -> av.VideoFrame:
