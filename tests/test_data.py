@@ -27,7 +27,7 @@ from trainer.feed import targets  # noqa: E402
 from trainer.folders import scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
-from trainer.splits import assign, folds, near_hashes  # noqa: E402
+from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E402
 
 LABELS = ("angry", "happy")
 GREY = Input(24, 24, "gray", "uint8")
@@ -202,7 +202,39 @@ def test_groups_that_fit_no_picture_are_refused_and_gaps_are_told(
     table.write_text("file,group\ntrain/happy/0000.png,q0\n", encoding="utf-8")
     (data / "train" / "happy" / "0001.png").rename(data / "train" / "happy" / "q1_1.png")
     members(recipe(change), data)
-    assert "79 of 80 pictures have no group and stand alone" in caplog.text
+    assert "79 of 80 pictures have no group" in caplog.text
+
+
+def test_a_table_may_name_the_clips_that_pictures_were_cut_from(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in LABELS:
+        for file in sorted((data / "train" / label).iterdir()):
+            number = int(file.stem)
+            file.rename(file.with_name(f"{'ab'[number % 2]}.f{number:06}.png" if number < 30 else file.name))
+    change = recipe("data.groups_file=groups.csv")
+    table = data / "groups.csv"
+    table.write_text("file,group\nsmirk/c.mp4,kim\n", encoding="utf-8")
+    with pytest.raises(InputError, match="names the group of no picture"):
+        members(change, data)
+    rows = [f"train/{label}/{clip}.mp4,kim" for label in LABELS for clip in "ab"]
+    rows += [f"train\\{label}\\{number:04}.jpg,{number}" for label in LABELS for number in range(30, 40)]
+    table.write_text("\n".join(["file,group", *rows]), encoding="utf-8-sig")  # as Excel writes it on Windows
+    found, _ = members(change, data)
+    assert len({member.split for member in found if ".f0000" in member.item.file}) == 1
+    assert "have no group" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"file;group\nx;1\n", b"file,group\ncaf\xe9.png,1\n", b""])
+def test_a_table_that_cannot_be_read_as_such_gets_a_sentence(data: Path, content: bytes) -> None:
+    (data / "groups.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"groups.csv: expected a CSV .*the columns file,group"):
+        members(recipe("data.groups_file=groups.csv"), data)
+
+
+def test_identical_files_are_one_pair(data: Path) -> None:
+    shutil.copy(data / "train" / "angry" / "0000.png", data / "train" / "happy" / "copy.png")
+    items = scan(data, "", LABELS, GREY).items
+    pairs = [(a, b) for a, b in same_pictures(items, 4) if a != b]
+    assert sum({items[a].path.name, items[b].path.name} == {"0000.png", "copy.png"} for a, b in pairs) == 1
 
 
 def test_labels_may_be_spelled_otherwise_than_folders(data: Path) -> None:

@@ -92,11 +92,12 @@ def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -
 
 
 def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
-    """Group name of every item by column or name pattern; where neither says anything the clip that `calmcam crop` took
+    """Group name of every item by table or name pattern; where neither says anything the clip that `calmcam crop` took
     it from, else its own file name.
 
-    The pattern is searched in "/" and the path below the class's folder: "/p07_happy3.png". InputError when pattern
-    and column say nothing of any item, a warning when they are silent on some.
+    The pattern is searched in "/" and the path below the class's folder: "/p07_happy3.png". A table names pictures, or
+    what `calmcam crop` cut them from. InputError when pattern and table say nothing of any item, a warning
+    when they are silent on some.
     """
     tables = {source: _groups_file(path, recipe.groups_file) for source, path in paths.items()}
     try:
@@ -105,14 +106,15 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, 
         raise SettingsError(f"data.group: {recipe.group!r} is no regular expression ({error})") from error
     if pattern is not None and pattern.groups < 1:
         raise SettingsError(f"data.group: {recipe.group!r} needs one (group) that names the person, session or video")
-    names = []
+    names, alone = [], []
     for item in items:
+        table = tables[item.source]
         hit = pattern.search(_below_class(item)) if pattern else None
-        listed = tables[item.source].get(item.file.removeprefix(f"{item.source}/" if item.source else ""))
-        clip = CLIP.match(item.file)
-        own = f"clip:{clip.group(1)}" if clip else f"file:{item.file}"
-        names.append(listed or (hit.group(1) if hit else "") or own)
-    alone = [name.removeprefix("file:") for name in names if name.startswith("file:")]
+        below = item.file.removeprefix(f"{item.source}/" if item.source else "")
+        said = table.get(below) or table.get(_uncut(below)) or (hit.group(1) if hit else "")
+        if not said:
+            alone.append(item.file)
+        names.append(said or (f"clip:{_uncut(item.file)}" if CLIP.match(item.file) else f"file:{item.file}"))
     if alone and (recipe.group or recipe.groups_file):
         _tell_alone(alone, len(names), recipe)
     return names
@@ -122,7 +124,7 @@ def _tell_alone(alone: Sequence[str], count: int, recipe: DataRecipe) -> None:
     by = f"data.group {recipe.group!r}" if recipe.group else f"data.groups_file {recipe.groups_file}"
     if len(alone) == count:
         raise InputError(f"{by} names the group of no picture; expected one that fits, for example, {alone[0]}")
-    log.warning("%s: %d of %d pictures have no group and stand alone, %s for one", by, len(alone), count, alone[0])
+    log.warning("%s: %d of %d pictures have no group, %s for one", by, len(alone), count, alone[0])
 
 
 def _below_class(item: Item) -> str:
@@ -138,7 +140,7 @@ def same_pictures(items: Sequence[Item], near: int) -> Iterable[tuple[int, int]]
     thumbs = np.stack([item.thumb for item in items])
     hashes = np.array([dhash(thumb) for thumb in thumbs], np.uint64)
     for a, b in near_hashes(hashes, near):
-        if np.abs(thumbs[a].astype(np.int16) - thumbs[b]).mean() < ALIKE:
+        if items[a].sha256 != items[b].sha256 and np.abs(thumbs[a].astype(np.int16) - thumbs[b]).mean() < ALIKE:
             yield a, b
 
 
@@ -210,12 +212,22 @@ def _close(rows: np.ndarray, hashes: np.ndarray, near: int) -> list[tuple[int, i
     return found
 
 
+def _uncut(file: str) -> str:
+    """The name that a crop and the picture or clip that it was cut from share."""
+    clip = CLIP.match(file)
+    return clip.group(1) if clip else file.rpartition(".")[0]
+
+
 def _groups_file(path: Path, name: str) -> dict[str, str]:
     if not name:
         return {}
     file = (path if path.is_dir() else path.parent) / name
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            return {row["file"]: row["group"] for row in csv.DictReader(opened)}
-    except (OSError, KeyError) as error:
-        raise InputError(f"{file}: expected a CSV with the columns file and group ({error})") from error
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = csv.DictReader(opened)
+            if not {"file", "group"} <= set(rows.fieldnames or ()):
+                raise InputError(f"{file}: expected a CSV with the columns file,group, got {rows.fieldnames}")
+            groups = {(row["file"] or "").replace("\\", "/").removeprefix("./"): row["group"] for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: expected a CSV (UTF-8) with the columns file,group ({error})") from error
+    return {_uncut(name): who for name, who in groups.items()} | groups
