@@ -124,8 +124,14 @@ def find_model(name: str) -> Manifest:
     if name in folders:
         return read_manifest(folders[name] / "manifest.json")
     path = Path(name)
-    if os.path.isdir(path) or path.name == "manifest.json":
-        return read_manifest(path if path.name == "manifest.json" else path / "manifest.json")
+    if path.name == "manifest.json":
+        return read_manifest(path)
+    if os.path.isdir(path):
+        if (path / "recipe.yaml").is_file() and not (path / "manifest.json").exists():
+            raise SettingsError(f"{path}: expected a model, got a training run; make one of it: calmcam export {path}")
+        return read_manifest(path / "manifest.json")
+    if path.name != name:
+        raise SettingsError(f"{path}: there is no such folder; expected a model's, or one of {', '.join(folders)}")
     raise SettingsError(unknown("model", name, folders))
 
 

@@ -30,10 +30,17 @@ _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupE
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """The picture files in `folder` and its subfolders, by name, in order; hidden files and folders are left out."""
+    """The picture files in `folder` and its subfolders, by name, in order; hidden files and folders are left out.
+
+    A warning tells of clips, which hold no single picture.
+    """
+    clips = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        clips += [name for name in files if Path(name).suffix.lower() in VIDEOS and not name.startswith(".")]
         yield from (Path(place, name) for name in sorted(files) if is_picture(name))
+    if clips:
+        log.warning("%s: %d clips are left out, %s for one; calmcam crop cuts faces out", folder, len(clips), clips[0])
 
 
 def is_picture(name: str) -> bool:

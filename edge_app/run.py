@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -27,7 +27,7 @@ class Sink(AbstractContextManager, Protocol):
     A sink may have a method `idle`, which a live run calls some times a second while no result comes.
     """
 
-    name: str  # of its span
+    name: str  # of its span; "" for none
 
     def write(self, result: Result) -> None: ...
 
@@ -132,7 +132,7 @@ def _drawn(result: Result, draw: Draw | None) -> Result:
 def _deliver(result: Result, sinks: Sequence[Sink], report: Report) -> None:
     spans = dict(result.spans_ms)
     for sink in sinks:
-        with Span(spans, sink.name):
+        with Span(spans, sink.name) if sink.name else nullcontext():
             sink.write(result)
     spans["age"] = (time.monotonic_ns() - result.frame.captured_ns) / 1e6
     report.add(spans)

@@ -65,6 +65,7 @@ def test_videos_and_pictures_to_copies_results_and_a_table(annotate, material, t
     run = json.loads((folder / "run.json").read_text())
     assert run["report"]["frames"] == 29 and len(run["model"]["sha256"]) == 64 and run["device"] == "cpu"
     assert [file["frames"] for file in run["files"]] == [20, 8, 1]
+    assert "results" in run["report"]["ms"] and "" not in run["report"]["ms"]
 
 
 def test_the_copy_keeps_time_and_sound(annotate, material, tmp_path):

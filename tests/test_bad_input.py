@@ -372,6 +372,7 @@ NAMES = [
     (("--detector", "ful"), "unknown detector 'ful'; did you mean 'full'?"),
     (("--labels", "kr"), "unknown labels 'kr'; did you mean 'ko'?"),
     (("--variant", "int9"), "unknown variant 'int9'; did you mean 'int8'?"),
+    (("--model", "runs/export/none"), "runs/export/none: there is no such folder; expected a model's, or one of"),
     (("--model", "face_detecton"), "unknown model 'face_detecton'; did you mean 'face_detection'?"),
     (("--model", "face_detection"), "expected a model for face_expression"),
     (("--conf", "1.5"), "conf: expected 0.0 to 1.0, got 1.5"),

@@ -57,6 +57,14 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 
 
+def test_faces_of_an_earlier_run_are_told(crop, labelled, tmp_path):
+    assert crop(labelled, "-o", "out").exit_code == 0
+    (labelled / "other" / "deep" / "a.jpg").rename(labelled / "happy" / "a.jpg")
+    result = crop(labelled, "-o", "out", "--exist-ok", "--vid-stride", "20")
+    assert "2 pictures of an earlier run left as they were, out/other/clip.f000010.png for one" in result.stderr
+    assert "left" not in crop(labelled, "-o", "out2").output
+
+
 def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
     from edge_app.analyzer import Analyzer
 

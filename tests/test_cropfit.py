@@ -62,7 +62,7 @@ def test_what_the_detector_scatters_is_measured(pictures):
 
 
 def test_too_few_faces_are_refused(pictures):
-    with pytest.raises(InputError, match="found 36 faces in 40 pictures, expected 50 or more"):
+    with pytest.raises(InputError, match="expected 50 faces or more, found 36 in 40 pictures"):
         cropfit.fitted(cropfit.place(pictures[:40], Finder()))
 
 

@@ -113,6 +113,12 @@ def test_models_are_found_by_name_and_by_folder(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     write_model(tmp_path / "data" / "calmcam" / "models" / "mine")
     assert manifest.find_model("mine").folder == tmp_path / "data" / "calmcam" / "models" / "mine"
+    with pytest.raises(SettingsError, match="no/such: there is no such folder; expected a model's, or one of emotions"):
+        manifest.find_model("no/such")
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(SettingsError, match=f"got a training run; make one of it: calmcam export {tmp_path}"):
+        manifest.find_model(str(tmp_path))
+    (tmp_path / "recipe.yaml").unlink()
 
 
 def test_a_folder_without_a_manifest(tmp_path):

@@ -532,8 +532,11 @@ def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:
 
 def test_folders_of_other_names_are_answered_with_the_way_out(tmp_path: Path) -> None:
     pictures.write(tmp_path / "data", ("보통", "약올리기"), 3)
-    with pytest.raises(InputError, match=r"보통/ \(3 files\).*--set heads.0.labels='\[보통, 약올리기\]'"):
-        start(Request(TINY, tmp_path / "data", (), tmp_path / "run"))
+    with pytest.raises(InputError, match=r"보통/ \(3 files\).*--set heads.0.labels='\[보통, 약올리기\]'") as said:
+        start(Request("teasing", tmp_path / "data", (), tmp_path / "run"))
+    _, _, advice = str(said.value).partition(": --set ")
+    changes = tuple(change.strip().replace("'", "") for change in advice.split("--set"))
+    assert read_recipe("teasing", changes).heads[0].labels == ("보통", "약올리기")
     with pytest.raises(InputError, match="found 3 pictures in no such folder"):
         start(Request(TINY, tmp_path / "data" / "보통", (), tmp_path / "run"))
 

@@ -133,8 +133,8 @@ def fitted(placed: Placed) -> Crop:
     """The crop whose squares are the pictures', in the median; InputError when too few faces were found."""
     if len(placed.rows) < FEWEST:
         raise InputError(
-            f"fit-crop: the detector found {len(placed.rows)} faces in {placed.total} pictures, expected {FEWEST} or "
-            "more; are these pictures of single faces?"
+            f"fit-crop: expected {FEWEST} faces or more, found {len(placed.rows)} in {placed.total} pictures; it needs "
+            "more pictures, of single faces"
         )
     longest = sizes(placed.boxes).max(axis=1)
     margin = (np.median(placed.squares[:, 2] / longest) - 1) / 2

@@ -128,7 +128,10 @@ def load_run(
         found += [Member(item, "test", "") for item in items if item.part == "test"]
     result = parts(recipe, found, data, which)
     if "test" in which and not len(result["test"]):
-        raise InputError(f"{data}: expected a test part (test/<class>/ or Usage PrivateTest), found none")
+        raise InputError(
+            f"{data}: expected a test part (test/<class>/ or Usage PrivateTest), found none; "
+            "calmcam train --set data.test=0.2 holds one out"
+        )
     return result
 
 

@@ -80,7 +80,9 @@ def _seen(path: Path, ignored: Mapping[str, int]) -> str:
         loose = sum(1 for _ in pictures_below(path))
         return f"{loose} pictures in no such folder" if loose else "nothing"
     found = ", ".join(f"{name}/ ({count} files)" for name, count in ignored.items())
-    return f"{found}; rename them, or --set heads.0.labels='[{', '.join(ignored)}]'"
+    order = " in the order of not and yes" if len(ignored) == 2 else ""
+    other = f"--set heads.0.labels='[{', '.join(ignored)}]' --set heads.0.class_weights={{}}"
+    return f"{found}; rename them, or give the labels{order}: {other}"
 
 
 def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:

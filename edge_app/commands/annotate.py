@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def annotate(
     items = expand(inputs)
     stop, outcomes = Stop(), []
     with Signals(stop) as signals, Analysis(settings) as analysis:
-        name = items[0].path.stem
+        name = Path(inputs[0]).resolve().name if os.path.isdir(inputs[0]) else items[0].path.stem
         folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
         job = Annotation(items, folder, settings, part)
         job.check_outputs()

@@ -16,6 +16,7 @@ from ..errors import CalmcamError, InputError, OutputError, SourceError
 from ..inputs import Input, expand, stems
 from ..manifest import Crop
 from ..manifest import Input as Picture
+from ..media import pictures_below
 from ..preprocess import crop_faces, crop_squares
 from ..report import Report
 from ..run import Stop, run
@@ -56,6 +57,7 @@ def crop(
     with Signals(stop) as signals, Analysis(settings) as analysis:
         name = folder.resolve().stem
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
+        before = {path: _written(path) for path in pictures_below(out)}
         try:
             failed, empty = _work(items, _outputs(items, folder, out), analysis, stride, stop, report)
         finally:
@@ -70,8 +72,17 @@ def crop(
     if not report.faces and not failed:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
     if report.faces:
+        if old := [path for path, written in before.items() if _written(path) == written]:
+            click.echo(
+                f"{counted(len(old), 'picture')} of an earlier run left as they were, {old[0]} for one", err=True
+            )
         click.echo(f"faces in {out}")
     ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
+
+
+def _written(path: Path) -> int:
+    """When the file was written, in ns; 0 when it is gone."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:

@@ -41,12 +41,18 @@ COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
-    "--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of <class>/ folders."
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of <class>/ folders of cut faces.",
 )
 @settings_options("variant", "device", "threads", "detector", "conf", "min_size")
 @click.option("--head", help="Which head of the model; default: the first.")
 @click.option(
-    "--detect", is_flag=True, help="The whole path too: picture on a plain canvas, face found, cropped, classified."
+    "--detect",
+    is_flag=True,
+    help="The whole path too: the face picture on a plain canvas, face found, cropped, classified.",
 )
 @click.option("--margin", type=click.FloatRange(-0.5, 2, min_open=True), help="With --detect: crop margin to try.")
 @click.option("--shift", type=click.FloatRange(-1, 1), help="With --detect: crop shift to try.")
