@@ -71,7 +71,8 @@ def evaluate(
 ) -> None:
     """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
 
-    Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/.
+    Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In the
+    table confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
     --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
     """
     exclude = read_exclusions(flags["exclude"]) if flags["exclude"] else Exclusions()
