@@ -270,6 +270,26 @@ def test_fer2013_csv_keeps_its_usage(tmp_path: Path) -> None:
     assert len(scan(tmp_path / "fer2013.csv", "", LABELS, GREY, test=True).items) == 6
 
 
+def test_odd_rows_of_a_csv_are_named_and_learnt_from_by_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = " ".join(["7"] * 2304)
+    good = [f"{code},{pixels} ,{usage}" for usage in ("Training", "PrivateTest") for code in (0, 3) for _ in range(3)]
+    odd = [f"-1,{pixels},Training", f"3,{pixels},test", "3,1 2 3,Training", f"5,{pixels},Training", "3"]
+    path = tmp_path / "data" / "fer2013.csv"
+    path.parent.mkdir()
+    path.write_text("\n".join(["emotion,pixels,Usage", *good, *odd]), encoding="utf-8")
+    (path.parent / ".ipynb_checkpoints").mkdir()
+    scanned = scan(path.parent, "", LABELS, GREY)
+    assert len(scanned.items) == 6 and scanned.ignored == {"surprise": 1}
+    assert list(scanned.bad) == [f"fer2013.csv#{row}" for row in (12, 13, 14, 16)]
+    assert "expected an emotion 0..6 and a Usage of Training, PublicTest, PrivateTest, got '3' and 'test'" in caplog.text
+    assert len(scan(path.parent, "", LABELS, GREY, test=True).items) == 6
+    path.write_text(path.read_text(encoding="utf-8") + f"\n4,{pixels},PrivateTest", encoding="utf-8")
+    with pytest.raises(InputError, match="fer2013.csv: sad: a class of the test part that train does not have"):
+        members(recipe(), path.parent)
+
+
 def test_published_votes_belong_to_the_rows_of_the_csv_and_to_the_names_of_its_images(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = [f"{0 if n % 2 else 3},{' '.join(map(str, random.integers(0, 256, 2304)))},Training" for n in range(40)]

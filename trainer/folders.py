@@ -24,6 +24,8 @@ from edge_app.preprocess import fit
 log = logging.getLogger(__name__)
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the CSV's codes 0..6
+CODES = {str(code): label for code, label in enumerate(FER2013)}
+TOLD = 20  # unreadable files that are named one by one
 USAGE = {"Training": "train", "PublicTest": "train", "PrivateTest": "test"}
 
 
@@ -56,7 +58,7 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
 
     InputError when there is nothing to train on, only one class, or a class in the test part that train lacks.
     """
-    if path.is_dir() and not any(path.glob("*.csv")) or any(path.glob("*/")):
+    if _in_folders(path):
         scanned = _scan_folder(path, source, labels, spec, test)
     else:
         scanned = _scan_csv(_csv_of(path), source, labels, spec, test)
@@ -67,8 +69,10 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
         )
     if len(found) < 2 and not test:
         raise InputError(f"{path}: expected at least two classes of {', '.join(labels)}; found only {found[0]}")
-    for why in scanned.bad.values():
+    for why in [*scanned.bad.values()][:TOLD]:
         log.warning("left out: %s", why)
+    if len(scanned.bad) > TOLD:
+        log.warning("left out: %d more in %s", len(scanned.bad) - TOLD, path)
     for name, count in scanned.ignored.items():
         log.warning("%s/%s: none of the recipe's labels, %d files left out", path, name, count)
     return scanned
@@ -100,7 +104,7 @@ def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
 
 def has_test(path: Path) -> bool:
     """The data bring a test part of their own."""
-    if not path.is_dir() or not any(path.glob("*/")):
+    if not _in_folders(path):
         return True  # a CSV, whose Usage says
     return any(PARTS.get(folder.name.lower()) == "test" for folder in path.iterdir())
 
@@ -112,10 +116,21 @@ def known_test_classes(path: Path, labels: tuple[str, ...]) -> None:
     known = [*labels, *(folder.name for _, folder in class_folders(path, test=False))]
     for _, folder in class_folders(path, test=True):
         if index_of(folder.name, known) is None and any(pictures_below(folder)):
-            raise InputError(
-                f"{folder}: a class of the test part that train does not have; expected some of {', '.join(labels)}; "
-                "add it to train and to the labels, or move it away"
-            )
+            raise InputError(_only_in_test(str(folder), labels))
+
+
+def _only_in_test(where: str, labels: tuple[str, ...]) -> str:
+    return (
+        f"{where}: a class of the test part that train does not have; expected some of {', '.join(labels)}; "
+        "add it to train and to the labels, or move it away"
+    )
+
+
+def _in_folders(path: Path) -> bool:
+    """Whether the pictures lie in folders, and not in a CSV."""
+    return path.is_dir() and (
+        not any(path.glob("*.csv")) or any(any(pictures_below(folder)) for folder in _folders(path))
+    )
 
 
 def _folders(path: Path) -> list[Path]:
@@ -178,25 +193,38 @@ def _csv_of(path: Path) -> Path:
 
 def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
     scanned = Scan([])
+    emotions: dict[str, set[str]] = {"train": set(), "test": set()}
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         if "Usage" not in (rows.fieldnames or ()):
             raise InputError(f"{path}: expected a column Usage that tells train from test, got {rows.fieldnames}")
         for number, row in enumerate(rows):
-            if (USAGE.get(row["Usage"]) == "test") != test:
-                continue
             name = "/".join(filter(None, (source, f"{path.name}#{number}")))
-            try:
-                place = index_of(FER2013[int(row["emotion"])], labels)
-                image = np.array(row["pixels"].split(), np.uint8).reshape(48, 48)
-            except (ValueError, IndexError, OverflowError):
-                scanned.bad[name] = f"{name}: expected an emotion 0..6 and 48 x 48 pixels 0..255"
+            part = USAGE.get((row["Usage"] or "").strip())
+            emotion = CODES.get((row["emotion"] or "").strip())
+            if part is None or emotion is None:
+                if not test:
+                    got = f"{row['emotion']!r} and {row['Usage']!r}"
+                    scanned.bad[name] = f"{name}: expected an emotion 0..6 and a Usage of {', '.join(USAGE)}, got {got}"
                 continue
-            if place is not None:
-                digest = hashlib.sha256(image.tobytes()).hexdigest()
-                part = USAGE.get(row["Usage"], "")
-                scanned.items.append(
-                    Item(name, path, digest, labels[place], source, part, fit(image, spec), thumbnail(image), (48, 48))
-                )
+            emotions[part].add(emotion)
+            place = index_of(emotion, labels)
+            if (part == "test") != test:
+                continue
+            if place is None:
+                scanned.ignored[emotion] = scanned.ignored.get(emotion, 0) + 1
+                continue
+            try:
+                image = np.array(row["pixels"].split(), np.uint8).reshape(48, 48)
+            except (ValueError, OverflowError):
+                scanned.bad[name] = f"{name}: expected 48 x 48 pixels 0..255"
+                continue
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            scanned.items.append(
+                Item(name, path, digest, labels[place], source, part, fit(image, spec), thumbnail(image), (48, 48))
+            )
+    for emotion in sorted(emotions["test"] - emotions["train"]):
+        if index_of(emotion, labels) is None:
+            raise InputError(_only_in_test(f"{path}: {emotion}", labels))
     return scanned
