@@ -283,7 +283,9 @@ def test_odd_rows_of_a_csv_are_named_and_learnt_from_by_nobody(
     scanned = scan(path.parent, "", LABELS, GREY)
     assert len(scanned.items) == 6 and scanned.ignored == {"surprise": 1}
     assert list(scanned.bad) == [f"fer2013.csv#{row}" for row in (12, 13, 14, 16)]
-    assert "expected an emotion 0..6 and a Usage of Training, PublicTest, PrivateTest, got '3' and 'test'" in caplog.text
+    assert (
+        "expected an emotion 0..6 and a Usage of Training, PublicTest, PrivateTest, got '3' and 'test'" in caplog.text
+    )
     assert len(scan(path.parent, "", LABELS, GREY, test=True).items) == 6
     path.write_text(path.read_text(encoding="utf-8") + f"\n4,{pixels},PrivateTest", encoding="utf-8")
     with pytest.raises(InputError, match="fer2013.csv: sad: a class of the test part that train does not have"):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,12 +19,14 @@ import keras
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
-from edge_app.manifest import Head, read_manifest, verify
+from edge_app.manifest import Head, read_manifest, sha256, verify
 from edge_app.preprocess import to_input
-from trainer import export, ferplus, parity, quantise, representative, runs
+from trainer import export, ferplus, finalscore, parity, quantise, representative, runs
+from trainer.card import card
 from trainer.data import load_run
 from trainer.families.residual import build
 from trainer.recipe import parse
+from trainer.record import digest
 
 # Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -327,6 +332,60 @@ def test_fer2013_pictures_are_never_shown(again, tmp_path):
     rows = (again / "split.csv").read_text().replace(".png", ".png", 1)
     assert export.FER2013.search("train/happy/fer0001234.png") and export.FER2013.search("icml.csv#17")
     assert not export.FER2013.search(rows.splitlines()[1].split(",")[0])
+    for spoken in ("Training_1001.jpg", "icml.csv#17", "set/fer0001234.png"):
+        with pytest.raises(SettingsError, match=f"{spoken} looks like FER2013"):
+            export._may_show({"validation": SimpleNamespace(files=("a.png", spoken))}, [tmp_path])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ferplus.PUBLISHED).touch()
+    for place in (tmp_path / "data", tmp_path / "fer2013" / "train"):
+        with pytest.raises(SettingsError, match="must not be shown"):
+            export._may_show({}, [place])
+    export._may_show({"validation": SimpleNamespace(files=("a.png",))}, [Path("pictures")])
+
+
+def test_the_test_part_is_written_down_by_hash(exported, run, data):
+    with (run / "test.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40 and all(sha256(data / row["file"]) == row["sha256"] for row in rows)
+    said = json.loads((exported[1] / "manifest.json").read_text())["origin"]["data_sha256"]["test"]
+    assert said == digest(row["sha256"] for row in rows)
+    assert said in (exported[1] / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_votes_speak_of_their_own_data_only(tmp_path):
+    votes = tmp_path / "votes.csv"
+    votes.write_text("file,happiness,sadness\ntest/happy/a.png,1,9\n")
+    heads = [Head("fer", "softmax", tuple(LABELS)), Head("fane", "softmax", tuple(LABELS))]
+    labels = {"fer": np.array([0, -1]), "fane": np.array([-1, 0])}
+    part = SimpleNamespace(files=("fer/test/happy/a.png", "fane/test/happy/a.png"), hashes=("1", "2"), labels=labels)
+    sets = finalscore.test_sets(part, heads, (), {"fer": votes})
+    assert sets[finalscore.MAJORITY]["fer"].tolist() == [1, -1]
+    assert sets[finalscore.MAJORITY]["fane"].tolist() == [-1, -1]
+
+
+def test_the_card_names_what_is_not_integer(exported):
+    mixed = dataclasses.replace(exported[0], in_float=("s1_in_relu",))
+    assert "its input and `s1_in_relu` are float" in "\n".join(card(mixed))
+    assert "not of integers" not in "\n".join(card(exported[0]))
+
+
+def test_what_was_exported_evaluates_and_annotates(exported, data, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from edge_app.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    told = CliRunner().invoke(cli, ["evaluate", str(exported[1]), "--data", str(data / "test"), "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    portrait = Path(__file__).parent.parent / "edge_app" / "astronaut.jpg"
+    told = CliRunner().invoke(cli, ["annotate", "--model", str(exported[1]), str(portrait), "-o", "out"])
+    assert told.exit_code == 0, told.output
+    scored = exported[0].found("test", "mood").scores
+    assert (found["ready"]["n"], found["ready"]["accuracy"]["value"]) == (40, scored.accuracy)
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert set(json.loads(line)["faces"][0]["expression"]["probs"]) == set(LABELS)
 
 
 def test_the_command_reports(again, tmp_path, caplog):

@@ -27,8 +27,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import cv2
 import keras  # noqa: E402
 import pictures  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 
-from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
+from edge_app.errors import CalmcamError, InputError, ModelError, OutputError, SettingsError  # noqa: E402
+from edge_app.files import whole  # noqa: E402
 from edge_app.manifest import Crop  # noqa: E402
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
@@ -611,6 +613,65 @@ def test_unknown_family_and_option() -> None:
 def test_full_disk_and_exhausted_memory_have_their_sentences(error: Exception, kind: type, sentence: str) -> None:
     with pytest.raises(kind, match=sentence), explained(read_recipe(TINY), Path("run")):
         raise error
+
+
+def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> None:
+    class Full(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with whole(tmp_path / "checkpoint.npz"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(OutputError, match="disk is full.*--resume"), explained(read_recipe(TINY), Path("run")):
+        model.fit(np.zeros((2, 1)), np.zeros((2, 1)), verbose=0, callbacks=[Full()])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        (("options.channels=5",), SettingsError, "family residual: cannot be built with options"),
+        (("options.dropout=2",), SettingsError, "cannot be built with options"),
+        (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
+        (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
+    ],
+)
+def test_a_network_that_cannot_be_leaves_no_run(
+    data: Path, tmp_path: Path, changes: tuple, kind: type, sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        start(Request(TINY, data, changes, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrained_weights_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(**_: object) -> None:
+        raise Exception("URL fetch failure on https://example.org/weights.h5: None")  # as Keras says it
+
+    offline.__name__ = "EfficientNetB0"
+    with pytest.raises(ModelError, match="cannot be downloaded .*--set backbone=none"):
+        families.application(offline, (48, 48, 3), "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("backend", "sentence"),
+    [("tensorflw", "did you mean 'tensorflow'"), ("torch", "pip install torch")],
+)
+def test_a_backend_that_is_not_there(data: Path, backend: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer import cli
+
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    told = CliRunner().invoke(cli.train, [TINY, "--data", str(data)])
+    assert isinstance(told.exception, CalmcamError) and sentence in str(told.exception)
+
+
+def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
+    pictures.write(tmp_path / "mine", ("약올리기", "보통"), 3)
+    lines = start(Request(str(tmp_path / "mine"), None, (), tmp_path / "out", check=True))
+    assert any("약올리기" in line and line.split()[1] == "3" for line in lines)
+    lines = start(Request(str(data), None, (), tmp_path / "out2", check=True))
+    assert any(line.split()[0] == "surprise" for line in lines), "the labels of emotions, where its words are used"
 
 
 def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) -> None:

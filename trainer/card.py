@@ -27,7 +27,7 @@ def card(study: Study) -> Iterator[str]:
     yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in split_words(study.scored)), "")
     for head in study.heads:
         yield from _head(study, head)
-    yield from ("## Files", "", *_files(study), "")
+    yield from ("## Files", "", *_files(study), "", *_mixed(study))
     yield from ("## What it cannot do", "", *(f"- {text}" for text in LIMITS), "", AI_ACT, "")
     yield from ("## How it was made", "", *_origin(study))
 
@@ -172,10 +172,18 @@ def _files(study: Study) -> list[str]:
     return table(FILE_HEADER, file_rows(study))
 
 
+def _mixed(study: Study) -> Iterator[str]:
+    if study.in_float:
+        kept = ", ".join(f"`{name}`" for name in study.in_float)
+        yield from (f"The int8 file is not of integers throughout: its input and {kept} are float.", "")
+
+
 def _origin(study: Study) -> Iterator[str]:
     record, crop = study.record, study.recipe.crop
     device, epoch = record.get("device", "an unknown device"), record.get("selected", {}).get("epoch", "?")
     yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {device}"
+    if note := record.get("note"):
+        yield f"- {note}"
     yield f"- exported with `{study.command}`"
     yield f"- weights of epoch {epoch}, {study.recipe.choice}"
     for name, digest in record.get("data_sha256", {}).items():

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_app.commands.options import settings_options
-from edge_app.errors import InputError
+from edge_app.errors import InputError, MissingPackage, SettingsError
+from edge_app.manifest import unknown
 from edge_app.settings import Settings
 from edge_app.tflite import quiet
+
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
 @click.command()
@@ -29,6 +33,8 @@ from edge_app.tflite import quiet
 def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, device: str, **flags: Any) -> None:
     """Train a model as RECIPE says: teasing, multidomain, emotions, or a YAML file.
 
+    With --check the data are looked at only; `calmcam train --check DIR` does so for any class folders.
+
     The same code runs on every Keras backend: KERAS_BACKEND=torch calmcam train ...
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -39,10 +45,21 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
 
     request = Request(data=named(data), output=output_dir, runs_dir=Path(settings.runs_dir), **flags)
     if not request.check:
+        _know_backend(os.environ.get("KERAS_BACKEND", "tensorflow"))
         with quiet("Keras"):
             from . import train as _  # noqa: F401 its backend talks while it loads
     for line in start(request):
         click.echo(line)
+
+
+def _know_backend(name: str) -> None:
+    """SettingsError for what is no Keras backend that can train, MissingPackage for one that is not installed."""
+    if name not in BACKENDS:
+        raise SettingsError(f"KERAS_BACKEND: {unknown('backend', name, BACKENDS)}")
+    if find_spec(name) is None:
+        raise MissingPackage(
+            f"KERAS_BACKEND={name} needs the package {name!r}, which is not installed; pip install {name}"
+        )
 
 
 def named(values: tuple[str, ...]) -> Path | dict[str, Path] | None:

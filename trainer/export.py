@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe, write_recipe
-from .record import read_json, run_recipe
+from .record import digest, read_json, run_recipe
 from .report import write_report
 from .study import Study
 from .weights import write_backbone
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 WORST = 4  # int8 operators that may stay in float before the export gives up
 KERAS = "model.keras"
-FER2013 = re.compile(r"fer(2013|\d{7})|\.csv#\d+$", re.I)
+FER2013 = re.compile(r"fer[-_ ]?(2013|\d{7})|\.csv#\d+$|(Training|PublicTest|PrivateTest)_\d+", re.I)
 Data = Path | Mapping[str, Path]
 
 
@@ -63,6 +63,7 @@ class _Work:
     variants: tuple[str, ...]
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     logits: dict[str, parity.Logits] = field(default_factory=dict)  # variant -> on validation
+    in_float: tuple[str, ...] = ()  # operators of the int8 file that were left in float
 
 
 def export(order: Order) -> Study:
@@ -108,7 +109,8 @@ def _opened(order: Order) -> _Work:
         )
     data = order.data or _stored(record)
     parts = load_run(order.run, data)
-    _may_show(order, parts)
+    if order.mistakes:
+        _may_show(parts, sources(recipe, data).values())
     heads = tuple(Head(head.name, head.kind, head.labels) for head in recipe.heads)
     folder = order.out.with_name(f"{order.out.name}.part")
     shutil.rmtree(folder, ignore_errors=True)
@@ -139,11 +141,11 @@ def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras
     return recipe, load_run(run, data or _stored(record)), quantise.load_keras(run / "best.keras")
 
 
-def _may_show(order: Order, parts: Mapping[str, Part]) -> None:
-    shown = next(
-        (file for part in parts.values() for file in part.files if order.mistakes and FER2013.search(file)), None
-    )
-    if shown:
+def _may_show(parts: Mapping[str, Part], places: Iterable[Path]) -> None:
+    """SettingsError where anything speaks of FER2013: names of files and folders, or FER+'s votes for it."""
+    files = (file for part in parts.values() for file in part.files)
+    votes = (place / ferplus.PUBLISHED for place in places if (place / ferplus.PUBLISHED).is_file())
+    if shown := next(filter(FER2013.search, map(str, (*files, *places, *votes))), None):
         raise SettingsError(
             f"--show-mistakes: {shown} looks like FER2013, whose pictures must not be shown; leave the flag out"
         )
@@ -204,8 +206,9 @@ def _mended(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.P
     with quantise.Converter(model, crops) as converter:
         worst = [name for name, _ in converter.blame()[:WORST]]
         for count in range(1, len(worst) + 1):
-            log.warning("int8 loses too much; trying again with %s in float", ", ".join(worst[:count]))
-            _write(work, "int8", converter.convert("int8", keep_float=worst[:count]))
+            work.in_float = tuple(worst[:count])
+            log.warning("int8 loses too much; trying again with %s in float", ", ".join(work.in_float))
+            _write(work, "int8", converter.convert("int8", keep_float=work.in_float))
             rows = _compared(work)
             if not any(row.variant == "int8" for row in _beyond(work, rows)):
                 break
@@ -249,6 +252,7 @@ def _studied(work: _Work, gates: list[parity.Parity]) -> Study:
         licence=work.order.licence or "not stated",
         about=work.order.about,
         command=work.order.command,
+        in_float=work.in_float,
     )
     _look(work, study, validation, answers, "validation")
     if work.order.test:
@@ -264,7 +268,9 @@ def _test(work: _Work, study: Study) -> None:
     except InputError as error:
         log.warning("no test score: %s", error)
         return
-    finalscore.claim(work.order.run, weights)
+    finalscore.claim(work.order.run, weights, part)
+    hashes = work.record.get("data_sha256", {}) | {"test": digest(part.hashes)}
+    study.record = {**work.record, "data_sha256": hashes}
     seen = {digest for name in ("train", "validation") for digest in work.parts[name].hashes}
     sets = finalscore.test_sets(part, study.heads, seen, _votes(work))
     for variant, artifact in work.artifacts.items():
@@ -281,19 +287,26 @@ def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: s
         study.pictures[split] = part.images
 
 
-def _votes(work: _Work) -> Path | None:
-    found = (ferplus.find(path, work.recipe.data.votes) for path in sources(work.recipe, work.data).values())
-    return next(filter(None, found), None)
+def _votes(work: _Work) -> dict[str, Path]:
+    """The votes file of every head whose data have one."""
+    places = sources(work.recipe, work.data)
+    found = {
+        head.name: ferplus.find(places[head.data], work.recipe.data.votes)
+        for head in work.recipe.heads
+        if head.data in places
+    }
+    return {head: path for head, path in found.items() if path}
 
 
 def _describe(work: _Work, study: Study, model: keras.Model) -> None:
     """Write manifest, card and the extra names that the recipe asks for into the new folder."""
-    record, recipe = work.record, work.recipe
+    record, recipe = study.record, work.recipe
     origin = {
         "recipe": recipe.name,
         "family": recipe.family,
         "seed": recipe.seed,
         "train_command": record.get("command", ""),
+        "train_note": record.get("note", ""),
         "epochs": record.get("selected", {}),
         "data_sha256": record.get("data_sha256", {}),
         "split_sha256": sha256(work.order.run / "split.csv"),
@@ -302,6 +315,7 @@ def _describe(work: _Work, study: Study, model: keras.Model) -> None:
         "exported_with": versions(),
         "latency_ms": {name: round(value, 3) for name, value in study.latency_ms.items()},
         "parity": [str(row) for row in study.gates],
+        "int8_in_float": list(study.in_float),
     }
     study.manifest = Manifest(
         name=study.name,

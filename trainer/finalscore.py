@@ -6,6 +6,7 @@ afterwards are refused, so that nothing is ever selected on it.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from edge_app import metrics
 from edge_app.errors import InputError
+from edge_app.files import whole
 from edge_app.heads import probabilities
 from edge_app.labels import canonical
 from edge_app.manifest import Head, sha256
@@ -53,8 +55,11 @@ class Scored:
         ]
 
 
-def claim(run: Path, weights: Path) -> None:
-    """Note that the run's test part is used on these weights; InputError when it was used on others before."""
+def claim(run: Path, weights: Path, part: Part) -> None:
+    """Note that the run's test part is used on these weights, and which pictures it has, by hash, in `test.csv`.
+
+    InputError when it was used on others before.
+    """
     note, digest = run / USED, sha256(weights)
     if note.is_file():
         before = read_json(note)["weights_sha256"]
@@ -63,6 +68,8 @@ def claim(run: Path, weights: Path) -> None:
                 f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
                 "again after more training would be selecting on it: export with --no-test, or train a new run"
             )
+    with whole(run / "test.csv") as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("file", "sha256"), *zip(part.files, part.hashes, strict=True)])
     write_json(note, {"weights_sha256": digest})
 
 
@@ -85,14 +92,17 @@ def score_parts(
 
 
 def test_sets(
-    part: Part, heads: Sequence[Head], seen: Collection[str], votes: Path | None
+    part: Part, heads: Sequence[Head], seen: Collection[str], votes: Mapping[str, Path]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The test part as it is, without the pictures whose sha256 is in `seen`, and with FER+ majorities as truth."""
+    """The test part as it is, without the pictures whose sha256 is in `seen`, and with FER+ majorities as truth.
+
+    `votes` holds the votes file of each head whose data have one.
+    """
     known = np.array([digest in seen for digest in part.hashes], bool)
     sets = {TEST: dict(part.labels)}
     if known.any():
         sets[UNSEEN] = {name: np.where(known, -1, truth) for name, truth in part.labels.items()}
-    majority = {head.name: _majority(part, head, votes) for head in heads}
+    majority = {head.name: _majority(part, head, votes.get(head.name)) for head in heads}
     if any((truth >= 0).any() for truth in majority.values()):
         sets[MAJORITY] = majority
     return sets

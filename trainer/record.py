@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_app.errors import InputError
@@ -47,6 +49,11 @@ def read_json(path: Path) -> dict:
             f"{path}: expected a JSON object that calmcam wrote, got {type(values).__name__}; restore it or train again"
         )
     return values
+
+
+def digest(hashes: Iterable[str]) -> str:
+    """One sha256 over file hashes, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import json
 import logging
 import shlex
 import sys
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.labels import index_of
 from edge_app.runs import discard_empty, output_folder
 
 from .data import Member, Part, load_run, members, parts, sources, write_split
+from .folders import class_folders
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
-from .record import read_json, with_crop, write_json
+from .record import digest, read_json, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -44,6 +46,8 @@ def start(request: Request) -> list[str]:
     """Do it; returns what to tell the user, line by line."""
     if request.resume:
         return _resume(request)
+    if request.check and request.data is None and request.recipe and Path(request.recipe).is_dir():
+        request = _for_any(request, Path(request.recipe))
     if request.recipe is None:
         raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
     recipe, data = read_recipe(request.recipe, request.changes), request.data
@@ -59,6 +63,14 @@ def start(request: Request) -> list[str]:
         return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
     finally:
         discard_empty(out)  # the run never began
+
+
+def _for_any(request: Request, data: Path) -> Request:
+    """The check of a folder without a recipe: its own class folders are the labels where `emotions` lacks one."""
+    names = sorted({folder.name for _, folder in class_folders(data, test=False)})
+    labels = read_recipe("emotions").heads[0].labels
+    own = (f"heads.0.labels={json.dumps(names)}",) if any(index_of(name, labels) is None for name in names) else ()
+    return dataclasses.replace(request, recipe="emotions", data=data, changes=own + request.changes)
 
 
 def _rivals(recipe: Recipe, data: Data, compare_cnn: bool) -> list[Recipe]:
@@ -89,6 +101,8 @@ def run(rivals: Sequence[Recipe], data: Data, out: Path) -> list[str]:
     """Fresh runs on the same data: the first into the folder `out`, another into one of its family's name there."""
     found, scans = members(rivals[0], data)
     warn_few(rivals[0], found)
+    for rival in rivals:
+        _build(rival)
     bad = {file: why for scan in scans for file, why in scan.bad.items()}
     places = [out, *(out / rival.family for rival in rivals[1:])]
     about = [describe(rival, data, found) | {"unreadable": bad} for rival in rivals]
@@ -103,15 +117,31 @@ def run(rivals: Sequence[Recipe], data: Data, out: Path) -> list[str]:
     ]
 
 
+def _build(recipe: Recipe) -> None:
+    """Build the network once, before anything is written: what it cannot be or have is said now."""
+    import keras
+
+    from .train import network
+
+    network(recipe)
+    keras.utils.clear_session()
+
+
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
     """What `run.json` says before anything has happened."""
     return {
         "command": shlex.join(["calmcam", *sys.argv[1:]]),
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "data": {name: str(path) for name, path in data.items()} if isinstance(data, Mapping) else str(data),
+        "data": {name: _absolute(path) for name, path in data.items()}
+        if isinstance(data, Mapping)
+        else _absolute(data),
         "data_sha256": digests(found),
     }
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
 
 
 def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) -> None:
@@ -127,6 +157,7 @@ def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int)
     warn_few(rivals[0], found)
     names = []
     for recipe in rivals:
+        _build(recipe)
         for number, divided in enumerate(fold_members(recipe, found, count), start=1):
             names.append(f"{recipe.family}-{number}")
             (out / names[-1]).mkdir()
@@ -255,4 +286,4 @@ def digests(found: Sequence[Member]) -> dict[str, str]:
     by_part: dict[str, list[str]] = {}
     for member in found:
         by_part.setdefault(member.split, []).append(member.item.sha256)
-    return {name: hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest() for name, hashes in by_part.items()}
+    return {name: digest(hashes) for name, hashes in by_part.items()}

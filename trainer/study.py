@@ -33,6 +33,7 @@ class Study:
     licence: str
     about: str
     command: str
+    in_float: tuple[str, ...] = ()  # operators of the int8 file that were left in float
     manifest: Manifest | None = None
     truth: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     logits: dict[str, Logits] = field(default_factory=dict)

@@ -149,10 +149,15 @@ def explained(recipe: Recipe, run: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each backend has its own classes for what is exhausted; whatever else it is goes on
-        cause = error.__cause__ if isinstance(error, OutputError) and error.__cause__ else error
+        cause = _first(error)
         if isinstance(cause, CalmcamError):
             raise
         raise _full(cause, run) or _memory(cause, recipe) or error from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """What made a file unwritable; `fit` raises what is raised in it anew, from None."""
+    return (error.__cause__ or error.__context__ or error) if isinstance(error, OutputError) else error
 
 
 def _full(error: BaseException, run: Path) -> OutputError | None:

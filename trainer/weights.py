@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 OWN = "backbone.npz"  # beside recipe.yaml in models/emotions: float16 arrays named layer/position
 DLIB = "face_resnet"  # the family that takes dlib's weights
+BACKBONE = "expected a .keras file, dlib's .dat or a run folder for backbone"
 HEADS = ("dropout", "dense")  # options that belong to the new heads
 
 
@@ -40,6 +41,8 @@ def resolve(recipe: Recipe) -> Recipe:
     if _is_dlib(recipe.backbone) and recipe.family != DLIB:
         return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
+        if recipe.backbone != "imagenet" and not Path(recipe.backbone).is_file() and recipe.backbone != "dlib":
+            raise ModelError(f"{recipe.backbone}: {BACKBONE}, found none")
         return recipe
     source = run_recipe(folder)
     body = {key: value for key, value in source.options.items() if key not in HEADS}
@@ -126,9 +129,7 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: expected a .keras file, dlib's .dat or a run folder for backbone ({error})"
-        ) from error
+        raise ModelError(f"{path}: {BACKBONE} ({error})") from error
     return path, {layer.name: layer.get_weights() for layer in model.layers}
 
 

@@ -31,7 +31,10 @@ def build(family: str, input_shape: tuple[int, int, int], heads: dict[str, int],
     for option in options:
         if option not in takes:
             raise SettingsError(f"family {family}: {unknown('option', option, takes)}")
-    return maker(input_shape, heads, **options)
+    try:
+        return maker(input_shape, heads, **options)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"family {family}: cannot be built with options {dict(options)} ({error})") from error
 
 
 def pooled_heads(
@@ -56,10 +59,13 @@ def application(
     image = keras.Input(input_shape, name="image")
     try:
         body = maker(include_top=False, weights=None if weights == "none" else weights, input_tensor=image)
-    except OSError as error:
-        raise ModelError(
-            f"{maker.__name__}: its {weights} weights cannot be downloaded ({error}); use backbone=none or emotions"
-        ) from error
     except ValueError as error:
         raise SettingsError(f"{maker.__name__}: {error}") from error
+    except Exception as error:  # Keras has no class of its own for it
+        if not isinstance(error, OSError) and "URL fetch failure" not in str(error):
+            raise
+        raise ModelError(
+            f"{maker.__name__}: its {weights} weights cannot be downloaded ({error}); expected a network connection, or "
+            "--set backbone=none, emotions or a file"
+        ) from error
     return image, body.output
