@@ -75,7 +75,6 @@ class State:
 
     def load(self, model: keras.Model) -> None:
         """Put the checkpoint's values into a model that was built and compiled for the same stage."""
-        model.optimizer.build(model.trainable_variables)
         with _open(self.path) as saved:
             groups = (("model", model.variables), ("optimizer", model.optimizer.variables), ("average", self.average))
             for name, variables in groups:

@@ -108,6 +108,7 @@ def compile_stage(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) 
     }
     weights = {head.name: float(stage.loss_weights.get(head.name, 1.0)) for head in recipe.heads}
     model.compile(optimizer(stage, steps, recipe.clip), losses, weights)
+    model.optimizer.build(model.trainable_variables)  # now, or `fit` traces its step twice
 
 
 def optimizer(stage: Stage, steps: int, clip: float) -> keras.optimizers.Optimizer:
