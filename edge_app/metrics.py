@@ -132,24 +132,26 @@ def bootstrap_macro_f1(matrix: np.ndarray, *, draws: int = 2000, seed: int = 0) 
     """95 % percentile interval of macro-F1 (Efron 1979): resampling pictures is a multinomial draw of the matrix.
 
     Where no answer is wrong none could be drawn: half a picture of every class is then spread over the wrong answers,
-    as Jeffreys' prior does for a share.
+    as Jeffreys' prior does for a share; and where none is right, over the right ones.
     """
-    n = int(matrix.sum())
+    n, value = int(matrix.sum()), macro_f1(matrix)
     if not n:
         return 0.0, 1.0
+    occurs, same = matrix.sum(axis=1, keepdims=True) > 0, np.eye(len(matrix))
     if np.trace(matrix) == n and len(matrix) > 1:
-        wrong = (matrix.sum(axis=1, keepdims=True) > 0) * 0.5 / (len(matrix) - 1)
-        matrix = matrix + wrong * (1 - np.eye(len(matrix)))
+        matrix = matrix + occurs * 0.5 / (len(matrix) - 1) * (1 - same)
+    elif not np.trace(matrix):
+        matrix = matrix + occurs * 0.5 * same
     drawn = np.random.default_rng(seed).multinomial(n, matrix.ravel() / matrix.sum(), size=draws)
     low, high = np.percentile(_macro_f1(drawn.reshape(draws, *matrix.shape)), [2.5, 97.5])
-    return float(low), float(high)
+    return min(float(low), value), max(float(high), value)
 
 
 def reliability(truth: np.ndarray, probs: np.ndarray, bins: int = BINS) -> Reliability:
     """Bins of the leading class's probability against how often it is right (Guo et al. 2017, arXiv 1706.04599)."""
     right = answers(truth, probs) == truth
     confidence = probs.max(axis=1).astype(float) if len(probs) else np.empty(0)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    place = np.clip(np.ceil(confidence * bins - 1e-6).astype(int) - 1, 0, bins - 1)  # float32's 0.2 is a little more
     count = np.bincount(place, minlength=bins)
     mean = _share(np.bincount(place, confidence, bins), count)
     return Reliability(mean, _share(np.bincount(place, right, bins), count), count)

@@ -39,14 +39,16 @@ class Report:
     spans_ms: dict[str, array] = field(default_factory=dict)  # stage -> wall ms per frame, float64
     seconds: float = 0.0  # wall time of the loop
     stopped: bool = False  # somebody asked it to stop
-    _strides: Counter = field(default_factory=Counter)
+    _strides: Counter = field(default_factory=Counter)  # span -> 2 ** this of its samples stand for one that is kept
+    _seen: Counter = field(default_factory=Counter)  # span -> samples there were
 
     def add(self, spans_ms: Mapping[str, float]) -> None:
         """Count one frame with what its stages took."""
         self.frames += 1
         for name, ms in spans_ms.items():
             samples = self.spans_ms.setdefault(name, array("d"))
-            if self.frames % (1 << self._strides[name]) == 0:
+            self._seen[name] += 1
+            if self._seen[name] % (1 << self._strides[name]) == 0:
                 samples.append(ms)
             if len(samples) >= KEEP:
                 del samples[::2]

@@ -70,3 +70,11 @@ def test_where_everything_is_right_nothing_is_unsure():
     assert calibrate.unsure_below(np.zeros(100, int), probs) == 0
     assert calibrate.unsure_below(np.ones(100, int), probs) == pytest.approx(0.6)
     assert calibrate.unsure_below(np.ones(10, int), probs[:10]) == 0
+
+
+def test_the_order_of_equal_confidences_does_not_matter():
+    confidence = np.repeat([0.55, 0.60], [50, 200])
+    right = np.concatenate([np.arange(50) < 30, np.arange(200) >= 60])  # 60 and 70 %, here the wrong ones first
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    for order in (np.arange(250), np.arange(250)[::-1], RNG.permutation(250)):
+        assert calibrate.unsure_below(np.where(right, 0, 1)[order], probs[order]) == 0

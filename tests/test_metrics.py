@@ -18,6 +18,20 @@ def test_confusion_has_the_truth_in_rows():
     assert metrics.confusion(TRUTH, SAID, 3).tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
 
 
+@pytest.mark.parametrize("classes", [2, 7, 9, 20])
+@pytest.mark.parametrize("right", [True, False])
+def test_an_interval_holds_its_value_where_all_or_none_is_right(classes, right):
+    truth = np.repeat(np.arange(classes), 20)
+    matrix = metrics.confusion(truth, truth if right else (truth + 1) % classes, classes)
+    low, high = metrics.bootstrap_macro_f1(matrix)
+    assert low <= metrics.macro_f1(matrix) == float(right) <= high and 0 < high - low < 0.2
+
+
+def test_a_confidence_on_an_edge_lies_below_it():
+    bars = metrics.reliability(np.zeros(1, int), np.array([[0.6, 0.4]], np.float32), bins=5)
+    assert bars.count.tolist() == [0, 0, 1, 0, 0]
+
+
 def test_per_class_by_hand():
     result = metrics.per_class(metrics.confusion(TRUTH, SAID, 3))
     assert result.precision.tolist() == pytest.approx([2 / 3, 2 / 3, 0])

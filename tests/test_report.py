@@ -18,6 +18,14 @@ def test_spans_become_percentiles():
     assert math.isnan(report.percentiles("draw")["p50"])
 
 
+def test_a_span_of_every_second_frame_is_kept_to_the_end(monkeypatch):
+    monkeypatch.setattr(module, "KEEP", 64)
+    report = Report()
+    for index in range(2000):
+        report.add({"age": 1.0} | ({"infer": float(index)} if index % 2 else {}))
+    assert max(report.spans_ms["infer"]) > 1900
+
+
 def test_memory_stays_bounded_and_the_median_right(monkeypatch):
     monkeypatch.setattr(module, "KEEP", 100)
     report = Report()

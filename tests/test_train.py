@@ -35,7 +35,7 @@ from edge_app.manifest import Crop  # noqa: E402
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches  # noqa: E402
-from trainer.folds import read_folds  # noqa: E402
+from trainer.folds import read_folds, summary  # noqa: E402
 from trainer.recipe import Recipe, read_recipe  # noqa: E402
 from trainer.rounding import rounded, straight_through  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
@@ -406,6 +406,50 @@ def test_batches_depend_on_seed_and_epoch_alone(data: Path) -> None:
     assert not np.array_equal(images, other[4][0])
     assert np.array_equal(Batches(part, recipe, recipe.stages[0], epoch=4)[4][0], other[4][0])
     assert len(one) == 150 // 16
+
+
+@pytest.mark.parametrize("change", ["balance.per_class=50", "balance.power=1", "balance.power=0.25"])
+def test_an_epoch_shows_every_class_as_often_as_asked(change: str) -> None:
+    recipe = read_recipe(TINY, (change,))
+    labels = np.repeat([0, 1, 2], [17, 90, 41])
+    blank = np.zeros((len(labels), 24, 24, 1), np.uint8)
+    ones = {"emotion": np.ones(len(labels), np.float32)}
+    files = ("",) * len(labels)
+    part = Part(blank, ones, {"emotion": labels}, files, files, {"emotion": np.zeros((len(labels), 3))})
+    batches = Batches(part, recipe, recipe.stages[0])
+    wanted = np.bincount(labels, batches._counts)
+    if "per_class" in change:
+        assert wanted == pytest.approx([50, 50, 50])
+    for epoch in range(20):
+        batches.begin(epoch)
+        assert np.abs(np.bincount(labels[batches._order]) - wanted).max() < 1 + 1e-6
+        shown = np.bincount(batches._order, minlength=len(labels))
+        assert np.abs(shown - batches._counts).max() < 1 + 1e-6, "each picture as often as the others of its class"
+    assert len(batches) == len(batches._order) // recipe.batch
+
+
+def test_the_average_of_a_later_stage_forgets_what_it_began_with(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 4, learning_rate: 0.02}, {name: two, epochs: 2, learning_rate: 1.0e-12}]"
+    recipe = read_recipe(TINY, ("select=last", "ema=0.999", stages))
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    first, last = (keras.models.load_model(tmp_path / name, compile=False) for name in ("stage-1.keras", "best.keras"))
+    means = [
+        (old.moving_mean.numpy(), new.moving_mean.numpy())
+        for old, new in zip(first.layers, last.layers, strict=True)
+        if isinstance(old, keras.layers.BatchNormalization)
+    ]
+    assert state.averaged_from == 4 * state.steps // 6
+    assert all(np.abs(old - new).max() > 0.05 * np.abs(old).max() for old, new in means), "the statistics are anew"
+
+
+def test_folds_of_which_some_lack_a_measure_are_summed_up() -> None:
+    rows = [
+        {"network": "a", "fold": "1", "accuracy": 0.5, "majority": 0.75},
+        {"network": "a", "fold": "2", "accuracy": 1.0},
+    ]
+    for order in (rows, rows[::-1]):
+        (line,) = summary(order)
+        assert "accuracy 0.750 ± 0.354" in line and "majority 0.750 (one fold)" in line
 
 
 def test_a_batch_that_cannot_be_made_says_so_where_it_is_asked_for(data: Path) -> None:

@@ -77,7 +77,7 @@ def _colour(image: np.ndarray, recipe: AugmentRecipe, random: np.random.Generato
 def _erase(image: np.ndarray, largest: float, random: np.random.Generator) -> np.ndarray:
     """One rectangle in the picture's mean (random erasing, Zhong et al. 2017, arXiv 1708.04896)."""
     height, width = image.shape[:2]
-    area, stretch = random.uniform(0.02, max(largest, 0.02)), np.exp(random.uniform(-1, 1))
+    area, stretch = random.uniform(min(0.02, largest), largest), np.exp(random.uniform(-1, 1))
     h, w = (min(1.0, np.sqrt(area * ratio)) for ratio in (stretch, 1 / stretch))
     h, w = max(1, round(h * height)), max(1, round(w * width))
     top, left = random.integers(0, height - h + 1), random.integers(0, width - w + 1)

@@ -44,7 +44,7 @@ def unsure_below(truth: np.ndarray, probs: np.ndarray) -> float:
     if len(truth) < FEWEST:
         return 0.0
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == truth
-    order = np.argsort(confidence, kind="stable")
+    order = np.lexsort((~right, confidence))  # of equal confidences the right ones first: they end in one step
     end = start = 0
     for mean, count in steps(right[order].astype(float)):
         start += count

@@ -62,7 +62,7 @@ class Average(keras.callbacks.Callback):
         state.steps += 1
         if not state.average or state.steps % self.EVERY:
             return
-        updates = state.steps // self.EVERY
+        updates = (state.steps - state.averaged_from) // self.EVERY
         keep = min(self._momentum, updates / (updates + 9))
         for mean, weight in zip(state.average, self.model.weights, strict=True):
             mean.assign(keep * mean + (1 - keep) * keras.ops.cast(weight, "float32"))

@@ -59,7 +59,8 @@ def histogram(truth: np.ndarray, probs: np.ndarray, labels: Sequence[str]) -> st
             axes.axis("off")
             continue
         for mask, name in ((truth == place, "is"), (truth != place, "is not")):
-            axes.hist(probs[mask, place], bins, density=True, alpha=0.6, label=f"{name} {labels[place]}")
+            density = bool(mask.any())
+            axes.hist(probs[mask, place], bins, density=density, alpha=0.6, label=f"{name} {labels[place]}")
         axes.set(xlim=(0, 1), yticks=[], title=labels[place])
         axes.legend(fontsize=7)
     return _drawn(figure)

@@ -35,8 +35,8 @@ class Batches(keras.utils.PyDataset):
         self._part, self._recipe = part, recipe
         self.targets = {head.name: targets(part, head, stage) for head in recipe.heads}
         self.teacher: Teacher | None = None
-        self._counts = show(part, recipe)
-        self._size = round(self._counts.sum())
+        self._counts, self._kinds = show(part, recipe)
+        self._size = int(self._counts.sum() + 1e-6)
         self.seconds = 0.0  # waited for batches since the epoch began, without the teacher
         self.begin(epoch)
 
@@ -44,20 +44,17 @@ class Batches(keras.utils.PyDataset):
         """Draw the order of that epoch."""
         self._epoch = epoch
         random = np.random.default_rng([self._recipe.seed, epoch])
-        whole = np.floor(self._counts).astype(np.int64)
-        drawn = np.repeat(np.arange(len(self._counts)), whole)
-        rest, missing = self._counts - whole, self._size - len(drawn)
-        if missing > 0 and rest.sum() > 0:
-            extra = random.choice(len(rest), min(missing, np.count_nonzero(rest)), replace=False, p=rest / rest.sum())
-            drawn = np.concatenate([drawn, extra])
-        self._order = random.permutation(drawn)
+        rows = random.permutation(len(self._counts))
+        rows = rows[np.argsort(self._kinds[rows], kind="stable")]
+        ends = np.floor(np.cumsum(self._counts[rows]) + random.random()).astype(np.int64)
+        self._order = random.permutation(np.repeat(rows, np.diff(ends, prepend=0)))
         for future in self._made.values():
             future.cancel()
         self._made.clear()
         self.seconds = 0.0
 
     def __len__(self) -> int:
-        return max(1, self._size // self._recipe.batch)
+        return max(1, self._size // self._recipe.batch)  # the rest fills no batch and comes in another epoch
 
     def __getitem__(self, index: int) -> tuple:
         started = time.perf_counter()
@@ -100,15 +97,21 @@ def targets(part: Part, head: HeadRecipe, stage: Stage) -> np.ndarray:
     return values[:, 1:] if head.kind == "sigmoid" else values
 
 
-def show(part: Part, recipe: Recipe) -> np.ndarray:
-    """How often an epoch shows each image, (N,) float64, by the classes of the first head that labels it."""
+def show(part: Part, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """How often an epoch shows each image on average, (N,) float64, and its class, (N,) int64, numbered over all heads.
+
+    The class is that of the first head that labels it. Drawn class by class at even steps (systematic sampling, Madow
+    and Madow 1944), every class comes as often as its images' counts add up to, but for one.
+    """
     counts = np.ones(len(part))
-    seen = np.zeros(len(part), bool)
+    kinds = np.full(len(part), -1, np.int64)
+    before = 0
     for head in recipe.heads:
-        labels = np.where(seen, -1, part.labels[head.name])
-        seen |= labels >= 0
+        labels = np.where(kinds >= 0, -1, part.labels[head.name])
         counts *= _factors(labels, len(head.labels), recipe.balance)
-    return counts
+        kinds = np.where(labels >= 0, labels + before, kinds)
+        before += len(head.labels)
+    return counts, kinds
 
 
 def _factors(labels: np.ndarray, classes: int, balance: Balance) -> np.ndarray:

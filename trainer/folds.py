@@ -67,11 +67,13 @@ def summary(rows: Sequence[dict[str, object]]) -> list[str]:
     lines = []
     for network in dict.fromkeys(str(row["network"]) for row in rows):
         mine = [row for row in rows if row["network"] == network]
-        names = [name for name in mine[0] if name not in ("network", "fold", "score") and not name.endswith("_loss")]
-        said = ", ".join(f"{name} {_mean_sd([float(row[name]) for row in mine])}" for name in names)
+        names = dict.fromkeys(name for row in mine for name in row if name not in ("network", "fold", "score"))
+        values = {name: [float(row[name]) for row in mine if name in row] for name in names}
+        said = ", ".join(f"{name} {_mean_sd(found)}" for name, found in values.items() if not name.endswith("_loss"))
         lines.append(f"{network}, {len(mine)} folds: {said}")
     return lines
 
 
 def _mean_sd(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else " (one fold)"
+    return f"{np.mean(values):.3f}{spread}"

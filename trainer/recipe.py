@@ -56,7 +56,7 @@ class HeadRecipe:
 class DataRecipe:
     """How images become parts."""
 
-    validation: float = 0.1  # share of the train part
+    validation: float = 0.1  # share of the pictures that are not held out
     test: float = 0.0  # share held out when the data brings no test part
     near: int = 4  # dHash bits (of 64) in which near-identical images may differ
     group: str = ""  # regular expression on the file's name; its first group names person, session or video
@@ -70,7 +70,7 @@ class Balance:
     """How often an epoch shows each class."""
 
     power: float = 0.0  # 0 as found, 1 all classes equally often
-    per_class: int = 0  # exactly that many images per class and epoch, 0 = off
+    per_class: int = 0  # that many images per class and epoch, but for what fills no last batch; 0 = off
 
 
 @dataclass(frozen=True)

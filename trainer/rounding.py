@@ -36,10 +36,10 @@ def _rounding(kind: type[keras.Layer]) -> type[keras.Layer]:
 
 
 def straight_through(x: keras.KerasTensor) -> keras.KerasTensor:
-    """`x` on the 256 levels between its least and its largest value; its gradient is that of `x` itself."""
+    """`x` on the 256 levels between its least and its largest value, or 0; its gradient is that of `x` itself."""
     ops = keras.ops
     wide = ops.cast(x, "float32")
-    low, high = ops.min(wide), ops.max(wide)
+    low, high = ops.minimum(ops.min(wide), 0.0), ops.maximum(ops.max(wide), 0.0)  # int8 must hold 0
     step = ops.maximum((high - low) / STEPS, 1e-8)
     level = ops.round((wide - low) / step) * step + low
     return x + ops.stop_gradient(ops.cast(level, x.dtype) - x)

@@ -45,8 +45,9 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
 def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.ndarray) -> dict[str, float]:
     """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64, votes (N, C).
 
-    Where voters agreed by more than half on a label, `majority` is the accuracy against theirs, and `agreement` the
-    mean of both accuracies; without votes it is the accuracy.
+    Where more than half of the votes for the head's labels name one, `majority` is the accuracy against it, and
+    `agreement` the mean of both accuracies; without votes it is the accuracy. (The test part's majority is of all
+    votes, "unknown" among them: it leaves harder pictures out.)
     """
     if head.kind == "sigmoid":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)

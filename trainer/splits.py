@@ -34,7 +34,8 @@ def divide(
     items = limited(items, recipe.limit)
     labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
     groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
-    shares = {"validation": recipe.validation, "test": 0.0 if any(map(has_test, paths.values())) else recipe.test}
+    held_out = 0.0 if any(map(has_test, paths.values())) else recipe.test
+    shares = {"validation": recipe.validation * (1 - held_out), "test": held_out}
     splits = assign(groups, labels, shares, seed)
     held = ["train", *(name for name, share in shares.items() if share)]
     complete(labels, splits, held, ", ".join(str(path) for path in paths.values()))

@@ -22,6 +22,7 @@ NUMBERS = (
     "stage_over",
     "epoch",
     "steps",
+    "averaged_from",
     "best",
     "best_epoch",
     "best_stage",
@@ -41,6 +42,7 @@ class State:
     stage_over: bool = False  # ended early
     epoch: int = 0  # epochs done over all stages
     steps: int = 0  # batches done over all stages
+    averaged_from: int = 0  # steps when the moving average began
     best: float = -1e9  # best validation score over all stages; never reset
     best_epoch: int = 0
     best_stage: str = ""
@@ -55,6 +57,7 @@ class State:
 
     def start_average(self, model: keras.Model) -> None:
         """Begin the moving average anew at the model's weights."""
+        self.averaged_from = self.steps
         if self.recipe.ema:
             self.average = [keras.Variable(weight, dtype="float32", trainable=False) for weight in model.get_weights()]
 

@@ -50,15 +50,15 @@ def fit(
     keras.utils.set_random_seed(recipe.seed)
     state = State(run, recipe)
     model = network(recipe, precision(recipe.precision))
-    if resume:
-        state.read_counters()
-    else:
+    if not resume:
         start_weights(model, recipe, parts["train"].images[:NORM])
         log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
+    state.start_average(model)
+    if resume:
+        state.read_counters()
     left = recipe.stages[state.stage :]
     for name in {name for stage in left if stage.teacher_share for name in stage.teachers} - {ITSELF}:
         check_teacher(Path(name), recipe, run)  # now, not hours later
-    state.start_average(model)
     with explained(recipe, run):
         for position in range(state.stage, len(recipe.stages)):
             _run_stage(model, state, position, parts, resume, tell)

@@ -20,8 +20,8 @@ AI_ACT = (
 )
 CALIBRATION = (
     "Temperature scaling (Guo et al. 2017) and the unsure threshold were fitted on the validation part with this "
-    "variant's logits, where it has 50 pictures and more; below the threshold answers are more often wrong than right, "
-    "beyond doubt (95 %)."
+    "variant's logits, where it has 50 pictures and more; below the threshold answers were more often wrong than right "
+    "there, by more than a 95 % interval."
 )
 SPLITS = {
     "validation": "validation: temperature, threshold and, unless the last, weights were chosen on it, so it flatters",
