@@ -364,7 +364,7 @@ def test_a_test_part_is_held_out_where_the_data_bring_none(tmp_path: Path) -> No
     pictures.write(tmp_path / "data" / "train", LABELS, 40)
     held = recipe("data.test=0.25")
     found, _ = members(held, tmp_path / "data")
-    assert Counter(member.split for member in found) == {"train": 40, "validation": 20, "test": 20}
+    assert Counter(member.split for member in found) == {"train": 44, "validation": 16, "test": 20}
     pictures.write(tmp_path / "data" / "test", LABELS, 3, seed=1)
     found, _ = members(held, tmp_path / "data")
     assert Counter(member.split for member in found) == {"train": 60, "validation": 20}

@@ -250,9 +250,12 @@ def test_a_stage_starts_from_the_average_of_the_earlier_ones_and_learns_from_it(
     ended = [keras.models.load_model(whole / f"stage-{n}.keras", compile=False).get_weights() for n in (1, 2)]
     weights = network(recipe).weights
     with np.load(whole / "checkpoint.npz") as saved:
-        left = {saved[name].tobytes() for name in saved.files if name.startswith("model")}
-    kernels = [i for i, weight in enumerate(weights) if weight.name == "kernel"]
-    assert kernels and all(np.mean([ended[0][i], ended[1][i]], axis=0).tobytes() in left for i in kernels)
+        left = [saved[name] for name in saved.files if name.startswith("model")]
+    kernels = [np.mean([ended[0][i], ended[1][i]], axis=0) for i, one in enumerate(weights) if one.name == "kernel"]
+    near = {"rtol": 0, "atol": 1e-9}  # the third stage's steps are of 1e-12
+    assert kernels and all(
+        any(one.shape == mean.shape and np.allclose(one, mean, **near) for one in left) for mean in kernels
+    )
     fit(replace(recipe, stages=recipe.stages[:2]), given, parted)
     again = fit(recipe, given, parted, resume=True).history
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
