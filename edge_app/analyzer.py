@@ -32,6 +32,7 @@ class Analyzer(AbstractContextManager):
         self.settings = Settings().merged(settings)
         self._analysis = Analysis(self.settings)
         self._ending = Stop()
+        self._streams: set[threading.Thread] = set()
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -40,6 +41,9 @@ class Analyzer(AbstractContextManager):
         """End what is streaming; release detector and model."""
         ending, self._ending = self._ending, Stop()
         ending()
+        for thread in tuple(self._streams):
+            if thread.is_alive():
+                thread.join()  # it may be in the middle of a frame
         self._analysis.close()
 
     @property
@@ -89,6 +93,7 @@ class Analyzer(AbstractContextManager):
 
         thread = threading.Thread(target=work, name="analyzer-stream", daemon=True)  # a forgotten one ends with us
         with self._ending.tells(stop), self._ending.tells(handover.close):
+            self._streams.add(thread)
             thread.start()
             try:
                 yield from handover
@@ -96,6 +101,7 @@ class Analyzer(AbstractContextManager):
                 stop()
                 handover.close()
                 thread.join()
+                self._streams.discard(thread)
         if failures:
             raise failures[0]
 

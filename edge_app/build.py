@@ -37,8 +37,6 @@ class Analysis(AbstractContextManager):
         """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
         self.manifest = expression_model(settings.model)
         self._range = settings.detector
-        self.detector = find_model("face_detection").artifact(settings.detector)
-        verify(self.detector)
         with ExitStack() as stack:
             opened = open_best(self.manifest, settings.variant, settings.device, threads=settings.threads)
             self.backend, self.variant, self.why = opened
@@ -46,13 +44,7 @@ class Analysis(AbstractContextManager):
             self.artifact = self.manifest.artifact(self.variant)
             check_answer(self.manifest, self.artifact, self.backend)
             log.info("device: %s", self.why)
-            limits = {
-                "conf": settings.conf,
-                "max_faces": settings.max_faces,
-                "min_size": settings.min_size,
-                "cover": settings.blur,
-            }
-            self.detect = plugins.load("tasks", "face_detection").Stage(self.detector.path, **limits)
+            self.detector, self.detect = open_detector(settings)
             stack.callback(self.detect.close)
             expression = plugins.load("tasks", "face_expression")
             self.crop = expression.Crop(self.manifest, self.artifact)
@@ -80,6 +72,14 @@ class Analysis(AbstractContextManager):
             "model": _record(self.manifest.name, self.variant, self.artifact),
             "detector": _record("face_detection", self._range, self.detector),
         }
+
+
+def open_detector(settings: Settings) -> tuple[Artifact, Any]:
+    """The face detector's file and its opened stage, to be closed; ModelError when the file is not whole."""
+    artifact = find_model("face_detection").artifact(settings.detector)
+    verify(artifact)
+    limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
+    return artifact, plugins.load("tasks", "face_detection").Stage(artifact.path, cover=settings.blur, **limits)
 
 
 def expression_model(name: str) -> Manifest:

@@ -69,19 +69,23 @@ def named(names: tuple[str, ...]) -> list[Entry]:
 
 
 def best_score(manifest: Manifest) -> Mapping[str, Any] | None:
-    """The score to show for a model: on the test part, accuracy, the highest; None when its manifest has none."""
+    """The score to show for a model: of its first head, on the test part, accuracy, the highest; None without scores."""
     if not manifest.scores:
         return None
-    return max(manifest.scores, key=lambda s: (*(s[key] == value for key, value in _PREFERRED), s["value"]))
+    preferred = (("head", manifest.heads[0].name if manifest.heads else ""), *_PREFERRED)
+    return max(manifest.scores, key=lambda s: (*(s.get(key) == value for key, value in preferred), s["value"]))
 
 
-def score_text(score: Mapping[str, Any] | None) -> str:
-    """A score with its sample size and 95 % interval in words."""
+def score_text(score: Mapping[str, Any] | None, *, of_head: bool = False) -> str:
+    """A score with its sample size and 95 % interval in words, and `of_head` whose it is."""
     if score is None:
         return "not stated"
     low_high = score.get("interval")
     interval = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
-    return f"{score['metric']} {score['value']:.3f}{interval}, {score['split']} n={score['n']:,}, {score['variant']}"
+    of = f" of {score['head']}" if of_head else ""
+    return (
+        f"{score['metric']}{of} {score['value']:.3f}{interval}, {score['split']} n={score['n']:,}, {score['variant']}"
+    )
 
 
 def trials(
@@ -163,12 +167,12 @@ def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
     grey = np.full((1, spec.height, spec.width, spec.channels), 128, spec.dtype)
     outputs = backend.infer(grey)
     for head in manifest.heads:
-        values = outputs[artifact.outputs[head.name]].reshape(1, -1)
-        expected = 1 if head.kind == "sigmoid" else len(head.labels)
-        if values.shape[1] != expected:
+        values = outputs[artifact.outputs[head.name]]
+        expected = (1, 1 if head.kind == "sigmoid" else len(head.labels))
+        if values.shape != expected:
             raise ModelError(
                 f"{artifact.path}: head {head.name!r}: expected {expected} values for {head.kind} over "
-                f"{len(head.labels)} labels, got {values.shape[1]}; export the model again"
+                f"{len(head.labels)} labels, got {values.shape}; export the model again"
             )
         if not np.isfinite(probabilities(head, values, softmax_inside=artifact.emits == "probabilities")).all():
             raise ModelError(f"{artifact.path}: head {head.name!r}: gave no numbers (NaN); export the model again")

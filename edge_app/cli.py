@@ -61,8 +61,9 @@ class LazyGroup(click.Group):
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise _failure(_missing(name, error), ctx) from error
-        known = {option.name for option in command.params}
-        command.params.extend(option for option in _global_options() if option.name not in known)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            known = {option.name for option in one.params}
+            one.params.extend(option for option in _global_options() if option.name not in known)
         return command
 
     def resolve_command(

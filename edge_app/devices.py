@@ -10,12 +10,12 @@ from .errors import BackendError, BackendUnavailable, InputError, MissingPackage
 from .failover import Failover
 from .hailo_checks import present
 from .hailo_probe import identify
-from .manifest import Artifact, Manifest, unknown, verify
+from .manifest import Artifact, Manifest, verify
 from .types import Backend
 
 log = logging.getLogger(__name__)
 
-CPU_VARIANTS = ("int8", "float32", "dynamic")  # by preference
+CPU_VARIANTS = ("int8", "float32", "dynamic", "float16")  # by preference
 HAILO_VARIANTS = ("hailo8", "hailo8r", "hailo8l")
 
 
@@ -45,7 +45,7 @@ def on_cpu(manifest: Manifest) -> str:
     for name in CPU_VARIANTS:
         if name in manifest.artifacts:
             return name
-    raise SettingsError(f"{manifest.name}: {unknown('variant', 'cpu', manifest.artifacts)}")
+    raise SettingsError(f"{manifest.name}: has no file for a CPU, only {', '.join(manifest.artifacts)}; export one")
 
 
 def open_backend(artifact: Artifact, *, threads: int = 1) -> Backend:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 
+from .child import STATUS_HANGS, ask
 from .errors import BackendUnavailable
 from .hailo_facts import explain
 
@@ -41,23 +41,16 @@ class Chip:
 
 def identify() -> Chip:
     """The first chip; BackendUnavailable says why it cannot be asked."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    child = subprocess.Popen([sys.executable, "-c", _SCRIPT], **pipes)
-    try:
-        out, _ = child.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        child.kill()
-        child.stdout.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # what hangs in the driver cannot even be killed
-            child.wait(1.0)
-        raise BackendUnavailable(f"the Hailo's driver gave no answer within {PATIENCE:g} s; reboot") from error
-    said = _answer(out)
+    answer = ask([sys.executable, "-c", _SCRIPT], patience=PATIENCE)
+    if answer.status == STATUS_HANGS:
+        raise BackendUnavailable(f"the Hailo's driver gave {answer.err}; reboot")
+    said = _said(answer.out)
     if "error" in said:
         raise BackendUnavailable(f"the Hailo: {explain(RuntimeError(said['error']))[1]}")
     return Chip(said["architecture"], said["firmware"].rstrip("\0"))
 
 
-def _answer(out: str) -> dict[str, str]:
+def _said(out: str) -> dict[str, str]:
     """The last line of JSON; HailoRT may write lines of its own around it."""
     for line in reversed(out.splitlines()):
         with contextlib.suppress(ValueError):

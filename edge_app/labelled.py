@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,16 +47,15 @@ class Exclusions:
 
 
 def read_exclusions(path: Path) -> Exclusions:
-    """One name per line, "#" starts a comment; SettingsError when the file cannot be read as text."""
+    """One name per line, comments start with "#", after blanks; SettingsError when the file cannot be read as text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected one file name per line") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: expected UTF-8 text with one file name per line, got other bytes") from error
-    lines = {_plain(line.split("#")[0].strip().replace("\\", "/").removeprefix("./")) for line in text.splitlines()} - {
-        ""
-    }
+    names = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+    lines = {_plain(name.replace("\\", "/").removeprefix("./")) for name in names} - {""}
     digests = {line for line in lines if len(line) == 64 and set(line.lower()) <= HEX}
     folders = {line for line in lines if line.endswith("/")}
     return Exclusions(

@@ -26,5 +26,5 @@ def load(kind: str, name: str) -> ModuleType:
         if (error.name or "").startswith(__package__):
             raise
         raise MissingPackage(
-            f"{kind}/{name} needs the package {error.name!r}; pip install 'calmcam[{name}]'"
+            f"{kind}/{name} needs the package {error.name!r}, which is not installed; install calmcam again"
         ) from error

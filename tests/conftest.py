@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 from patience import PATIENCE
 
-from edge_app import hailo_probe
-from edge_app.health import checks
+from edge_app import child, hailo_probe
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +24,6 @@ def _logging_as_before() -> Iterator[None]:
 def _children_have_time() -> Iterator[None]:
     """What is asked in a process of its own may take CALMCAM_TEST_PATIENCE times as long to answer."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (checks, hailo_probe):
+        for module in (child, hailo_probe):
             patch.setattr(module, "PATIENCE", module.PATIENCE * PATIENCE)
         yield

@@ -13,7 +13,9 @@ from edge_app.cli import cli
 from edge_app.commands import measure
 from edge_app.commands.bench_tables import table
 from edge_app.commands.benchmark import configurations
+from edge_app.commands.live import live
 from edge_app.commands.measure import Plan
+from edge_app.commands.options import MODEL_SETTINGS, as_flags
 from edge_app.errors import SettingsError
 from edge_app.manifest import read_manifest
 from edge_app.settings import Settings
@@ -54,6 +56,12 @@ def test_the_tables_say_it_in_words(benchmark):
     assert result.exit_code == 0, result.output
     for words in ("wall ms per frame", "classify", "end to end", "floor (bare detector", "overlap:", "live at 60 fps"):
         assert words in result.stdout
+
+
+def test_startup_is_that_of_the_same_settings():
+    asked = Settings(variant="float32", device="cpu", threads=2, detector="short", conf=0.6, min_size=9)
+    assert live.make_context("live", as_flags(asked)).params["variant"] == "float32"
+    assert len(as_flags(asked)) == len(MODEL_SETTINGS) and "--detector=short" in as_flags(asked)
 
 
 def test_configurations_in_turn(benchmark):

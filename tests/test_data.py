@@ -24,7 +24,7 @@ from edge_app.media import read_picture  # noqa: E402
 from trainer import ferplus  # noqa: E402
 from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
-from trainer.folders import scan  # noqa: E402
+from trainer.folders import has_test, scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E402
@@ -268,6 +268,10 @@ def test_fer2013_csv_keeps_its_usage(tmp_path: Path) -> None:
     scanned = scan(tmp_path, "", LABELS, GREY)
     assert len(scanned.items) == 34 and len(scanned.bad) == 1
     assert len(scan(tmp_path / "fer2013.csv", "", LABELS, GREY, test=True).items) == 6
+    assert has_test(tmp_path)
+    text = (tmp_path / "fer2013.csv").read_text(encoding="utf-8")
+    (tmp_path / "fer2013.csv").write_text(text.replace("PrivateTest", "PublicTest"), encoding="utf-8")
+    assert not has_test(tmp_path)
 
 
 def test_odd_rows_of_a_csv_are_named_and_learnt_from_by_nobody(
@@ -298,7 +302,7 @@ def test_published_votes_belong_to_the_rows_of_the_csv_and_to_the_names_of_its_i
     (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]), encoding="utf-8")
     header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
     votes = [f"Training,{f'fer{n:07d}.png' if n else ''},1,{n % 8},0,0,2,0,0,0,0,0" for n in range(40)]
-    (tmp_path / "fer2013new.csv").write_text("\n".join([header, *votes]), encoding="utf-8")
+    (tmp_path / "fer2013new.csv").write_text("\n".join([header, *votes]), encoding="utf-8-sig")  # as Excel saves it
     asked = recipe()
     found, _ = members(asked, tmp_path)
     made = parts(asked, found, tmp_path, ("train", "validation"))

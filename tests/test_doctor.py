@@ -9,10 +9,12 @@ import pytest
 from click.testing import CliRunner
 from small_model import write_model
 
+from edge_app import child
+from edge_app.child import Answer
 from edge_app.cli import cli
 from edge_app.commands import doctor
-from edge_app.health import checks, hailo, host, pi
-from edge_app.health.checks import BROKEN, OK, WARNING, Answer, Check, Machine
+from edge_app.health import hailo, host, pi
+from edge_app.health.checks import BROKEN, OK, WARNING, Check, Machine
 from edge_app.manifest import Artifact, read_manifest, sha256, write_manifest
 
 CASES = sorted((Path(__file__).parent / "cases" / "doctor").glob("*.json"))
@@ -37,7 +39,7 @@ def written_down(root: Path, files: dict[str, str], answers: dict[str, dict]) ->
         for start, answer in answers.items():
             if line.startswith(start):
                 return Answer(**{"status": 0, **answer})
-        return Answer(checks.STATUS_ABSENT)
+        return Answer(child.STATUS_ABSENT)
 
     return Machine(root, ask)
 
@@ -136,6 +138,7 @@ def test_cameras(tmp_path):
 def test_display():
     assert host.display({"DISPLAY": ":1"}) == Check("display", OK, "DISPLAY=:1")
     assert host.display({}).state == WARNING
+    assert host.display({"WAYLAND_DISPLAY": "wayland-0"}).state == WARNING, "OpenCV's windows need XWayland"
 
 
 @pytest.mark.parametrize(("kilobytes", "state"), [(4_000_000, OK), (200_000, WARNING)])
@@ -174,21 +177,21 @@ def test_wrong_answers_are_told(tmp_path, answer, state, part):
 def test_the_doctor_needs_none_of_what_it_judges():
     heavy = "cv2 mediapipe av ai_edge_litert".split()
     script = f"import sys, edge_app.commands.doctor; print([name for name in {heavy} if name in sys.modules])"
-    assert checks.ask([sys.executable, "-c", script]).out.strip() == "[]"
+    assert child.ask([sys.executable, "-c", script]).out.strip() == "[]"
 
 
 def test_a_hanging_child_is_left_behind(monkeypatch):
-    monkeypatch.setattr(checks, "PATIENCE", 0.3)
-    answer = checks.ask([sys.executable, "-c", "import threading; threading.Event().wait()"])
-    assert answer.status == checks.STATUS_HANGS and "no answer" in answer.err
+    monkeypatch.setattr(child, "PATIENCE", 0.3)
+    answer = child.ask([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    assert answer.status == child.STATUS_HANGS and "no answer" in answer.err
 
 
 def test_ask_gives_status_and_text():
-    answer = checks.ask(
+    answer = child.ask(
         [sys.executable, "-c", "import os, sys; print(os.environ['A']); sys.exit('bad\\nworse')"], {"A": "b"}
     )
     assert (answer.status, answer.out, answer.last_line) == (1, "b\n", "worse")
-    assert checks.ask(["no-such-program-here"]).status == checks.STATUS_ABSENT
+    assert child.ask(["no-such-program-here"]).status == child.STATUS_ABSENT
 
 
 @pytest.mark.parametrize(("state", "code"), [(WARNING, 0), (BROKEN, 1)])

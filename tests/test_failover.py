@@ -297,6 +297,8 @@ def test_auto_takes_the_hailo_and_says_why(world: Any, compiled: Manifest, crops
 
 def test_devices_as_asked(world: Any, compiled: Manifest) -> None:
     assert choose(compiled, None, "cpu")[0] == "int8"
+    half = dataclasses.replace(compiled, artifacts={"float16": compiled.artifact("float32")})
+    assert choose(half, None, "auto")[0] == "float16"
     assert choose(compiled, "float32", "auto")[0] == "float32"
     world.lose()
     assert choose(compiled, None, "auto")[0] == "int8"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_app.health.checks import STATUS_ABSENT, Answer, Machine, ask
+from edge_app.child import STATUS_ABSENT, Answer, ask
+from edge_app.health.checks import Machine
 from edge_app.health.hailo_use import checks, holders, sensors
 
 DOUBLES = Path(__file__).parent / "doubles"

@@ -38,6 +38,8 @@ def test_labelled_knows_aliases_nested_files_and_hangul(data):
         ("ad1.png", 0),
         ("Sad/", 0),
         ("# nothing", 0),
+        ("기쁨 Sad1.png  # with the hand", 1),
+        ("기쁨 Sad1.png#", 0),
         ("C:\\pictures\\기쁨 Sad1.png", 0),
     ],
 )

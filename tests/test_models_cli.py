@@ -50,9 +50,9 @@ def test_list_shows_own_and_bundled_models_and_names_the_broken(own_models):
     code, out, _ = run("list")
     assert code == 0
     assert "face_detection" in out and "mood: happy sad neutral" in out and "tease: non_teasing teasing" in out
-    assert "accuracy 0.710 (0.600 to 0.800)" in out and "test n=1,000, float32" in out
+    assert "accuracy of mood 0.710 (0.600 to 0.800)" in out and "test n=1,000, float32" in out
     assert f"broken: {own_models}/torn/manifest.json: expected JSON" in out
-    assert run()[1] == out
+    assert run()[1] == run("list", "-v")[1] == out
 
 
 def test_list_of_a_folder_as_json(tmp_path):
@@ -123,7 +123,7 @@ def test_verify_finds_a_flipped_byte_and_goes_on(tmp_path):
 def test_verify_finds_labels_that_the_tensor_does_not_have(tmp_path):
     heads = (Head("mood", "softmax", ("a", "b", "c", "d")), Head("tease", "sigmoid", ("non_teasing", "teasing")))
     code, out, _ = run("verify", write_model(tmp_path / "small", heads=heads))
-    assert code == 1 and "expected 4 values for softmax over 4 labels, got 3" in out
+    assert code == 1 and "expected (1, 4) values for softmax over 4 labels, got (1, 3)" in out
 
 
 def test_verify_checks_the_hash_of_a_hef_where_there_is_no_hailo(tmp_path):
@@ -164,3 +164,12 @@ def test_best_score_is_the_test_accuracy(tmp_path):
     assert best_score(manifest)["value"] == 0.71
     assert best_score(find_model("face_detection")) is None
     assert score_text(None) == "not stated"
+
+
+def test_best_score_is_the_first_heads(tmp_path):
+    scores = [
+        {**SCORES[0], "metric": "accuracy", "head": head, "value": n} for head, n in (("tease", 0.96), ("mood", 0.44))
+    ]
+    manifest = read_manifest(write_model(tmp_path / "m", scores=scores) / "manifest.json")
+    assert manifest.heads[0].name == "mood" and best_score(manifest)["value"] == 0.44
+    assert score_text(best_score(manifest), of_head=True).startswith("accuracy of mood 0.440 ")

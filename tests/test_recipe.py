@@ -55,6 +55,7 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
         ({"select": "last", "stages": [{**TINY["stages"][0], "stop_after": 2}]}, "select=last looks at no measure"),
         ({"stages": [{**TINY["stages"][0], "loss_weights": {"emotion": "a"}}]}, "emotion: expected float, got 'a'"),
         ({"heads": [TINY["heads"][0], TINY["heads"][0]]}, "expected different names, got emotion, emotion"),
+        ({"stages": [TINY["stages"][0], TINY["stages"][0]]}, "stages: expected different names, got all, all"),
         ({"data": {"validation": 0}}, "validation: expected 0.01 to 0.9, got 0.0"),
         ({"input": {"size": 2}}, "size: expected 8 to 1024, got 2"),
         ({"export": {"variants": ["in8"]}}, "unknown value 'in8'; did you mean 'int8'"),

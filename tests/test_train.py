@@ -119,6 +119,17 @@ def test_pictures_that_calmcam_cut_bring_their_crop(data: Path, tmp_path: Path) 
         start(Request(TINY, data, (), tmp_path / "bad"))
 
 
+def test_data_sets_that_were_cut_differently_are_refused(data: Path, tmp_path: Path) -> None:
+    heads = {"heads": [{"name": name, "labels": ["angry", "happy", "sad"], "data": name} for name in ("one", "two")]}
+    for name in ("one", "two"):
+        shutil.copytree(data, tmp_path / name)
+        text = json.dumps({"crop": {"margin": len(name) - 2 + 0.1 * (name == "two"), "shift": 0.0, "align": "none"}})
+        (tmp_path / name / "crop.json").write_text(text, encoding="utf-8")
+    both = {name: tmp_path / name for name in ("one", "two")}
+    with pytest.raises(SettingsError, match="/one, .*/two: their crop.json differ"):
+        start(Request(TINY, both, (f"heads={json.dumps(heads['heads'])}",), tmp_path / "run"))
+
+
 def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> None:
     with pytest.raises(OutputError, match="holds a run already"):
         start(Request(TINY, data, (), run))
@@ -533,7 +544,7 @@ def test_a_comparison_that_was_stopped_goes_on_with_both(data: Path, tmp_path: P
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)
         start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "both", compare_cnn=True))
-    again = Request(None, None, resume=tmp_path / "both")
+    again = Request(None, None, resume=tmp_path / "both", runs_dir=tmp_path / "of the settings")
     assert len(start(again)) == 2 and (tmp_path / "both" / "cnn" / "best.keras").is_file()
     with pytest.raises(InputError, match="finished"):
         start(again)
@@ -681,6 +692,7 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (("options.dropout=2",), SettingsError, "cannot be built with options"),
         (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
         (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
+        (("backbone=imagenet",), SettingsError, "family residual: has no ImageNet weights"),
     ],
 )
 def test_a_network_that_cannot_be_leaves_no_run(

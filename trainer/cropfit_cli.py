@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from typing import Any
 import click
 import numpy as np
 
-from edge_app import plugins
-from edge_app.manifest import find_model, verify
+from edge_app.build import open_detector
+from edge_app.settings import Settings
 from edge_app.tflite import quiet
-from edge_app.types import Stage
 
 from .cli import named
 
@@ -26,7 +24,11 @@ PICTURES = 1500  # of each part, spread evenly: a run takes about a minute
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
 @click.option(
-    "--conf", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score of the detector."
+    "--conf",
+    type=click.FloatRange(0, 1),
+    default=Settings().conf,
+    show_default=True,
+    help="Least score of the detector.",
 )
 @click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of each part.")
 @click.option("--head", default="", help="Head whose accuracy decides; default: the first.")
@@ -50,7 +52,7 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
         values = keras_logits(model, crops)[head.name]
         return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
 
-    with _detector(flags["conf"]) as find:
+    with closing(open_detector(Settings(conf=flags["conf"]))[1]) as find:
         found = cropfit.measure(train[0], validation, find, classify)
     for one in found.candidates:
         loss = f"loses {one.loss:.2f} points of {len(one.right)} faces"
@@ -58,18 +60,6 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
     click.echo(f"found {found.found:.1%} of {len(train[0])} train pictures; left over: {asdict(found.jitter)}")
     write_json(run / "crop.json", found.record() | {"pictures": len(train[0]), "conf": flags["conf"]})
     click.echo(f"{run / 'crop.json'}: {_words(found.best.crop)}")
-
-
-@contextmanager
-def _detector(conf: float) -> Iterator[Stage]:
-    """The edge's default face detector."""
-    artifact = find_model("face_detection").artifact("full")
-    verify(artifact)
-    stage = plugins.load("tasks", "face_detection").Stage(artifact.path, conf=conf, max_faces=5)
-    try:
-        yield stage
-    finally:
-        stage.close()
 
 
 def _words(crop: Any) -> str:

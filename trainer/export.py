@@ -191,7 +191,7 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
         if (count := int((work.parts["validation"].labels[head.name] >= 0).sum())) < FEWEST:
             log.warning("head %s: %d validation images tell little of what a variant loses", head.name, count)
     if any(row.variant == "int8" for row in _beyond(work, rows)):
-        rows = _mended(work, model, crops)
+        rows = _mended(work, model, crops, rows)
     beyond = _beyond(work, rows)
     if beyond:
         limits = work.recipe.export
@@ -202,7 +202,7 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
     return rows
 
 
-def _mended(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Parity]:
+def _mended(work: _Work, model: keras.Model, crops: np.ndarray, rows: list[parity.Parity]) -> list[parity.Parity]:
     with quantise.Converter(model, crops) as converter:
         worst = [name for name, _ in converter.blame()[:WORST]]
         for count in range(1, len(worst) + 1):
@@ -356,7 +356,11 @@ def _publish(made: Path, out: Path) -> None:
         old = out.with_name(f"{out.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
-        made.rename(out)
+        try:
+            made.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
         shutil.rmtree(old)
     else:
         made.rename(out)

@@ -29,7 +29,7 @@ def read(path: Path | None) -> Votes:
     """All votes; InputError when the file is of another kind."""
     if path is None:
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes the mark
         rows = csv.DictReader(file)
         header = list(rows.fieldnames or ())
         if "file" not in header and "Image name" not in header:

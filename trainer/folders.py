@@ -105,7 +105,8 @@ def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
 def has_test(path: Path) -> bool:
     """The data bring a test part of their own."""
     if not _in_folders(path):
-        return True  # a CSV, whose Usage says
+        with _csv_of(path).open(encoding="utf-8", errors="replace", newline="") as file:
+            return any(USAGE.get((row.get("Usage") or "").strip()) == "test" for row in csv.DictReader(file))
     return any(PARTS.get(folder.name.lower()) == "test" for folder in path.iterdir())
 
 

@@ -246,11 +246,12 @@ def apply(raw: dict, change: str) -> None:
 def parse(raw: Mapping, where: str) -> Recipe:
     """A checked recipe from plain values; SettingsError says which key is wrong."""
     recipe = _build(Recipe, raw, where)
-    heads = [head.name for head in recipe.heads]
-    if not heads or not recipe.stages:
+    heads, stages = ([one.name for one in part] for part in (recipe.heads, recipe.stages))
+    if not heads or not stages:
         raise SettingsError(f"{where}: expected at least one head and one stage")
-    if len(set(heads)) < len(heads):
-        raise SettingsError(f"{where}: heads: expected different names, got {', '.join(heads)}")
+    for key, names in (("heads", heads), ("stages", stages)):
+        if len(set(names)) < len(names):
+            raise SettingsError(f"{where}: {key}: expected different names, got {', '.join(names)}")
     for head in recipe.heads:
         if len(head.labels) < 2 or len(set(map(canonical, head.labels))) < len(head.labels):
             raise SettingsError(

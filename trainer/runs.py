@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,20 @@ def _rivals(recipe: Recipe, data: Data, compare_cnn: bool) -> list[Recipe]:
     from .weights import resolve
 
     rivals = [resolve(recipe)]
-    for path in sources(recipe, data).values():
-        rivals[0] = with_crop(rivals[0], path)
+    rivals[0] = _with_crops(rivals[0], sources(recipe, data).values())
     if compare_cnn:
         if rivals[0].family == "cnn":
             raise SettingsError(f"--compare-cnn: the network of {recipe.name} is the plain CNN already; leave it out")
         rivals.append(plain_cnn(rivals[0]))
     return rivals
+
+
+def _with_crops(recipe: Recipe, folders: Iterable[Path]) -> Recipe:
+    """The recipe with the crop by which the pictures were cut; SettingsError where data sets were cut differently."""
+    cut = {folder: with_crop(recipe, folder) for folder in folders if (folder / "crop.json").is_file()}
+    if len({one.crop for one in cut.values()}) > 1:
+        raise SettingsError(f"{', '.join(map(str, cut))}: their crop.json differ; cut them alike with calmcam crop")
+    return next(iter(cut.values()), recipe)
 
 
 def plain_cnn(recipe: Recipe) -> Recipe:
@@ -189,7 +196,7 @@ def _go_through(out: Path, data: Data, described: dict) -> list[str]:
 def _resume(request: Request) -> list[str]:
     """Go on as the run was begun; only its data may lie elsewhere now."""
     out, data = request.resume, request.data
-    if request != Request(None, data, resume=out):
+    if request != Request(None, data, resume=out, runs_dir=request.runs_dir):
         raise SettingsError(
             f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
         )
@@ -241,7 +248,7 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
         "finished": True,
         "versions": versions(),
         "device": device(),
-        "seconds": described.get("seconds", 0) + round(time.perf_counter() - started, 1),
+        "seconds": round(time.perf_counter() - started, 1),
         "train_seconds": round(sum(row["seconds"] for row in state.history), 1),
         "images": sizes,
         "selected": {"epoch": state.best_epoch, "stage": state.best_stage, "by": recipe.select},

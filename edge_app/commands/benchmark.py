@@ -22,7 +22,7 @@ from ..settings import Settings
 from . import measure
 from .bench_tables import comparison_table, tables
 from .measure import Alone, Plan
-from .options import MODEL_SETTINGS, settings_options
+from .options import MODEL_SETTINGS, as_flags, settings_options
 
 COMPARABLE = ("variant", "threads", "detector", "device", "model")
 ROUNDS = 3
@@ -96,7 +96,7 @@ def _measured(settings: Settings, plan: Plan, options: Mapping[str, Any]) -> dic
         if options["floor"] and analysis.artifact.path.suffix == ".tflite":
             found |= _beside_the_floor(plan, analysis, settings, found.get("annotate"))
     if options["startup"]:
-        found["startup"] = measure.first_result(["--model", settings.model, "--device", settings.device])
+        found["startup"] = measure.first_result(as_flags(settings))
     return found
 
 

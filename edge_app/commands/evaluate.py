@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +22,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .. import devices, plugins, runs
+from .. import devices, runs
+from ..build import open_detector
 from ..card import Tally
 from ..errors import OutputError, SourceError
 from ..evaluate import Ensemble, Member, Row, choose_head, rows
 from ..labelled import Exclusions, Sample, labelled, read_exclusions
-from ..manifest import find_model, verify
+from ..manifest import find_model
 from ..media import read_picture
 from ..run import Stop
 from ..settings import Settings
@@ -81,7 +82,7 @@ def evaluate(
         crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
         ensemble = open_models(models, settings, flags["head"], crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
-        find = _detector(settings, stack) if flags["detect"] else None
+        find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
         tally = _work(samples, ensemble, find, folder, stop)
     if stop.requested:
@@ -109,14 +110,6 @@ def open_models(
         stack.callback(backend.close)
         members.append(Member(manifest, variant, artifact, chosen, backend))
     return Ensemble(members)
-
-
-def _detector(settings: Settings, stack: ExitStack) -> Stage:
-    artifact = find_model("face_detection").artifact(settings.detector)
-    verify(artifact)
-    stage = plugins.load("tasks", "face_detection").Stage(artifact.path, conf=settings.conf, min_size=settings.min_size)
-    stack.callback(stage.close)
-    return stage
 
 
 def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok: bool) -> Path:

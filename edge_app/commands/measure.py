@@ -192,7 +192,7 @@ def resident_mb(pid: int | str = "self", *, peak: bool = False) -> float:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return float("nan")
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), float("nan"))
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key)), float("nan"))
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:

@@ -91,7 +91,7 @@ def _detector(path: Path) -> Any:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -100,7 +100,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
         return entry.folder.name, "broken", "", "", ""
     heads = "\n".join(f"{head.name}: {' '.join(head.labels)}" for head in manifest.heads)
     files = "\n".join(f"{variant} {_size(artifact.bytes)}" for variant, artifact in manifest.artifacts.items())
-    return manifest.name, manifest.task, heads, files, score_text(best_score(manifest)) if manifest.heads else ""
+    best = score_text(best_score(manifest), of_head=len(manifest.heads) > 1) if manifest.heads else ""
+    return manifest.name, manifest.task, heads, files, best
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -116,7 +117,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         size, spec = _size(artifact.bytes), artifact.input
         takes = f", takes {spec.width} x {spec.height} {spec.colour} {spec.dtype}" if spec else ""
         facts.append(("file", f"{variant}: {artifact.path.name}, {size}{takes}, sha256 {artifact.sha256}"))
-    facts += [("score", score_text(score)) for score in manifest.scores]
+    facts += [("score", score_text(score, of_head=len(manifest.heads) > 1)) for score in manifest.scores]
     facts += [("data", manifest.data), ("licence", manifest.licence), ("made by", manifest.command)]
     facts.append(("card", str(card) if card.is_file() else "none"))
     return [(name, text) for name, text in facts if text]

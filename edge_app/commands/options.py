@@ -58,6 +58,12 @@ def settings_options(*names: str) -> Callable:
     return decorate
 
 
+def as_flags(settings: Settings) -> list[str]:
+    """What a command must be given to look at faces with these settings: every flag of `MODEL_SETTINGS` that is set."""
+    values = {name: getattr(settings, name) for name in MODEL_SETTINGS}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+
+
 def output_options(command: Callable) -> Callable:
     """Add `-o/--output-dir` and `--exist-ok`."""
     path = click.Path(path_type=Path)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..child import Answer, ask
+
 OK, WARNING, BROKEN = "ok", "warning", "broken"
-PATIENCE = 20.0  # seconds until a child process counts as hanging
-STATUS_HANGS, STATUS_ABSENT = 124, 127  # of the shell and of timeout(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,43 +19,6 @@ class Check:
     state: str  # OK, WARNING or BROKEN
     text: str  # what is there
     mend: str = ""  # the command or deed that mends it; "" when nothing needs mending
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a child process said."""
-
-    status: int  # its exit code, STATUS_HANGS after PATIENCE, STATUS_ABSENT when there is no such program
-    out: str = ""
-    err: str = ""
-
-    @property
-    def last_line(self) -> str:
-        """The last line on stderr, where Python names an exception."""
-        return (self.err.strip().splitlines() or [""])[-1]
-
-
-def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Answer:
-    """Run a command in a process of its own, which may hang or crash without harm."""
-    try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, **(environment or {})},
-        )
-    except OSError as error:
-        return Answer(STATUS_ABSENT, err=str(error))
-    with child:
-        try:
-            out, err = child.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            return Answer(STATUS_HANGS, err=f"no answer within {PATIENCE:.0f} s")
-    return Answer(child.returncode, out, err)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..child import STATUS_ABSENT, STATUS_HANGS
 from ..errors import CalmcamError
 from ..hailo_checks import fits, join_group, version_problem
 from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
-from .checks import BROKEN, OK, STATUS_ABSENT, STATUS_HANGS, WARNING, Check, Machine
+from .checks import BROKEN, OK, WARNING, Check, Machine
 
 VENDOR = "0x1e60"  # of Hailo on PCI
 INSTALL = "sudo apt install hailo-all, then reboot"

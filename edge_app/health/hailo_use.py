@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from .checks import OK, STATUS_ABSENT, Check, Machine
+from ..child import STATUS_ABSENT
+from .checks import OK, Check, Machine
 
 QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
 

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..catalogue import BOTH
+from ..child import Answer
 from ..errors import CalmcamError
 from ..manifest import installed, read_manifest, verify
 from ..v4l2 import describe
-from .checks import BROKEN, OK, WARNING, Answer, Check, Machine
+from .checks import BROKEN, OK, WARNING, Check, Machine
 
 NEEDED = ("numpy", "opencv-contrib-python", "mediapipe", "av", "pillow", "click", "rich", "jsonschema", "matplotlib")
 ENGINES = ("ai-edge-litert", "tflite-runtime")
@@ -53,9 +54,9 @@ from edge_app import catalogue, devices, manifest
 trials = [catalogue.agreement(manifest.read_manifest(Path(path)), devices.open_backend) for path in sys.argv[1:]]
 print(json.dumps([(trial.model, trial.good, trial.text) for trial in trials]))
 """
-REINSTALL = "python -m pip install --force-reinstall calmcam"
-LEAST_DISK = 1 << 30  # bytes; a run of an hour writes about as much
-LEAST_MEMORY = 500 << 20  # bytes; calmcam stays below 350 MB
+REINSTALL = "install calmcam again, from its checkout: make demo"
+LEAST_DISK = 1_000_000_000  # bytes; a run of an hour writes about as much
+LEAST_MEMORY = 500_000_000  # bytes; calmcam stays below 350 MB
 
 
 def distributions() -> dict[str, str]:
@@ -72,7 +73,9 @@ def python(version: tuple[int, ...] = tuple(sys.version_info[:3]), machine: str 
     if version < (3, 11):
         return Check("python", BROKEN, f"{text}: expected 3.11 to 3.13", "sudo apt install python3.11")
     if version >= (3, 14):
-        return Check("python", WARNING, f"{text}: tested with 3.11 to 3.13", "make install PYTHON=python3.13")
+        return Check(
+            "python", WARNING, f"{text}: tested with 3.11 to 3.13", "make a virtual environment with python3.13"
+        )
     return Check("python", OK, text)
 
 
@@ -131,7 +134,7 @@ def cameras(machine: Machine) -> Check:
         if camera.problem == os.strerror(errno.EACCES):
             refused.append(entry.name)
             continue
-        says = f"cannot be asked, {camera.problem}" if camera.problem else " ".join(code for code, _ in camera.formats)
+        says = f"cannot be asked, {camera.problem}" if camera.problem else " ".join(camera.formats)
         found.append(f"/dev/{entry.name} {machine.read(f'{_inside(machine, entry)}/name')} ({says})")
     if refused:
         mend = "sudo usermod -aG video $USER, then log in again"
@@ -142,10 +145,11 @@ def cameras(machine: Machine) -> Check:
 
 
 def display(environment: Mapping[str, str] = os.environ) -> Check:
-    """Where a window can be shown."""
-    for name in ("WAYLAND_DISPLAY", "DISPLAY"):
-        if environment.get(name):
-            return Check("display", OK, f"{name}={environment[name]}")
+    """Where a window can be shown: OpenCV's are windows of X, on Wayland too."""
+    if environment.get("DISPLAY"):
+        return Check("display", OK, f"DISPLAY={environment['DISPLAY']}")
+    if environment.get("WAYLAND_DISPLAY"):
+        return Check("display", WARNING, "Wayland without XWayland: live runs without a window", "start XWayland")
     return Check(
         "display", WARNING, "none: live runs without a window", "calmcam live --no-show --save, or log in there"
     )
@@ -182,7 +186,7 @@ def answers(machine: Machine) -> list[Check]:
 def disk(place: Path = Path()) -> Check:
     """Room where runs are written."""
     free = shutil.disk_usage(place).free
-    text = f"{free / (1 << 30):.1f} GB free in {place.resolve()}"
+    text = f"{free / 1e9:.1f} GB free in {place.resolve()}"
     if not os.access(place, os.W_OK):
         return Check(
             "disk", WARNING, f"{place.resolve()} may not be written to", "cd to a folder of your own, or use -o"
@@ -198,7 +202,7 @@ def memory(machine: Machine) -> Check:
     if not found:
         return Check("memory", WARNING, "unknown, /proc/meminfo does not tell", "free -h")
     free = int(found[1]) << 10
-    text = f"{free / (1 << 30):.1f} GB available"
+    text = f"{free / 1e9:.1f} GB available"
     return Check("memory", OK, text) if free >= LEAST_MEMORY else Check("memory", WARNING, text, "end other programs")
 
 

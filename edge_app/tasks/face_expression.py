@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import ModelError
 from ..heads import probabilities
 from ..manifest import Artifact, Manifest
 from ..preprocess import crop_faces, sharpness, to_input
@@ -28,9 +27,7 @@ class Classify:
     """Fill `heads` with calibrated probabilities, all faces in one batch, and `device` with what computed them."""
 
     def __init__(self, manifest: Manifest, artifact: Artifact, backend: Backend):
-        """ModelError when the columns that `backend` puts out are not the manifest's labels."""
         self._heads, self._artifact, self._backend = manifest.heads, artifact, backend
-        self._check_columns()
         self._none = {head.name: np.empty((0, len(head.labels)), np.float32) for head in manifest.heads}
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
@@ -47,16 +44,3 @@ class Classify:
             head.name: probabilities(head, outputs[self._artifact.outputs[head.name]], softmax_inside=inside)
             for head in self._heads
         }
-
-    def _check_columns(self) -> None:
-        spec, path = self._artifact.input, self._artifact.path
-        nobody = np.empty((0, spec.height, spec.width, spec.channels), np.uint8)
-        outputs = self._backend.infer(to_input(nobody, spec))
-        for head in self._heads:
-            expected = 1 if head.kind == "sigmoid" else len(head.labels)
-            shape = outputs[self._artifact.outputs[head.name]].shape[1:]
-            if shape != (expected,):
-                raise ModelError(
-                    f"{path}: the manifest's head {head.name!r} is {head.kind} with {len(head.labels)} labels, so "
-                    f"{expected} columns were expected, got shape {shape}; export the model again"
-                )

@@ -28,6 +28,10 @@ def build(family: str, input_shape: tuple[int, int, int], heads: dict[str, int],
         raise SettingsError(unknown("family", family, known()))
     maker = importlib.import_module(f"{__name__}.{family}").build
     takes = [name for name, item in inspect.signature(maker).parameters.items() if item.kind is item.KEYWORD_ONLY]
+    if "weights" in options and "weights" not in takes:
+        raise SettingsError(
+            f"family {family}: has no ImageNet weights; expected another backbone than imagenet, or none"
+        )
     for option in options:
         if option not in takes:
             raise SettingsError(f"family {family}: {unknown('option', option, takes)}")
