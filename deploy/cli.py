@@ -16,7 +16,9 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 
 @click.command(name="compile")
 @click.argument("model")
-@click.option("--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True)
+@click.option(
+    "--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True, help="Chip to compile for."
+)
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Raw crops (.npz that export wrote); at least 1,024."
 )

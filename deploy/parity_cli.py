@@ -34,15 +34,19 @@ from .parity import Pair, Parity, check, compare, folder_pairs
     "--data", required=True, type=click.Path(path_type=Path), help="Labelled folder of face crops, or a clip."
 )
 @click.option("--head", help="Which head of the model; default: the first.")
-@click.option("--min-agreement", type=click.FloatRange(0, 1), default=0.95, show_default=True)
-@click.option("--max-accuracy-loss", type=click.FloatRange(0, 1), default=0.01, show_default=True)
+@click.option(
+    "--min-agreement", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Least share of same answers."
+)
+@click.option(
+    "--max-accuracy-loss", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Share of right answers."
+)
 @click.option(
     "--worst",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
     help="Draw the worst crops; only if their licence allows.",
 )
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def parity(
     model: str,
     trusted: str,

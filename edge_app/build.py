@@ -1,4 +1,4 @@
-"""The one file that knows all parts: texts and settings to sources, backends and stages."""
+"""From texts and settings to what runs: sources, the detector, a model and its stages."""
 
 from __future__ import annotations
 

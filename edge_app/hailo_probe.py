@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import dataclass
 
 from .child import STATUS_HANGS, ask
 from .errors import BackendUnavailable
@@ -20,10 +19,7 @@ import json, hailo_platform
 try:
     device = hailo_platform.Device()  # in a variable: its control dies with it
     board = device.control.identify()
-    said = {
-        "architecture": getattr(board.device_architecture, "name", str(board.device_architecture)),
-        "firmware": str(board.firmware_version),
-    }
+    said = {"architecture": getattr(board.device_architecture, "name", str(board.device_architecture))}
 except Exception as error:  # of either family; the number is the cause's, or that of a raw one
     number = str(((error.__cause__ or error).args or ("",))[0])
     said = {"error": f"libhailort failed with error: {number}" if number.isdecimal() else str(error)}
@@ -31,23 +27,18 @@ print(json.dumps(said))
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Chip:
-    """What a device says of itself."""
+def identify() -> str:
+    """Architecture of the first chip, "HAILO8" or "HAILO8L" (its board name says "Hailo-8" on both).
 
-    architecture: str  # "HAILO8", "HAILO8L"; its board name says "Hailo-8" on both
-    firmware: str
-
-
-def identify() -> Chip:
-    """The first chip; BackendUnavailable says why it cannot be asked."""
+    BackendUnavailable says why it cannot be asked.
+    """
     answer = ask([sys.executable, "-c", _SCRIPT], patience=PATIENCE)
     if answer.status == STATUS_HANGS:
         raise BackendUnavailable(f"the Hailo's driver gave {answer.err}; reboot")
     said = _said(answer.out)
     if "error" in said:
         raise BackendUnavailable(f"the Hailo: {explain(RuntimeError(said['error']))[1]}")
-    return Chip(said["architecture"], said["firmware"].rstrip("\0"))
+    return said["architecture"]
 
 
 def _said(out: str) -> dict[str, str]:

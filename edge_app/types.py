@@ -54,7 +54,7 @@ class Faces:
     left_out: np.ndarray = field(
         default_factory=lambda: np.empty((0, 4), np.float32)
     )  # (M, 4) beyond max_faces, min_size
-    device: str = ""  # what classified them, "cpu" or "hailo"; "" when nothing did
+    device: str = ""  # the device of the backend that classified them; "" when nothing did
 
     def __post_init__(self) -> None:
         n = len(self.boxes)

@@ -183,8 +183,6 @@ def test_close_twice_and_use_after_it(hailo: ModuleType, artifact: Artifact, cro
 def test_two_models_share_one_device(world: Any, hailo: ModuleType, artifact: Artifact, crops: np.ndarray) -> None:
     one, other = hailo.Backend(artifact), hailo.Backend(artifact)
     assert [(chip.group, chip.scheduled, chip.handles) for chip in world.chips] == [("calmcam", True, 1)]
-    with pytest.raises(BackendUnavailable, match="group 'calmcam', not 'other'"):
-        hailo.Backend(artifact, group="other")
     results: dict[int, Any] = {}
 
     def classify(place: int, backend: Any) -> None:
@@ -441,7 +439,7 @@ def test_available_takes_the_variant_for_the_chip(
 
 
 def test_the_chip_is_asked_elsewhere(tell: Any, hailo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hailo_probe.identify() == hailo_probe.Chip("HAILO8", "4.23.0")
+    assert hailo_probe.identify() == "HAILO8"
     assert signal.SIGWINCH not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     tell(driver="4.20.0")
     with pytest.raises(BackendUnavailable, match="driver's version differs"):

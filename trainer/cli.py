@@ -28,7 +28,13 @@ BACKENDS = ("tensorflow", "jax", "torch")
 @click.option("--check", is_flag=True, help="Only look at the data and report.")
 @click.option("--folds", type=click.IntRange(2), metavar="N", help="Grouped cross-validation instead of one run.")
 @click.option("--compare-cnn", is_flag=True, help="Train the small plain CNN beside it.")
-@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="cpu: leave a GPU alone that is there.",
+)
 @settings_options()
 def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, device: str, **flags: Any) -> None:
     """Train a model as RECIPE says: teasing, multidomain, emotions, or a YAML file.

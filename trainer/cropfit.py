@@ -101,7 +101,8 @@ def measure(
 
 
 def detected(pictures: np.ndarray, find: Stage) -> Iterator[tuple[int, np.ndarray, np.ndarray, Faces]]:
-    """Row, canvas, place (1, 4) and the one face (or none) of pictures (N, h, w, c) uint8, as `evaluate --detect`."""
+    """Row, canvas, place (1, 4) and the one face (or none) of pictures (N, h, w, c) uint8, on a canvas as
+    `evaluate --detect` puts them."""
     for row, picture in enumerate(pictures):
         canvas, place = on_canvas(np.broadcast_to(picture, (*picture.shape[:2], 3)))
         yield row, canvas, place, nearest(find(Frame(canvas, row, 0), NO_FACES), place)

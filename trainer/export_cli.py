@@ -21,7 +21,12 @@ from .cli import named
 
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Model folder; default runs/export/NAME[N].")
+@click.option(
+    "--output-dir",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Model folder; default runs/export/RUN[N] or, with --name, NAME[N].",
+)
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
 @click.option(
     "--variants", default="", metavar="A,B", help="Which files, of float32,float16,dynamic,int8; default: the recipe's."

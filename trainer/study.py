@@ -51,7 +51,7 @@ class Study:
         probs = probabilities(judged, self.logits[split][head.name][rows], softmax_inside=False)
         return rows, self.truth[split][head.name][rows], probs
 
-    def found(self, split: str, head: str, variant: str = "") -> Scored | None:
-        """The scores of that split and head, of the chief variant unless named."""
-        wanted = (variant or self.chief, head, split)
+    def found(self, split: str, head: str) -> Scored | None:
+        """The scores of that split and head, of the chief variant."""
+        wanted = (self.chief, head, split)
         return next((row for row in self.scored if (row.variant, row.head, row.split) == wanted), None)

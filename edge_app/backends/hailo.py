@@ -54,24 +54,22 @@ class _Chip:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._vdevice: Any = None
-        self._users, self._group, self._pid = 0, "", 0
+        self._users, self._pid = 0, 0
         self.failed = False  # a model on it met a failure of the device: nobody may stay, then it is opened anew
 
-    def take(self, group: str) -> Any:
+    def take(self) -> Any:
         """The VDevice, opened when it is not; BackendUnavailable says why not."""
         with self._mutex:
             if self._pid != os.getpid():  # a forked child must not release its parent's
                 self._inherited, self._vdevice, self._users, self._pid = self._vdevice, None, 0, os.getpid()
             if self._users and self.failed:
                 raise BackendUnavailable("the Hailo failed and other models of this process still hold it; close them")
-            if self._users and group != self._group:
-                raise BackendUnavailable(f"the Hailo is open as group {self._group!r}, not {group!r}; use one group id")
             if self._vdevice is None:
                 params = hailo_platform.VDevice.create_params()
                 params.scheduling_algorithm = hailo_platform.HailoSchedulingAlgorithm.ROUND_ROBIN  # default: none
-                params.group_id = group
+                params.group_id = "calmcam"  # other programs may share the chip by it
                 self._vdevice = hailo_platform.VDevice(params)
-                self._group, self.failed = group, False
+                self.failed = False
             self._users += 1
             return self._vdevice
 
@@ -103,11 +101,10 @@ class Backend:
 
     device = "hailo"
 
-    def __init__(self, artifact: Artifact, *, group: str = "calmcam", depth: int = 8, timeout: float = 0.5):
+    def __init__(self, artifact: Artifact, *, depth: int = 8, timeout: float = 0.5):
         """Open `artifact` and run it once.
 
-        `group`: HailoRT's group id, by which models of one process share the chip; `depth`: most frames in flight;
-        `timeout`: seconds for one burst of at most `depth` rows. ModelError for a file that does not fit,
+        `depth`: most frames in flight; `timeout`: seconds for one burst of at most `depth` rows. ModelError for a file that does not fit,
         BackendUnavailable and DeviceLost for a device that does not answer.
         """
         self._path, self._timeout, self._pid = artifact.path, timeout, os.getpid()
@@ -130,7 +127,7 @@ class Backend:
         several = any(group.is_multi_context for group in hef.get_network_groups_infos())
         with contextlib.ExitStack() as stack, _opening(self._path):
             # Networks in several contexts swap weights over PCIe: let a whole burst pass before each swap.
-            self._configured = self._configure(stack, group, depth if several else 0)
+            self._configured = self._configure(stack, depth if several else 0)
             self._allocate(inputs[0].name, min(depth, self._configured.get_async_queue_size()))
             self._burst(self._input[:1], _OPENING)
             self._open = stack.pop_all()
@@ -164,9 +161,9 @@ class Backend:
             except _FOREIGN as error:
                 log.warning("%s: releasing the Hailo: %s", self._path.name, explain(error)[1])
 
-    def _configure(self, stack: contextlib.ExitStack, group: str, batch: int) -> Any:
+    def _configure(self, stack: contextlib.ExitStack, batch: int) -> Any:
         """The configured model; `stack` releases what was opened for it."""
-        vdevice = _chip.take(group)
+        vdevice = _chip.take()
         stack.callback(_chip.give)
         stack.callback(self._forget)
         model = vdevice.create_infer_model(os.fspath(self._path))
@@ -236,14 +233,14 @@ def available(artifacts: Mapping[str, Artifact]) -> tuple[str, str]:
     if problem:
         return "", problem
     try:
-        chip = identify()
+        architecture = identify()
     except BackendError as error:
         return "", str(error)
-    known = fits(chip.architecture) or ("hailo8",)
+    known = fits(architecture) or ("hailo8",)
     variant = next((name for name in known if name in artifacts), "")
     if not variant:
-        return "", f"a {chip.architecture} but no HEF of this model for it; calmcam compile MODEL --arch {known[0]}"
-    return variant, f"{chip.architecture}, HailoRT {hailo_platform.__version__}, {artifacts[variant].path.name}"
+        return "", f"a {architecture} but no HEF of this model for it; calmcam compile MODEL --arch {known[0]}"
+    return variant, f"{architecture}, HailoRT {hailo_platform.__version__}, {artifacts[variant].path.name}"
 
 
 def library_problem() -> str:

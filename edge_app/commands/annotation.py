@@ -17,10 +17,9 @@ from ..inputs import Input, stems
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings
+from ..sinks.pictures import SUFFIXES
 
 log = logging.getLogger(__name__)
-
-COPIED = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +132,4 @@ def _suffix(path: Path) -> str:
     """Of the annotated copy: videos become MP4, pictures keep their format where a copy can have it."""
     if file_kind(str(path)) == "video":
         return ".mp4"
-    return path.suffix.lower() if path.suffix.lower() in COPIED else ".jpg"
+    return path.suffix.lower() if path.suffix.lower() in SUFFIXES else ".jpg"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-STAGES = ("decode", "detect", "crop", "classify", "track", "decide", "draw", "encode", "age")
+STAGES = ("decode", "detect", "crop", "classify", "track", "decide", "draw", "encode")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -53,7 +53,7 @@ def _stages(found: Mapping[str, Any]) -> str:
         runs["as it runs"] |= late
     rows = []
     for name in STAGES:
-        if name != "age" and any(name in spans for spans in runs.values()):
+        if any(name in spans for spans in runs.values()):
             cells = [spans.get(name, {}).get(p, "") for spans in runs.values() for p in ("p50", "p95", "p99")]
             rows.append([name, *cells])
     head = ["wall ms per frame", *(f"{run} {p}" if p == "p50" else p for run in runs for p in ("p50", "p95", "p99"))]
