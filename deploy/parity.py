@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_app import metrics
 from edge_app.errors import CalmcamError
+from edge_app.scoring import metrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ def compare(labels: Sequence[str], pairs: Iterable[Pair]) -> Parity:
 
 
 def folder_pairs(a: Iterable, b: Iterable) -> Iterator[Pair]:
-    """Pairs of two passes over the same labelled folder (see `edge_app.evaluate.rows`); unreadable pictures are left out."""
+    """Pairs of two passes over the same labelled folder (see `edge_app.scoring.evaluate.rows`); unreadable pictures are left out."""
     for left, right in zip(a, b, strict=True):
         if left.ready is not None and right.ready is not None:
             yield Pair(left.sample.name, left.ready, right.ready, left.sample.truth)

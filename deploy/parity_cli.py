@@ -14,11 +14,11 @@ import numpy as np
 
 from edge_app import build
 from edge_app.commands.evaluate import open_models
-from edge_app.evaluate import Ensemble, rows
 from edge_app.files import whole
-from edge_app.labelled import labelled
 from edge_app.media import read_picture
 from edge_app.run import drain
+from edge_app.scoring.evaluate import Ensemble, rows
+from edge_app.scoring.labelled import labelled
 from edge_app.settings import Settings
 
 from .parity import Pair, Parity, check, compare, folder_pairs

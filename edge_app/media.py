@@ -24,6 +24,7 @@ PICTURES = frozenset(
 VIDEOS = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mjpg .mjpeg .h264 .h265".split()
 )
+COPIES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # of pictures; others cannot hold 8-bit RGB as well
 LIMIT_MEGAPIXELS = 100
 # What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, MemoryError)

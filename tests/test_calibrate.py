@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_app import metrics
 from edge_app.heads import probabilities, softmax
 from edge_app.manifest import Head
+from edge_app.scoring import metrics
 from trainer import calibrate
 
 RNG = np.random.default_rng(3)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_app.card import Tally, judge
-from edge_app.evaluate import Row
-from edge_app.labelled import Sample
+from edge_app.scoring.evaluate import Row
+from edge_app.scoring.labelled import Sample
+from edge_app.scoring.tally import Tally, judge
 
 
 def test_a_face_not_found_is_an_error_and_lowers_recall():

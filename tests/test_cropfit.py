@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from edge_app.errors import InputError
-from edge_app.evaluate import on_canvas
 from edge_app.manifest import Crop
 from edge_app.preprocess import crop_squares
+from edge_app.scoring.evaluate import on_canvas
 from edge_app.types import NO_FACES, Faces
 from trainer import cropfit
 

@@ -18,10 +18,11 @@ from patience import PATIENCE
 from PIL import Image
 from small_model import LABELS, write_model
 
-from edge_app import evaluate, plugins
+from edge_app import plugins
 from edge_app.cli import cli
 from edge_app.errors import SettingsError
 from edge_app.manifest import Head, find_model, sha256
+from edge_app.scoring import evaluate
 from edge_app.types import NO_FACES, Frame
 
 FACE = cv2.cvtColor(cv2.imread(str(Path(__file__).parent / "cases" / "astronaut.jpg")), cv2.COLOR_BGR2RGB)[

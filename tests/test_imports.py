@@ -27,11 +27,11 @@ SHARED = {
     "manifest",
     "preprocess",
     "heads",
+    "scoring.metrics",
+    "scoring.plots",
     "geometry",
-    "metrics",
     "labels",
     "media",
-    "plots",
     "plugins",
     "tflite",
 }
@@ -43,9 +43,10 @@ EXCEPTIONS = {
     "trainer.runs": {"runs"},
     "deploy.cli": {"commands.options", "settings"},
     # how the detector frames a face decides the crop that is trained
-    "trainer.cropfit": {"evaluate"},
+    "trainer.cropfit": {"scoring.evaluate"},
+    "trainer.cropfit_cli": {"build", "settings"},
     # a compiled model is judged by the report card that `calmcam evaluate` gives
-    "deploy.parity_cli": {"build", "commands.evaluate", "evaluate", "labelled", "run", "settings"},
+    "deploy.parity_cli": {"build", "commands.evaluate", "run", "scoring.evaluate", "scoring.labelled", "settings"},
 }
 ONE_PLACE = {
     "mediapipe": {"edge_app.tasks.face_detection"},

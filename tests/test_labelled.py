@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge_app.errors import SettingsError, SourceError
-from edge_app.labelled import Exclusions, labelled, read_exclusions
 from edge_app.manifest import sha256
+from edge_app.scoring.labelled import Exclusions, labelled, read_exclusions
 
 LABELS = ("happy", "sad", "neutral")
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_app import plots
 from edge_app.errors import OutputError
+from edge_app.scoring import plots
 
 
 def test_confusion_is_dark_where_it_counts(tmp_path):

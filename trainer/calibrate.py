@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_app.heads import probabilities
 from edge_app.manifest import Head
-from edge_app.metrics import wilson
+from edge_app.scoring.metrics import wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
 FEWEST = 50  # validation images below which neither temperature nor unsure threshold is chosen, nor much known

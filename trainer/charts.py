@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from edge_app.metrics import Reliability
-from edge_app.plots import confusion_figure, written
+from edge_app.scoring.metrics import Reliability
+from edge_app.scoring.plots import confusion_figure, written
 
 DPI = 100
 

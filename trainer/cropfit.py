@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from edge_app.errors import InputError
-from edge_app.evaluate import on_canvas
 from edge_app.geometry import centres, iou, roll, sizes
 from edge_app.manifest import Crop, Input
 from edge_app.preprocess import crop_faces, crop_squares
+from edge_app.scoring.evaluate import on_canvas
 from edge_app.types import NO_FACES, Faces, Frame, Stage
 
 OVERLAP = 0.25  # least intersection over union with the picture of a box that is this face

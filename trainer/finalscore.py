@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app import metrics
 from edge_app.errors import InputError
 from edge_app.files import whole
 from edge_app.heads import probabilities
 from edge_app.labels import canonical
 from edge_app.manifest import Head, sha256
+from edge_app.scoring import metrics
 
 from . import ferplus
 from .data import Part

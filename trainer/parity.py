@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from edge_app import metrics
 from edge_app.backends.litert import Backend
 from edge_app.errors import CalmcamError, ModelError
 from edge_app.heads import probabilities
 from edge_app.manifest import Artifact, Head
 from edge_app.preprocess import to_input
+from edge_app.scoring import metrics
 
 SAME = 0.999  # least agreement of the float32 file with Keras: what rounding in another order can flip
 WARM_UP = 20  # calls before a latency is taken

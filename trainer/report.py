@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app import metrics
 from edge_app.files import whole
 from edge_app.manifest import Head, sha256
+from edge_app.scoring import metrics
 
 from . import charts
 from .card import (

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from edge_app.heads import softmax
-from edge_app.metrics import confusion, macro_f1, per_class
+from edge_app.scoring.metrics import confusion, macro_f1, per_class
 
 from .data import Part
 from .recipe import LAST, HeadRecipe, Recipe

@@ -14,10 +14,10 @@ from ..build import Analysis, file_kind, open_file
 from ..drawing.overlay import Overlay
 from ..errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
 from ..inputs import Input, stems
+from ..media import COPIES
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings
-from ..sinks.pictures import SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -132,4 +132,4 @@ def _suffix(path: Path) -> str:
     """Of the annotated copy: videos become MP4, pictures keep their format where a copy can have it."""
     if file_kind(str(path)) == "video":
         return ".mp4"
-    return path.suffix.lower() if path.suffix.lower() in SUFFIXES else ".jpg"
+    return path.suffix.lower() if path.suffix.lower() in COPIES else ".jpg"

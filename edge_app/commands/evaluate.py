@@ -24,13 +24,13 @@ from rich.progress import (
 
 from .. import devices, runs
 from ..build import open_detector
-from ..card import Tally
 from ..errors import OutputError, SourceError
-from ..evaluate import Ensemble, Member, Row, choose_head, rows
-from ..labelled import Exclusions, Sample, labelled, read_exclusions
 from ..manifest import find_model
 from ..media import read_picture
 from ..run import Stop
+from ..scoring.evaluate import Ensemble, Member, Row, choose_head, rows
+from ..scoring.labelled import Exclusions, Sample, labelled, read_exclusions
+from ..scoring.tally import Tally
 from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
@@ -180,7 +180,7 @@ def _subject(ensemble: Ensemble) -> dict[str, Any]:
 
 def _write(folder: Path, card: dict[str, Any], call: dict[str, Any]) -> None:
     """`report.json`, the pictures of the whole path if it was walked, otherwise of the ready crops, and `run.json`."""
-    from .. import plots
+    from ..scoring import plots
 
     judged = card["detect"] or card["ready"]
     title = " + ".join(f"{model['name']} {model['variant']}" for model in card["models"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 
 from ..errors import InputError, OutputError
+from ..media import COPIES
 from ..types import Result
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # of copies; others cannot hold a picture of 8-bit RGB as well
 JPEG_QUALITY = 95
 
 
@@ -26,9 +26,9 @@ class Sink:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
-        if self._suffix not in SUFFIXES:
+        if self._suffix not in COPIES:
             raise OutputError(
-                f"{path}: expected a name that ends with {' '.join(sorted(SUFFIXES))}, got {self._suffix!r}"
+                f"{path}: expected a name that ends with {' '.join(sorted(COPIES))}, got {self._suffix!r}"
             )
 
     def __enter__(self) -> Sink:

@@ -9,16 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .background import Background
-from .errors import CalmcamError, SettingsError, SourceError
-from .geometry import iou
-from .heads import probabilities
+from ..background import Background
+from ..errors import CalmcamError, SettingsError, SourceError
+from ..geometry import iou
+from ..heads import probabilities
+from ..labels import canonical
+from ..manifest import Artifact, Head, Manifest, unknown
+from ..preprocess import crop_faces, fit, to_input
+from ..report import Span
+from ..types import NO_FACES, Backend, Faces, Frame, Stage
 from .labelled import Sample
-from .labels import canonical
-from .manifest import Artifact, Head, Manifest, unknown
-from .preprocess import crop_faces, fit, to_input
-from .report import Span
-from .types import NO_FACES, Backend, Faces, Frame, Stage
 
 CANVAS = (720, 1280)  # px, height and width of the plain picture that a face picture is put on
 # Black is what the detector pads its own input with. On pictures of FER2013's train part, whose crops end at the chin,

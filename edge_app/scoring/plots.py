@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
-from .files import whole
+from ..files import whole
 
 DPI = 120
-HANGUL = Path(__file__).parent / "drawing" / "fonts" / "calmcam-sans-kr.ttf"
+HANGUL = Path(__file__).parent.parent / "drawing" / "fonts" / "calmcam-sans-kr.ttf"
 
 
 def confusion(path: Path, matrix: np.ndarray, truths: Sequence[str], answers: Sequence[str], title: str) -> None:

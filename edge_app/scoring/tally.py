@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..report import Report
 from . import metrics
 from .evaluate import Row
-from .report import Report
 
 NAMED = 100  # unreadable pictures that a card names; all are counted
 NOT_FOUND = "not found"  # the answer column of faces that the detector did not find

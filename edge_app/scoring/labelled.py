@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SettingsError, SourceError
-from .labels import PARTS, index_of, nearest
-from .manifest import sha256
-from .media import pictures_below
+from ..errors import SettingsError, SourceError
+from ..labels import PARTS, index_of, nearest
+from ..manifest import sha256
+from ..media import pictures_below
 
 log = logging.getLogger(__name__)
 HEX = set("0123456789abcdef")
