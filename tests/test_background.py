@@ -136,12 +136,19 @@ def test_a_consumer_that_leaves_early_ends_the_threads(size):
         for item in ones:
             assert item == 1
             break
+    assert not left()
 
 
 def test_a_consumer_that_fails_ends_the_threads():
     with pytest.raises(KeyError), Background(iter(int, 1)) as zeros:
         for _ in zeros:
             raise KeyError
+    assert not left()
+
+
+def left() -> list[threading.Thread]:
+    """Threads of ours that still run."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("background-")]
 
 
 def test_stop_hands_out_what_waits_and_reaches_a_source_that_waits():

@@ -225,6 +225,7 @@ def test_what_is_drawn_is_the_frame_that_was_analysed(live):
         return result.frame.image // 2
 
     run(small(), [("detect", one_face)], [keep], live=live, draw=draw)
+    assert keep.results
     for result in keep.results:
         np.testing.assert_array_equal(result.picture, result.frame.image // 2)
         assert result.spans_ms["draw"] >= 0
