@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import numpy as np
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError
+from edge_app.files import folder_beside
 from edge_app.manifest import Manifest, sha256, verify
 from edge_app.preprocess import to_input
 
@@ -44,18 +46,15 @@ def write_bundle(manifest: Manifest, arch: str, calibration: np.ndarray, folder:
     artifact = manifest.artifact("float32")
     verify(artifact)
     graph = read_graph(artifact.path)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        _write(manifest, graph, arch, calibration, part, level)
-        part.rename(folder)
+        part = folder_beside(folder)
+        try:
+            _write(manifest, graph, arch, calibration, part, level)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with -o") from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
 
 
@@ -74,7 +73,7 @@ def _write(manifest: Manifest, graph: Graph, arch: str, calibration: np.ndarray,
         "bundle": 1,
         "model": manifest.name,
         "arch": arch,
-        "net_name": manifest.name.replace("-", "_").replace(".", "_"),
+        "net_name": re.sub(r"\W", "_", manifest.name, flags=re.ASCII),
         "heads": [asdict(head) for head in manifest.heads],
         "outputs": {name: graph.layers[index].name for name, index in graph.outputs.items()},
         "scale": graph.scale,
@@ -125,7 +124,8 @@ def read_bundle(folder: Path) -> dict:
         raise ModelError(
             f"{folder}: expected a bundle with bundle.json, got {error}; make one with --prepare"
         ) from error
-    if not isinstance(describe, dict) or describe.get("bundle") != 1:
+    known = isinstance(describe, dict) and {"model", "arch", "source_sha256"} <= describe.keys()
+    if not known or describe.get("bundle") != 1:
         raise ModelError(f"{folder}: expected a bundle of version 1, got {str(describe)[:60]}; make it again")
     return describe
 

@@ -15,6 +15,8 @@ from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
 
 from .bundle import read_bundle
 
+RESULT = {"hef": str, "bytes": int, "sha256": str, "arch": str, "outputs": dict, "gates": dict, "downgrades": list}
+
 
 def run_bundle(folder: Path, *options: str) -> Iterator[str]:
     """Run a bundle's `compile.py` with this interpreter; yields what it prints, CalmcamError when it fails."""
@@ -42,7 +44,8 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
     Raises ModelError when the bundle was made from another model, is not compiled or its HEF was changed;
     OutputError when the model's folder cannot be written. What was registered before stays until the end.
     """
-    bundle, result = read_bundle(folder), _result(folder)
+    bundle = read_bundle(folder)
+    result = _result(folder, bundle["arch"], {head.name for head in manifest.heads})
     if bundle["model"] != manifest.name or bundle["source_sha256"] != manifest.artifact("float32").sha256:
         raise ModelError(
             f"{folder}: was made from another {bundle['model']} than the one in {manifest.folder}; prepare it again"
@@ -61,7 +64,7 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
         input=replace(source.input, dtype="uint8", scale=1.0, offset=0.0),
         outputs=result["outputs"],
         emits=source.emits,
-        compiler={key: result[key] for key in ("arch", "compiler", "runtime", "gates", "downgrades")},
+        compiler={key: result.get(key) for key in ("arch", "compiler", "runtime", "gates", "downgrades")},
     )
     updated = replace(manifest, artifacts={**manifest.artifacts, result["arch"]: artifact})
     part = target.with_suffix(".hef.part")
@@ -77,12 +80,23 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
     return updated
 
 
-def _result(folder: Path) -> dict:
+def _result(folder: Path, arch: str, heads: set[str]) -> dict:
+    """What `compile.py` wrote; ModelError unless it is a HEF of that `arch` with one output per head."""
     try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder}: is not compiled yet (no result.json); run its compile.py where the compiler is"
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: result.json cannot be read ({error}); copy the bundle again") from error
+    for key, kind in RESULT.items():
+        if not isinstance(result, dict) or not isinstance(result.get(key), kind):
+            raise ModelError(f"{folder}: result.json: expected {key!r} as {kind.__name__}; copy the bundle again")
+    outputs = result["outputs"]
+    if result["arch"] != arch or set(outputs) != heads or not all(isinstance(one, str) for one in outputs.values()):
+        raise ModelError(
+            f"{folder}: result.json: expected {arch} with outputs for {', '.join(sorted(heads))}, got {result['arch']} "
+            f"with {outputs}; compile it again"
+        )
+    return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,3 +26,16 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def folder_beside(folder: Path) -> Path:
+    """Make and return a new hidden folder beside `folder`, in which it can be made before it takes its place.
+
+    OSError when it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        made = folder.with_name(f".{folder.name}.{os.getpid()}-{number}")
+        with suppress(FileExistsError):
+            made.mkdir()
+            return made

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .media import PICTURES, VIDEOS
+from .media import PICTURES, VIDEOS, tell_closed
 from .runs import is_run, without_secrets
 
 
@@ -70,7 +70,7 @@ def _file(path: Path, text: str) -> Input:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for name, folders, files in os.walk(folder):
+    for name, folders, files in os.walk(folder, onerror=tell_closed):
         place = Path(name)
         if place != folder and is_run(place):
             folders.clear()

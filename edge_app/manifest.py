@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import ManifestError, ModelError, SettingsError
 from .files import whole
@@ -138,11 +139,19 @@ def find_model(name: str) -> Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read and check one manifest; ManifestError says which key is wrong and what was expected."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); expected a model's manifest.json") from error
     except ValueError as error:
         raise ManifestError(f"{path}: expected JSON, got something else ({error})") from error
+    return _built(path, raw)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _built(path: Path, raw: Any) -> Manifest:
     _check(path, raw)
     heads = tuple(_head(path, place, entry, raw["heads"][:place]) for place, entry in enumerate(raw["heads"]))
     artifacts = {variant: _artifact(path, heads, variant, entry) for variant, entry in raw["artifacts"].items()}
@@ -160,8 +169,11 @@ def write_manifest(manifest: Manifest) -> Path:
         if entry["input"] is None:
             entry.pop("input")
     path = manifest.folder / "manifest.json"
-    raw = json.loads(json.dumps(raw))
-    _check(path, raw)
+    try:
+        raw = json.loads(json.dumps(raw), parse_constant=_no_number)
+    except ValueError as error:
+        raise ManifestError(f"{path}: cannot be written ({error})") from error
+    _built(path, raw)
     with whole(path) as part:
         part.write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

@@ -36,12 +36,17 @@ def pictures_below(folder: Path) -> Iterator[Path]:
     A warning tells of clips, which hold no single picture.
     """
     clips = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=tell_closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         clips += [name for name in files if Path(name).suffix.lower() in VIDEOS and not name.startswith(".")]
         yield from (Path(place, name) for name in sorted(files) if is_picture(name))
     if clips:
         log.warning("%s: %d clips are left out, %s for one; calmcam crop cuts faces out", folder, len(clips), clips[0])
+
+
+def tell_closed(error: OSError) -> None:
+    """What `os.walk` could not open is not passed over in silence."""
+    log.warning("%s: a folder that cannot be read is left out (%s)", error.filename, error.strerror)
 
 
 def is_picture(name: str) -> bool:
@@ -64,8 +69,15 @@ def check_file(path: Path, what: str) -> None:
 
 def read_picture(path: Path) -> np.ndarray:
     """`decode_picture` of the file at `path`; SourceError also when it cannot be read."""
+    return decode_picture(picture_bytes(path), path)
+
+
+def picture_bytes(path: Path) -> bytes:
+    """Content of a picture file; SourceError when it cannot be read, is empty, or is none (a pipe would never end)."""
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path}: expected a picture file, got a pipe, a device or a folder")
     check_file(path, "picture")
-    return decode_picture(path.read_bytes(), path)
+    return path.read_bytes()
 
 
 def decode_picture(raw: bytes, path: Path) -> np.ndarray:

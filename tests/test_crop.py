@@ -57,6 +57,15 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 
 
+def test_the_pictures_themselves_are_never_replaced(crop, labelled, tmp_path):
+    before = {name: (labelled / name).read_bytes() for name in tree(labelled)}
+    (tmp_path / "link").symlink_to(labelled)
+    for out in (labelled, tmp_path / "link"):
+        result = crop(labelled, "-o", out, "--exist-ok")
+        assert result.exit_code == 2 and "would replace the pictures themselves" in result.stderr
+    assert {name: (labelled / name).read_bytes() for name in tree(labelled)} == before
+
+
 def test_faces_of_an_earlier_run_are_told(crop, labelled, tmp_path):
     assert crop(labelled, "-o", "out").exit_code == 0
     (labelled / "other" / "deep" / "a.jpg").rename(labelled / "happy" / "a.jpg")

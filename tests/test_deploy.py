@@ -193,6 +193,13 @@ def test_a_carried_bundle_comes_back(model, calibration, tmp_path, arch):
     assert done.exit_code == 0, done.output
     assert done.output.endswith(f"/{arch}\n")
     verify(read_manifest(model / "manifest.json").artifact(arch))
+    result, before = json.loads((folder / "result.json").read_text()), (model / "manifest.json").read_bytes()
+    for wrong in ([], {}, result | {"outputs": {"x": "y"}}, result | {"arch": "hailo10"}, result | {"bytes": "12"}):
+        (folder / "result.json").write_text(json.dumps(wrong))
+        refused = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
+        assert isinstance(refused.exception, ModelError) and "result.json: expected" in str(refused.exception)
+        assert (model / "manifest.json").read_bytes() == before
+    (folder / "result.json").write_text(json.dumps(result))
     hef = folder / json.loads((folder / "result.json").read_text())["hef"]
     hef.write_bytes(hef.read_bytes()[:-1])
     broken = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])

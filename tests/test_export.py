@@ -258,8 +258,12 @@ def test_only_an_exported_model_is_replaced(again, tmp_path, inside):
     held.parent.mkdir(parents=True)
     held.write_text("{}")
     if inside == "manifest.json":
-        export.export(export.Order(again, tmp_path / "out", variants=("float32",), test=False, exist_ok=True))
+        for name in ("out.old", "out.part"):  # whatever else lies there stays
+            (tmp_path / name).mkdir()
+        (tmp_path / "link").symlink_to("out")
+        export.export(export.Order(again, tmp_path / "link", variants=("float32",), test=False, exist_ok=True))
         assert (tmp_path / "out" / "float32.tflite").is_file()
+        assert {path.name for path in tmp_path.iterdir()} == {"out", "out.old", "out.part", "link", "run"}
         return
     with pytest.raises(OutputError, match="expected an exported model to replace"):
         export.export(export.Order(again, tmp_path / "out", exist_ok=True))
@@ -274,6 +278,23 @@ def test_a_run_that_is_not_finished_is_not_exported(again, tmp_path):
     with pytest.raises(InputError, match="is not finished; go on with calmcam train --resume"):
         export.export(export.Order(again, tmp_path / "out"))
     assert not (again / "test_used.json").exists() or not (tmp_path / "out").exists()
+
+
+def test_a_name_or_weights_that_do_not_fit_are_told_before_anything_is_converted(again, tmp_path):
+    with pytest.raises(SettingsError, match="'my model': expected a model's name"):
+        export.export(export.Order(again, tmp_path / "out", name="my model"))
+    build((32, 32, 1), {"mood": 2}, channels=[8], blocks=[0]).save(again / "best.keras")
+    with pytest.raises(InputError, match=r"expected a network from \(None, 24, 24, 1\) .*, got one from \(None, 32"):
+        export.export(export.Order(again, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_part_that_changed_is_not_scored_again(again, data, tmp_path):
+    export.export(export.Order(again, tmp_path / "first", variants=("float32",)))
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "test" / "sad" / "019.png").unlink()
+    with pytest.raises(InputError, match="test.csv: the test part is not the one that was used before"):
+        export.export(export.Order(again, tmp_path / "second", tmp_path / "data", variants=("float32",)))
 
 
 def test_a_missing_or_broken_model_gets_a_sentence(tmp_path):

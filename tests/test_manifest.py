@@ -54,6 +54,7 @@ def test_written_and_read_again_it_is_the_same(folder):
         (lambda raw: raw.update(schema=2), ["schema"]),
         (lambda raw: raw.pop("licence"), ["'licence' is a required property"]),
         (lambda raw: raw.update(artifacts={}), ["artifacts"]),
+        (lambda raw: raw["artifacts"]["int8"]["input"].update(scale=float("nan")), ["NaN is no number"]),
     ],
 )
 def test_what_is_wrong_is_named(folder, edit, words):

@@ -136,7 +136,9 @@ def test_a_chart_covers_no_neighbour() -> None:
     drawn = Overlay()(result(image, found(boxes)))
     for x1, y1, x2, y2 in boxes:
         assert not changed(image, drawn)[y1 + 8 : y2 - 8, x1 + 8 : x2 - 8].any()
-    assert changed(image, drawn)[208:332, boxes[-1][2] + 20 : boxes[-1][2] + 40].any(), "where there is room there is one"
+    assert changed(image, drawn)[208:332, boxes[-1][2] + 20 : boxes[-1][2] + 40].any(), (
+        "where there is room there is one"
+    )
 
 
 BORDERS = [(-30, -20, 60, 80), (600, -20, 660, 80), (600, 400, 660, 500), (-30, 420, 40, 500), (0, 0, 640, 480)]

@@ -23,6 +23,7 @@ from edge_app.preprocess import fit
 from . import ferplus
 from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe, read_recipe
+from .record import digest, read_run
 from .splits import divide
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,12 @@ class Member:
 def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
     """Folder or CSV of every data set that the recipe names; InputError when one is missing."""
     names = list(dict.fromkeys(head.data for head in recipe.heads if head.data != EVERY)) or [""]
+    for head in recipe.heads:
+        if head.data == EVERY and (strange := set(head.labels) - set(names)):
+            raise InputError(
+                f"{recipe.name}: heads.{head.name}.labels: expected names of data sets ({', '.join(names)}), got "
+                f"{', '.join(sorted(strange))}"
+            )
     if isinstance(data, Mapping):
         if set(data) != set(names):
             wanted = " ".join(f"--data {name}=DIR" if name else "--data DIR" for name in names)
@@ -116,6 +123,7 @@ def load_run(
     """
     recipe = read_recipe(str(run / "recipe.yaml"))
     wanted = read_split(run / "split.csv")
+    _as_begun(run, wanted)
     held_out = "test" in which and not any(row["split"] == "test" for row in wanted)
     items: list[Item] = []
     for name, path in sources(recipe, data).items():
@@ -123,7 +131,7 @@ def load_run(
         items += scan(path, name, labels, recipe.input.spec).items
         if held_out and has_test(path):
             items += scan(path, name, labels, recipe.input.spec, test=True).items
-    found = match(wanted, [item for item in items if item.part != "test"], run)
+    found = match(wanted, [item for item in items if item.part != "test"], run, recipe)
     if held_out:
         found += [Member(item, "test", "") for item in items if item.part == "test"]
     result = parts(recipe, found, data, which)
@@ -135,36 +143,62 @@ def load_run(
     return result
 
 
-def match(wanted: Sequence[Mapping[str, str]], items: Sequence[Item], run: Path) -> list[Member]:
-    """The members that split.csv names, found by file and hash, or by hash alone when files were renamed."""
-    by_file = {(item.file, item.sha256): item for item in items}
-    by_hash = {item.sha256: item for item in items}
-    found = []
+def _as_begun(run: Path, wanted: Sequence[Mapping[str, str]]) -> None:
+    """InputError when split.csv names other pictures than the run began with."""
+    begun = read_run(run).get("data_sha256", {}) if (run / "run.json").is_file() else {}
+    for part in ("train", "validation"):
+        named = digest(row["sha256"] for row in wanted if row["split"] == part)
+        if named != begun.get(part, named):
+            raise InputError(f"{run}: split.csv is not what the run began with; restore it or train again")
+
+
+def match(wanted: Sequence[Mapping[str, str]], items: Sequence[Item], run: Path, recipe: Recipe) -> list[Member]:
+    """The members that split.csv names, found by file, hash and labels, or without the file when it was renamed."""
+    by_file = {(item.file, item.sha256, *_all_labels(recipe, item)): item for item in items}
+    by_hash = {(item.sha256, *_all_labels(recipe, item)): item for item in items}
+    there = {item.sha256: item for item in items}
+    found, missing, labelled = [], 0, []
     for row in wanted:
-        item = by_file.get((row["file"], row["sha256"])) or by_hash.get(row["sha256"])
+        key = (row["sha256"], *(row.get(head.name) for head in recipe.heads))
+        item = by_file.get((row["file"], *key)) or by_hash.get(key)
         if item is not None:
             found.append(Member(item, row["split"], row["group"]))
-    if len(found) < len(wanted):
+        elif row["sha256"] in there:
+            labelled.append(f"{row['file']} is {there[row['sha256']].file} now")
+        else:
+            missing += 1
+    if missing:
         raise InputError(
-            f"{run}: split.csv names {len(wanted)} images, {len(wanted) - len(found)} of them are missing or changed; "
+            f"{run}: split.csv names {len(wanted)} images, {missing} of them are missing or changed; "
             "give the data that the run was trained on"
+        )
+    if labelled:
+        raise InputError(
+            f"{run}: {len(labelled)} pictures have another label than when the run began, {labelled[0]} for one; "
+            "give the data as they were, or train a new run"
         )
     return found
 
 
 def read_split(path: Path) -> list[dict[str, str]]:
-    """Rows of split.csv; InputError when it is not there."""
+    """Rows of split.csv; InputError when it is not there, or damaged."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.DictReader(file))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected the folder of a training run") from error
+    if not {row.get("split") for row in rows} >= {"train", "validation"} or not all(row.get("sha256") for row in rows):
+        raise InputError(
+            f"{path}: expected pictures of train and validation with their sha256; restore it or train again"
+        )
+    return rows
 
 
 def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:
     """Write file, sha256, split, group and the label of every head, whole or not at all."""
     heads = {head.name: [_label(head, member.item) for member in found] for head in recipe.heads}
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    writing = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # names may be no Unicode
+    with whole(path) as unfinished, unfinished.open("w", **writing) as file:
         writer = csv.writer(file)
         writer.writerow(["file", "sha256", "split", "group", *heads])
         for row, member in enumerate(found):
@@ -180,6 +214,10 @@ def _label(head: HeadRecipe, item: Item) -> str:
     if head.data == EVERY:
         return item.source
     return item.label if head.data == item.source else ""
+
+
+def _all_labels(recipe: Recipe, item: Item) -> tuple[str, ...]:
+    return tuple(_label(head, item) for head in recipe.heads)
 
 
 def _columns(head: HeadRecipe, items: Sequence[Item], votes: Mapping[str, ferplus.Votes]) -> tuple:

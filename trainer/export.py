@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.files import folder_beside
 from edge_app.manifest import Artifact, Head, Manifest, sha256, unknown, write_manifest
 
 from . import ferplus, finalscore, parity, quantise, representative
@@ -21,7 +22,7 @@ from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe, write_recipe
-from .record import digest, read_json, run_recipe
+from .record import digest, read_run, run_recipe
 from .report import write_report
 from .study import Study
 from .weights import write_backbone
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 WORST = 4  # int8 operators that may stay in float before the export gives up
 KERAS = "model.keras"
+NAME = re.compile(r"\w[\w.-]*")  # as the manifest's schema has it
 FER2013 = re.compile(r"fer[-_ ]?(2013|\d{7})|\.csv#\d+$|(Training|PublicTest|PrivateTest)_\d+", re.I)
 Data = Path | Mapping[str, Path]
 
@@ -74,7 +76,7 @@ def export(order: Order) -> Study:
     """
     work = _opened(order)
     try:
-        model = quantise.load_keras(order.run / "best.keras")
+        model = _trained(order.run, work.recipe)
         settings = work.recipe.export
         crops = representative.choose(work.parts["train"], settings.calibration, seed=work.recipe.seed)
         usual = quantise.typical(model, crops)[: settings.representative]
@@ -84,7 +86,7 @@ def export(order: Order) -> Study:
         _describe(work, study, model)
         representative.save(order.run / "calibration.npz", crops)
         write_report(order.run / "report.html", study)
-        _publish(work.folder, order.out)
+        _publish(work.folder, order.out.resolve())
     except OSError as error:
         raise OutputError(
             f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o"
@@ -107,17 +109,17 @@ def _opened(order: Order) -> _Work:
         raise SettingsError(
             f"variants: expected at least one of {', '.join(quantise.VARIANTS)}, got {', '.join(variants)}"
         )
+    if not NAME.fullmatch(name := order.name or recipe.name):
+        raise SettingsError(f"{name!r}: expected a model's name of letters, digits, _ . and -; give one with --name")
     data = order.data or _stored(record)
     parts = load_run(order.run, data)
     if order.mistakes:
         _may_show(parts, sources(recipe, data).values())
     heads = tuple(Head(head.name, head.kind, head.labels) for head in recipe.heads)
-    folder = order.out.with_name(f"{order.out.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(parents=True)
+        folder = folder_beside(order.out.resolve())
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder with -o") from error
+        raise OutputError(f"{order.out}: cannot be made ({error.strerror}); choose another folder with -o") from error
     return _Work(order, recipe, record, data, parts, heads, folder, variants)
 
 
@@ -138,7 +140,22 @@ def _may_replace(order: Order) -> None:
 def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras.Model]:
     """Recipe, train and validation parts, and model of a finished run."""
     recipe, record = _run(run)
-    return recipe, load_run(run, data or _stored(record)), quantise.load_keras(run / "best.keras")
+    return recipe, load_run(run, data or _stored(record)), _trained(run, recipe)
+
+
+def _trained(run: Path, recipe: Recipe) -> keras.Model:
+    """The weights that the run kept; InputError when they are those of another network."""
+    path, spec = run / "best.keras", recipe.input.spec
+    model = quantise.load_keras(path)
+    takes = (None, spec.height, spec.width, spec.channels)
+    gives = {head.name: (None, 1 if head.kind == "sigmoid" else len(head.labels)) for head in recipe.heads}
+    found = model.input_shape, keras.tree.map_structure(lambda output: output.shape, model.output)
+    if found != (takes, gives):
+        raise InputError(
+            f"{path}: expected a network from {takes} to {gives}, as the run's recipe says, got one from {found[0]} to "
+            f"{found[1]}; restore it or train again"
+        )
+    return model
 
 
 def _may_show(parts: Mapping[str, Part], places: Iterable[Path]) -> None:
@@ -152,12 +169,11 @@ def _may_show(parts: Mapping[str, Part], places: Iterable[Path]) -> None:
 
 
 def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
-    path = run / "run.json"
-    if not path.is_file() or not (run / "recipe.yaml").is_file():
+    if not (run / "run.json").is_file() or not (run / "recipe.yaml").is_file():
         raise InputError(
             f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first"
         )
-    record = read_json(path)
+    record = read_run(run)
     if not record.get("finished"):  # its weights may change, and the test part may be read for the last ones only
         raise InputError(f"{run}: is not finished; go on with calmcam train --resume {run}")
     return run_recipe(run), record
@@ -353,8 +369,7 @@ def _extra(work: _Work, model: keras.Model, kind: str, path: Path) -> None:
 def _publish(made: Path, out: Path) -> None:
     """Put the new folder in the place of the old one, if there is one."""
     if out.exists():
-        old = out.with_name(f"{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = folder_beside(out)
         out.rename(old)
         try:
             made.rename(out)

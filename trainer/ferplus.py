@@ -7,6 +7,7 @@ the images get there), or with a column `file` that ends as the images' paths do
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +30,11 @@ def read(path: Path | None) -> Votes:
     """All votes; InputError when the file is of another kind."""
     if path is None:
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes the mark
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Excel writes the mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected votes as CSV in UTF-8, it cannot be read ({error})") from error
+    with io.StringIO(text) as file:
         rows = csv.DictReader(file)
         header = list(rows.fieldnames or ())
         if "file" not in header and "Image name" not in header:

@@ -7,6 +7,7 @@ afterwards are refused, so that nothing is ever selected on it.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,19 @@ def claim(run: Path, weights: Path, part: Part) -> None:
     """
     note, digest = run / USED, sha256(weights)
     if note.is_file():
-        before = read_json(note)["weights_sha256"]
+        before = str(read_json(note).get("weights_sha256"))
         if before != digest:
             raise InputError(
                 f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
                 "again after more training would be selecting on it: export with --no-test, or train a new run"
             )
-    with whole(run / "test.csv") as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("file", "sha256"), *zip(part.files, part.hashes, strict=True)])
+    table, rows = run / "test.csv", io.StringIO(newline="")
+    csv.writer(rows).writerows([("file", "sha256"), *zip(part.files, part.hashes, strict=True)])
+    text = rows.getvalue().encode(errors="surrogateescape")
+    if note.is_file() and table.is_file() and sorted(table.read_bytes().split()) != sorted(text.split()):
+        raise InputError(f"{table}: the test part is not the one that was used before; give the data as they were")
+    with whole(table) as unfinished:
+        unfinished.write_bytes(text)
     write_json(note, {"weights_sha256": digest})
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import logging
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 from edge_app.errors import InputError, SourceError
 from edge_app.labels import PARTS, index_of
 from edge_app.manifest import Input
-from edge_app.media import decode_picture, pictures_below
+from edge_app.media import decode_picture, picture_bytes, pictures_below
 from edge_app.preprocess import fit
 
 log = logging.getLogger(__name__)
@@ -85,8 +87,13 @@ def _seen(path: Path, ignored: Mapping[str, int]) -> str:
         return f"{loose} pictures in no such folder" if loose else "nothing"
     found = ", ".join(f"{name}/ ({count} files)" for name, count in ignored.items())
     order = " in the order of not and yes" if len(ignored) == 2 else ""
-    other = f"--set heads.0.labels='[{', '.join(ignored)}]' --set heads.0.class_weights={{}}"
+    other = f"--set {shlex.quote(f'heads.0.labels={label_list(ignored)}')} --set heads.0.class_weights={{}}"
     return f"{found}; rename them, or give the labels{order}: {other}"
+
+
+def label_list(labels: Iterable[str]) -> str:
+    """Labels as a recipe's list, each of them text whatever YAML makes of a bare word (no, 1)."""
+    return json.dumps([*labels], ensure_ascii=False)
 
 
 def class_folders(path: Path, test: bool) -> Iterator[tuple[str, Path]]:
@@ -135,7 +142,10 @@ def _in_folders(path: Path) -> bool:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool) -> Scan:
@@ -157,10 +167,7 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
 
 
 def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input) -> Item:
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{file}: cannot be read ({error.strerror or error})") from error
+    raw = picture_bytes(file)
     image = decode_picture(raw, file)
     return Item(
         name,
@@ -217,7 +224,7 @@ def _scan_csv(path: Path, source: str, labels: tuple[str, ...], spec: Input, tes
                 scanned.ignored[emotion] = scanned.ignored.get(emotion, 0) + 1
                 continue
             try:
-                image = np.array(row["pixels"].split(), np.uint8).reshape(48, 48)
+                image = np.array((row["pixels"] or "").split(), np.uint8).reshape(48, 48)
             except (ValueError, OverflowError):
                 scanned.bad[name] = f"{name}: expected 48 x 48 pixels 0..255"
                 continue

@@ -11,6 +11,7 @@ import csv
 import io
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def load_keras(path: Path) -> keras.Model:
         )
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except (ValueError, OSError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: Keras cannot load it ({' '.join(str(error).split())}); train again") from error
 
 

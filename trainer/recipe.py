@@ -186,13 +186,18 @@ CHOICES = {
 RANGES = {  # least and largest value of the keys that have one
     **dict.fromkeys(("epochs", "batch", "reduce_after", "representative", "calibration"), (1, math.inf)),
     **dict.fromkeys(
-        ("seed", "limit", "per_class", "stop_after", "teacher_views", "warmup", "weight_decay", "power"), (0, math.inf)
+        ("limit", "per_class", "stop_after", "teacher_views", "warmup", "weight_decay", "power"), (0, math.inf)
     ),
+    "seed": (0, 2**32 - 1),  # what NumPy takes
     **dict.fromkeys(("clip", "max_loss", "mixup"), (0, math.inf)),
     **dict.fromkeys(("freeze", "label_smoothing", "votes_share", "teacher_share", "min_agreement", "ema"), (0, 1)),
     **dict.fromkeys(("flip", "erase", "erase_area", "contrast", "brightness", "noise"), (0, 1)),
     "size": (8, 1024),
     "near": (0, 32),
+    "margin": (-0.49, 2),
+    "shift": (-1, 1),
+    **dict.fromkeys(("rotate", "hue", "saturation", "value"), (0, 360)),
+    **dict.fromkeys(("class_weights", "loss_weights"), (0, math.inf)),
     "validation": (0.01, 0.9),
     "test": (0, 0.9),
     "scale": (0, 0.9),
@@ -212,7 +217,9 @@ def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
         raise SettingsError(unknown("recipe", name, names()))
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise SettingsError(f"{path}: expected YAML, got something else ({error})") from error
     if not isinstance(raw, dict):
         raise SettingsError(f"{path}: expected keys and values, got {type(raw).__name__}")
@@ -262,6 +269,8 @@ def parse(raw: Mapping, where: str) -> Recipe:
         _refuse(f"{where}: heads.{head.name}.class_weights", head.class_weights, head.labels)
     for position, stage in enumerate(recipe.stages):
         earlier_stages(recipe, position)
+        if stage.teacher_share and not stage.teachers:
+            raise SettingsError(f"{where}: stages.{stage.name}: teacher_share needs teachers, got none")
         _refuse(f"{where}: stages.{stage.name}.loss_weights", stage.loss_weights, heads)
         if stage.warmup and stage.schedule != "cosine":
             raise SettingsError(f"{where}: stages.{stage.name}: warmup goes with schedule=cosine, got {stage.schedule}")
@@ -275,7 +284,18 @@ def parse(raw: Mapping, where: str) -> Recipe:
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
         )
     _refuse(f"{where}: export.files", recipe.export.files, (*EXTRA, *VARIANTS))
+    own = ("manifest.json", "CARD.md", "model.keras", *(f"{variant}.tflite" for variant in VARIANTS))
+    for name in (*stages, *recipe.export.files.values()):
+        if Path(name).name != name or name in own:
+            raise SettingsError(f"{where}: {name!r}: expected a plain name, for a file or folder of its own")
+    if not recipe.export.files.get("weights", ".weights.h5").endswith(".weights.h5"):
+        raise SettingsError(f"{where}: export.files.weights: expected a name that ends with .weights.h5")
     return recipe
+
+
+def parse_crop(raw: object) -> Crop:
+    """A checked crop from plain values; SettingsError says which key is wrong."""
+    return _build(Crop, raw, "crop")
 
 
 def earlier_stages(recipe: Recipe, position: int) -> list[int]:
@@ -320,7 +340,7 @@ def _value(hint: object, value: object, where: str, name: str) -> object:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             inner = typing.get_args(hint)[1]
-            return {key: _value(inner, one, f"{where}.{key}", "") for key, one in value.items()}
+            return {key: _value(inner, one, f"{where}.{key}", name) for key, one in value.items()}
     elif hint is object:
         return value
     elif hint is float and _number(value) is not None:
@@ -334,6 +354,8 @@ def _value(hint: object, value: object, where: str, name: str) -> object:
 
 def _inside(value: typing.Any, where: str, name: str) -> typing.Any:
     low, high = RANGES.get(name, (None, None))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{where}: expected a finite number, got {value}")
     if low is not None and not low <= value <= high:
         most = "or more" if high == math.inf else f"to {high}"
         raise SettingsError(f"{where}: expected {low} {most}, got {value}")

@@ -8,11 +8,30 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_app.errors import InputError
+from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
-from edge_app.manifest import Crop
 
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, parse_crop, read_recipe
+
+TOLD = {  # of `run.json`, whatever a run is asked later
+    "finished": bool,
+    "data": (str, dict),
+    "data_sha256": dict,
+    "selected": dict,
+    "versions": dict,
+    "folds": list,
+    "beside": list,
+}
+
+
+def read_run(run: Path) -> dict:
+    """What `run.json` says; InputError when it is damaged."""
+    path = run / "run.json"
+    told = {"finished": None, "data": None} | read_json(path)
+    for key, kind in TOLD.items():
+        if key in told and not isinstance(told[key], kind):
+            raise InputError(f"{path}: {key}: cannot be {told[key]!r}; restore the file or train again")
+    return told
 
 
 def run_recipe(run: Path) -> Recipe:
@@ -29,8 +48,8 @@ def with_crop(recipe: Recipe, folder: Path) -> Recipe:
     if not path.is_file():
         return recipe
     try:
-        return dataclasses.replace(recipe, crop=Crop(**read_json(path)["crop"]))
-    except (KeyError, TypeError) as error:
+        return dataclasses.replace(recipe, crop=parse_crop(read_json(path)["crop"]))
+    except (KeyError, SettingsError) as error:
         raise InputError(
             f'{path}: expected {{"crop": {{margin, shift, align}}}}, it has something else ({error}); remove it'
         ) from error
@@ -59,4 +78,5 @@ def digest(hashes: Iterable[str]) -> str:
 def write_json(path: Path, value: object) -> None:
     """Write plain values, whole or not at all."""
     with whole(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # of names that are no Unicode

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import fcntl
 import logging
+import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +19,10 @@ from edge_app.labels import index_of
 from edge_app.runs import discard_empty, output_folder
 
 from .data import Member, Part, load_run, members, parts, sources, write_split
-from .folders import class_folders
+from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe, read_recipe, write_recipe
-from .record import digest, read_json, with_crop, write_json
+from .record import digest, read_run, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -55,21 +57,22 @@ def start(request: Request) -> list[str]:
         raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
     rivals = [] if request.check else _rivals(recipe, data, request.compare_cnn)
     out = folder(request, recipe.name + ("-check" if request.check else "-folds" if request.folds else ""))
-    try:
-        if request.check:
-            from .check import check
+    with _alone(out):
+        try:
+            if request.check:
+                from .check import check
 
-            return check(recipe, data, out)
-        return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
-    finally:
-        discard_empty(out)  # the run never began
+                return check(recipe, data, out)
+            return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
+        finally:
+            discard_empty(out)  # the run never began
 
 
 def _for_any(request: Request, data: Path) -> Request:
     """The check of a folder without a recipe: its own class folders are the labels where `emotions` lacks one."""
     names = sorted({folder.name for _, folder in class_folders(data, test=False)})
     labels = read_recipe("emotions").heads[0].labels
-    own = (f"heads.0.labels={json.dumps(names)}",) if any(index_of(name, labels) is None for name in names) else ()
+    own = (f"heads.0.labels={label_list(names)}",) if any(index_of(name, labels) is None for name in names) else ()
     return dataclasses.replace(request, recipe="emotions", data=data, changes=own + request.changes)
 
 
@@ -205,22 +208,38 @@ def _resume(request: Request) -> list[str]:
     if not left:
         raise InputError(f"{out}: this run is finished; start another one")
     lines = []
-    for place, described in left.items():
-        if data is None:
-            stored = described["data"]
-            data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
-        described["resumed"] = described.get("resumed", 0) + 1
-        write_json(place / "run.json", described | {"finished": False})
-        if "folds" in described:
-            return _go_through(place, data, described)
-        lines.append(_go_on(place, load_run(place, data), described))
+    with _alone(out):
+        for place, described in left.items():
+            if data is None:
+                stored = described["data"]
+                data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+            described["resumed"] = described.get("resumed", 0) + 1
+            write_json(place / "run.json", described | {"finished": False})
+            if "folds" in described:
+                return _go_through(place, data, described)
+            lines.append(_go_on(place, load_run(place, data), described))
     return lines
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else works on the run meanwhile; OutputError when somebody does already."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{out}: another calmcam works on this run; wait for it or name another folder"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _described(out: Path) -> dict:
     """What `run.json` says; InputError where there is no run."""
-    told = out / "run.json"
-    described = read_json(told) if told.is_file() else None
+    described = read_run(out) if (out / "run.json").is_file() else None
     if described is None or not ("folds" in described or (out / "recipe.yaml").is_file()):
         raise InputError(
             f"{out}: expected the folder of a training run (recipe.yaml, run.json), found none to go on with"
@@ -241,8 +260,12 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
     sizes = {name: len(part) for name, part in loaded.items()}
     log.info("%s: %s", out, ", ".join(f"{count} {name}" for name, count in sizes.items()))
     started = time.perf_counter()
-    with progress() as tell:
-        state = fit(recipe, loaded, out, resume, tell)
+    try:
+        with progress() as tell:
+            state = fit(recipe, loaded, out, resume, tell)
+    except KeyboardInterrupt:
+        log.warning("%s: stopped; go on with --resume %s", out, out)
+        raise
     best = state.history[state.best_epoch - 1]
     described |= {
         "finished": True,
@@ -279,7 +302,8 @@ def warn_few(recipe: Recipe, found: Sequence[Member], least: int = 50) -> None:
             count = sum(m.item.label == label and m.item.source == head.data and m.split == "train" for m in found)
             if not count:
                 rest = [other for other in head.labels if other != label]
-                mend = f"add some, or leave the class out with --set heads.{head.name}.labels='[{', '.join(rest)}]'"
+                change = shlex.quote(f"heads.{head.name}.labels={label_list(rest)}")
+                mend = f"add some, or leave the class out with --set {change}"
                 raise InputError(f"{head.name}: no training image of {label!r}; {mend}")
             if count < least:
                 log.warning(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,23 +74,27 @@ class State:
 
     def read_counters(self) -> None:
         """Take the counters of the checkpoint."""
-        with _open(self.path) as saved:
-            for name, value in json.loads(bytes(saved["counters"])).items():
-                setattr(self, name, value)
+        with _opened(self.path) as saved:
+            counters = dict(json.loads(bytes(saved["counters"])))
+            for name in NUMBERS:
+                setattr(self, name, counters.get(name, getattr(self, name)))
 
     def load(self, model: keras.Model) -> None:
         """Put the checkpoint's values into a model that was built and compiled for the same stage."""
-        with _open(self.path) as saved:
+        with _opened(self.path) as saved:
             groups = (("model", model.variables), ("optimizer", model.optimizer.variables), ("average", self.average))
             for name, variables in groups:
                 for i, variable in enumerate(variables):
                     variable.assign(saved[f"{name}{i}"])
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The checkpoint's arrays; InputError for a file that is damaged, or another network's."""
     try:
-        return np.load(io.BytesIO(path.read_bytes()))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO(path.read_bytes())) as saved:
+            yield saved
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: no checkpoint to go on from ({error}); start the run again without --resume"
         ) from error

@@ -6,6 +6,8 @@ Hinton et al. 2015 (arXiv 1503.02531), with teachers of the same size (Furlanell
 from __future__ import annotations
 
 import dataclasses
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +52,8 @@ class Teacher:
         What the views of a picture share is then learnt from every one of them (Radosavovic et al. 2018, arXiv
         1712.04440). The answers are kept in the file `kept`, and taken from there by a run that is resumed.
         """
-        if not kept.is_file():
+        answers = _kept(kept, targets)
+        if answers is None:
             sums = {name: np.zeros(values.shape, np.float32) for name, values in targets.items()}
             for view in range(views):
                 for start in range(0, len(images), BATCH):
@@ -58,8 +61,8 @@ class Teacher:
                         sums[name][start : start + BATCH] += values / views
             with whole(kept) as part:
                 np.savez(part, **sums)
-        with np.load(kept) as answers:
-            return self._blend(targets, answers)
+            answers = sums
+        return self._blend(targets, answers)
 
     def _moved(self, images: np.ndarray, view: int, start: int) -> np.ndarray:
         """A batch as augmentation moves it, with nothing blanked."""
@@ -84,6 +87,16 @@ class Teacher:
             name: ((1 - self._share) * values + self._share * answers[name]).astype(np.float32)
             for name, values in targets.items()
         }
+
+
+def _kept(path: Path, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """The answers that a run kept; None when there are none for these targets, or the file is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as saved:
+            answers = {name: saved[name] for name in targets}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return answers if all(answers[name].shape == values.shape for name, values in targets.items()) else None
 
 
 def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -56,6 +57,8 @@ def fit(
     state.start_average(model)
     if resume:
         state.read_counters()
+        if state.best_epoch and not (run / "best.keras").is_file():
+            raise InputError(f"{run / 'best.keras'}: missing, the best weights so far; start the run again")
     left = recipe.stages[state.stage :]
     for name in {name for stage in left if stage.teacher_share for name in stage.teachers} - {ITSELF}:
         check_teacher(Path(name), recipe, run)  # now, not hours later
@@ -242,7 +245,7 @@ def _start(run: Path, recipe: Recipe, position: int) -> list[np.ndarray]:
 def _loaded(path: Path) -> list[np.ndarray]:
     try:
         return keras.models.load_model(path, compile=False).get_weights()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: expected weights that a run kept ({error})") from error
 
 

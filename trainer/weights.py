@@ -6,7 +6,9 @@ A backbone that is a run, our own, or dlib's brings its network and its input; t
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -128,14 +130,17 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     path = folder / "best.keras" if folder else Path(backbone)
     try:
         model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: {BACKBONE} ({error})") from error
     return path, {layer.name: layer.get_weights() for layer in model.layers}
 
 
 def _arrays(path: Path) -> dict[str, list[np.ndarray]]:
     found: dict[str, list[np.ndarray]] = {}
-    with np.load(path) as saved:
-        for name in saved.files:
-            found.setdefault(name.rpartition("/")[0], []).append(saved[name].astype(np.float32))
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as saved:
+            for name in saved.files:
+                found.setdefault(name.rpartition("/")[0], []).append(saved[name].astype(np.float32))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: {BACKBONE} ({error}); copy it again") from error
     return found

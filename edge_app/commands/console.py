@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -98,6 +100,11 @@ def summary(report: Report) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 face`, `2 faces`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(path: Path) -> str:
+    """A path as it can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def main_labels(labels: Counter, most: int = 3) -> str:

@@ -22,7 +22,7 @@ from ..report import Report
 from ..run import Stop, run
 from ..settings import Settings
 from ..types import Result
-from .console import counted
+from .console import counted, printable
 from .options import Signals, output_options, settings_options
 from .progress import ProgressBar
 
@@ -58,8 +58,11 @@ def crop(
         name = folder.resolve().stem
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
         before = {path: _written(path) for path in pictures_below(out)}
+        outputs = _outputs(items, folder, out)
+        if {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
+            raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
-            failed, empty = _work(items, _outputs(items, folder, out), analysis, stride, stop, report)
+            failed, empty = _work(items, outputs, analysis, stride, stop, report)
         finally:
             runs.discard_empty(out)
     if report.faces:
@@ -68,13 +71,14 @@ def crop(
     click.echo(f"{counted(len(items), 'input')}, {counted(report.frames, 'picture')}")
     if empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
-        click.echo(f"no face in {', '.join(str(path) for path in empty[:SHOWN])}{more}")
+        click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
     if not report.faces and not failed:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
     if report.faces:
         if old := [path for path, written in before.items() if _written(path) == written]:
             click.echo(
-                f"{counted(len(old), 'picture')} of an earlier run left as they were, {old[0]} for one", err=True
+                f"{counted(len(old), 'picture')} of an earlier run left as they were, {printable(old[0])} for one",
+                err=True,
             )
         click.echo(f"faces in {out}")
     ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))

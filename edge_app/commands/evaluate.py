@@ -146,7 +146,7 @@ def _predictions(folder: Path, labels: tuple[str, ...], stop: Stop) -> Iterator[
     path = folder / "predictions.csv"
     part = path.with_name("predictions.csv.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # of any name
             lines = csv.writer(file)
             lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
             yield lambda row: lines.writerow(_line(row, labels))
