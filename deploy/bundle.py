@@ -29,6 +29,8 @@ registration at hailo.ai); 16 GB of memory; minutes to hours.
     python compile.py --check     # are the files whole, does model.tflite give the expected outputs?
     python compile.py             # parse, optimise, quantise, compile; a .har is kept after each stage
 
+`calibration.npy` and `expected.npz` hold face crops of the training pictures: where those may not go, this folder may not.
+
 Then carry the folder back and run `calmcam compile MODEL --import FOLDER`, MODEL being `{name}` or the folder that it lies in.
 
 `compile.py` stops when the emulated network no longer agrees with the original (limits in bundle.json), and when the

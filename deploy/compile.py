@@ -15,6 +15,7 @@ from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
 
 from .bundle import read_bundle
 
+ARCHS = ("hailo8", "hailo8l")
 RESULT = {"hef": str, "bytes": int, "sha256": str, "arch": str, "outputs": dict, "gates": dict, "downgrades": list}
 
 
@@ -93,6 +94,8 @@ def _result(folder: Path, arch: str, heads: set[str]) -> dict:
     for key, kind in RESULT.items():
         if not isinstance(result, dict) or not isinstance(result.get(key), kind):
             raise ModelError(f"{folder}: result.json: expected {key!r} as {kind.__name__}; copy the bundle again")
+    if arch not in ARCHS or Path(result["hef"]).name != result["hef"]:
+        raise ModelError(f"{folder}: expected a HEF for {' or '.join(ARCHS)}, got {result['hef']} for {arch}")
     outputs = result["outputs"]
     if result["arch"] != arch or set(outputs) != heads or not all(isinstance(one, str) for one in outputs.values()):
         raise ModelError(

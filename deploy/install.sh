@@ -16,6 +16,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+cd / # Python imports from the folder that it is called in
+
 say() { echo "calmcam: $*"; }
 root() { # run as root, or say what would be run
     if [ -n "$dry" ]; then echo "would run: $*"; return; fi
@@ -62,7 +65,7 @@ root ln -sf "$prefix/venv/bin/calmcam" /usr/local/bin/calmcam
 
 if [ -n "$service" ]; then
     id calmcam >/dev/null 2>&1 || root useradd --system --home-dir /var/lib/calmcam --create-home --groups video calmcam
-    [ -e /etc/calmcam.toml ] || root install -m 644 "$here/deploy/calmcam.toml" /etc/calmcam.toml
+    [ -e /etc/calmcam.toml ] || root install -m 640 -g calmcam "$here/deploy/calmcam.toml" /etc/calmcam.toml
     unit=$(mktemp)
     sed "s|/opt/calmcam|$prefix|g" "$here/deploy/calmcam.service" >"$unit"
     root install -m 644 "$unit" /etc/systemd/system/calmcam.service

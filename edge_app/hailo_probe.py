@@ -32,7 +32,7 @@ def identify() -> str:
 
     BackendUnavailable says why it cannot be asked.
     """
-    answer = ask([sys.executable, "-c", _SCRIPT], patience=PATIENCE)
+    answer = ask([sys.executable, "-P", "-c", _SCRIPT], patience=PATIENCE)
     if answer.status == STATUS_HANGS:
         raise BackendUnavailable(f"the Hailo's driver gave {answer.err}; reboot")
     said = _said(answer.out)

@@ -24,6 +24,7 @@ PICTURES = frozenset(
 VIDEOS = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mjpg .mjpeg .h264 .h265".split()
 )
+KINDS = frozenset("AVIF BMP DIB GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split())  # of Pillow, behind those names
 COPIES = frozenset((".jpg", ".jpeg", ".png", ".webp"))  # of pictures; others cannot hold 8-bit RGB as well
 LIMIT_MEGAPIXELS = 100
 # What Pillow's decoders are known to raise on damaged files; OSError includes UnidentifiedImageError.
@@ -88,7 +89,7 @@ def decode_picture(raw: bytes, path: Path) -> np.ndarray:
     """
     try:
         # Pillow warns of odd metadata and of sizes; the size is checked here.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(raw)) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(raw), formats=_formats()) as picture:
             _check_size(path, *picture.size)
             if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # a phone's JPEG with its small copies
                 _warn_of_more(path, picture.n_frames)
@@ -97,6 +98,13 @@ def decode_picture(raw: bytes, path: Path) -> np.ndarray:
         raise SourceError(f"{path}: expected at most {LIMIT_MEGAPIXELS} megapixels ({error})") from error
     except _PILLOW_ERRORS as error:
         raise SourceError(f"{path}: {_why_unreadable(path, error)}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The kinds that PICTURES promises, as far as this Pillow has them; others may start programs (EPS, Ghostscript)."""
+    Image.init()
+    return tuple(sorted(KINDS & Image.OPEN.keys()))
 
 
 @cache

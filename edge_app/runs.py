@@ -16,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from .errors import OutputError, SourceError
 from .files import whole
 from .report import Report
 
+HOST = re.compile(r"(\[[\w:.%]+\]|[\w.-]*)(:\d+)?")
 PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
 
 
@@ -70,7 +71,8 @@ def discard_empty(folder: Path) -> None:
 
 def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json") -> None:
     """Write a JSON file into `folder`, whole or not at all."""
-    text = without_secrets(json.dumps(record, indent=2, ensure_ascii=False, default=_plain))
+    public = _public(json.loads(json.dumps(record, ensure_ascii=False, default=_plain)))
+    text = json.dumps(public, indent=2, ensure_ascii=False)
     with whole(folder / name) as part:
         part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
@@ -83,9 +85,34 @@ def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """`text` with the user, password and query of every address in it left out."""
-    text = re.sub(r"(://)[^/\s\"]+@", r"\1...@", text)
-    return re.sub(r"(://[^\s\"?]+)\?[^\s\"]*", r"\1?...", text)
+    """`text`, but of an address in it only scheme, host and port: cameras take secrets in every other part."""
+    before, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    try:
+        host = public_host(text)
+    except SourceError:
+        host = ""
+    return f"{before}://{host}" + ("" if rest == host else "/...")
+
+
+def public_host(address: str) -> str:
+    """Host and port of an address, its scheme where it has none; SourceError for what is no address."""
+    scheme, mark, rest = address.partition("://")
+    host = re.split(r"[/?#;]", rest)[0].rpartition("@")[2]
+    if not HOST.fullmatch(host):  # the password holds one of these letters
+        host = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
+    if not mark or not HOST.fullmatch(host):
+        raise SourceError("expected an address such as rtsp://host/path, got one that is none")
+    return host or scheme
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {key: _public(one) for key, one in value.items()}
+    return [_public(one) for one in value] if isinstance(value, list) else value
 
 
 def versions() -> dict[str, str]:

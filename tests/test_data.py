@@ -17,7 +17,7 @@ pytest.importorskip("yaml")
 import pictures  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
+from edge_app.errors import InputError, OutputError, SettingsError, SourceError  # noqa: E402
 from edge_app.labels import canonical  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
 from edge_app.media import read_picture  # noqa: E402
@@ -441,3 +441,12 @@ def test_split_in_a_read_only_place_has_its_sentence(data: Path) -> None:
     found, _ = members(recipe(), data)
     with pytest.raises(OutputError, match="name another place"):
         write_split(Path("/proc/split.csv"), recipe(), found)
+
+
+def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow knows files by their content, and has Ghostscript draw what is PostScript."""
+    Image.new("RGB", (24, 24)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "holiday.jpg")
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(SourceError, match="holiday.jpg: "):
+        read_picture(tmp_path / "holiday.jpg")

@@ -180,6 +180,13 @@ def test_the_doctor_needs_none_of_what_it_judges():
     assert child.ask([sys.executable, "-c", script]).out.strip() == "[]"
 
 
+def test_children_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    monkeypatch.chdir(tmp_path)
+    host.imports(Machine())
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_hanging_child_is_left_behind(monkeypatch):
     monkeypatch.setattr(child, "PATIENCE", 0.3)
     answer = child.ask([sys.executable, "-c", "import threading; threading.Event().wait()"])

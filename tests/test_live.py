@@ -265,6 +265,8 @@ def test_the_status_line_says_what_the_faces_express():
     line = status_line(result(faces), "reconnecting")
     assert line == "30.0 fps · age 11 ms · dropped 3 · cpu · 2 faces: happy 81 %, unsure · reconnecting · cam0"
     assert status_line(result(NO_FACES)).endswith("0 faces · cam0")
+    logged = status_line(result(faces), said=False)
+    assert logged.endswith("faces · cam0"), "a journal does not keep what people showed"
 
 
 def test_a_rate_that_is_not_known_is_left_out():

@@ -49,7 +49,10 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
         ({"input": {"colour": "grey"}}, "unknown value 'grey'; did you mean 'gray'"),
         ({"stages": []}, "at least one head and one stage"),
         ({"stages": [{"name": "all", "epochs": 0, "learning_rate": 0.1}]}, "epochs: expected 1 or more, got 0"),
-        ({"stages": [{**TINY["stages"][0], "learning_rate": float("nan")}]}, "learning_rate: expected a finite number, got nan"),
+        (
+            {"stages": [{**TINY["stages"][0], "learning_rate": float("nan")}]},
+            "learning_rate: expected a finite number, got nan",
+        ),
         ({"stages": [{**TINY["stages"][0], "freeze": 7}]}, "freeze: expected 0 to 1, got 7.0"),
         ({"stages": [{**TINY["stages"][0], "warmup": 1, "schedule": "plateau"}]}, "warmup goes with schedule=cosine"),
         ({"select": "last", "stages": [{**TINY["stages"][0], "stop_after": 2}]}, "select=last looks at no measure"),

@@ -64,5 +64,32 @@ def test_secrets_of_an_address_are_not_written(tmp_path):
         tmp_path, {"source": "rtsp://me:pa55@cam.local:554/live?token=pa55", "next": "http://cam/x?key=pa55"}
     )
     text = (tmp_path / "run.json").read_text()
-    assert runs.without_secrets("rtsp://me:pa@55@cam/a@b") == "rtsp://...@cam/a@b"
-    assert "pa55" not in text and "rtsp://...@cam.local:554/live?..." in text and '"http://cam/x?..."' in text
+    assert "pa55" not in text and "rtsp://cam.local:554/..." in text and '"http://cam/..."' in text
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("rtsp://cam.local:554/live", "cam.local:554"),
+        ("rtsp://me:pa55@cam", "cam"),
+        ("rtsp://me:@pa55@cam/a@b", "cam"),
+        ("rtsps://me:pa55@[fe80::1%eth0]:322/l", "[fe80::1%eth0]:322"),
+        ("rtsps://nvr:7441/pa55", "nvr:7441"),
+        ("rtsp://10.0.0.5:554/user=admin&password=pa55&channel=1", "10.0.0.5:554"),
+        ("rtsp://me:x/pa55@cam/l", "cam"),
+        ("rtsp://me:x?pa55@cam/l", "cam"),
+        ("rtsp://me:x#pa55@cam/l", "cam"),
+        ("rtsp://me:x pa55@cam/l", "cam"),
+        ('rtsp://me:x"pa55@cam/l', "cam"),
+        ("rtsp://me:x[pa55]y@cam/l", "cam"),
+        ("rtsp://me:pa55／@cam", "cam"),
+        ("http://cam/l;t=pa55", "cam"),
+        ("http://cam#t=pa55", "cam"),
+        ("srt://cam:1?passphrase=pa55", "cam:1"),
+        ("udp://@:5000", ":5000"),
+    ],
+)
+def test_of_an_address_only_the_host_is_told(tmp_path, address, host):
+    assert runs.public_host(address) == host
+    runs.write_record(tmp_path, {"command": ["calmcam", f"--source={address}", address]})
+    assert "pa55" not in (tmp_path / "run.json").read_text() and host in runs.without_secrets(address)

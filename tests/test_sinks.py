@@ -680,7 +680,7 @@ def test_null_counts() -> None:
     assert (sink.frames, sink.faces) == (2, 2)
 
 
-@pytest.mark.parametrize("suffix", sorted(pictures.SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(pictures.COPIES))
 def test_pictures_keep_their_colours(tmp_path: Path, suffix: str) -> None:
     write_all(pictures.Sink(tmp_path / "sub" / f"p{suffix}"), [result(0), result(1)])
     assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == [f"p{suffix}", f"p_0001{suffix}"]

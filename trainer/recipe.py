@@ -283,6 +283,8 @@ def parse(raw: Mapping, where: str) -> Recipe:
         raise SettingsError(
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
         )
+    if "weights" in recipe.options:
+        raise SettingsError(f"{where}: options.weights: name them as backbone, for example backbone: imagenet")
     _refuse(f"{where}: export.files", recipe.export.files, (*EXTRA, *VARIANTS))
     own = ("manifest.json", "CARD.md", "model.keras", *(f"{variant}.tflite" for variant in VARIANTS))
     for name in (*stages, *recipe.export.files.values()):

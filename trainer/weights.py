@@ -128,6 +128,8 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
     path = folder / "best.keras" if folder else Path(backbone)
+    if path.suffix != ".keras":  # older kinds may hold code
+        raise ModelError(f"{path}: {BACKBONE}")
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:

@@ -47,7 +47,8 @@ class StatusLine(AbstractContextManager):
             self._live.stop()
 
     def write(self, result: Result) -> None:
-        self._tell(lambda: status_line(result, getattr(self._source, "state", "")))
+        state = getattr(self._source, "state", "")
+        self._tell(lambda: status_line(result, state, said=self._live is not None))
         if self._left is not None:
             self._left -= 1
             if self._left == 0:
@@ -69,14 +70,17 @@ class StatusLine(AbstractContextManager):
             self._console.print(text, soft_wrap=True)
 
 
-def status_line(result: Result, state: str = "") -> str:
-    """One line on how a run does: rate once it is known, age, drops, device, what the faces express, and the source."""
+def status_line(result: Result, state: str = "", *, said: bool = True) -> str:
+    """One line on how a run does: rate once it is known, age, drops, device, faces, and the source.
+
+    What the faces express is `said` to who sits there, not to a log that is kept.
+    """
     status, faces = result.status, result.faces
-    said = ", ".join(
+    words = ", ".join(
         f"{decision.label} {100 * decision.confidence:.0f} %" if not decision.unsure else "unsure"
         for decision in faces.decisions or ()
     )
-    count = counted(len(faces), "face") + (f": {said}" if said else "")
+    count = counted(len(faces), "face") + (f": {words}" if said and words else "")
     rates = (f"{status.fps:.1f} fps" if status.fps else "", f"age {status.age_ms:.0f} ms", f"dropped {status.dropped}")
     return " · ".join(part for part in (*rates, status.device, count, state, result.frame.source) if part)
 

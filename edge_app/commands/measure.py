@@ -160,6 +160,7 @@ def first_result(arguments: Sequence[str], repeats: int = 3) -> dict[str, float]
     seconds, memory = [], []
     command = [
         sys.executable,
+        "-P",  # what lies in the current folder is not imported
         "-m",
         "edge_app",
         "live",

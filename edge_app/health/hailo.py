@@ -69,7 +69,7 @@ def driver_version(machine: Machine) -> str:
 
 def package(machine: Machine) -> tuple[str, Check]:
     """Version of the Python package and library, "" when they cannot be used, and what to say of them."""
-    answer = machine.ask([sys.executable, "-c", PROBE], QUIET)
+    answer = machine.ask([sys.executable, "-P", "-c", PROBE], QUIET)
     if answer.status == STATUS_HANGS:
         return "", Check("hailo_platform", BROKEN, f"its import hangs ({answer.last_line})", ONE_VERSION)
     if answer.status:

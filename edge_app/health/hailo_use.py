@@ -48,7 +48,7 @@ def holders(machine: Machine, nodes: list[Path]) -> Check | None:
 
 def sensors(machine: Machine) -> Check | None:
     """Temperature and power of the chip; None where HailoRT or the device does not answer."""
-    answer = machine.ask([sys.executable, "-c", SENSORS], QUIET)
+    answer = machine.ask([sys.executable, "-P", "-c", SENSORS], QUIET)
     try:
         found = json.loads((answer.out.strip().splitlines() or ["null"])[-1]) or {}
     except ValueError:

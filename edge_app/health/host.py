@@ -109,7 +109,7 @@ def libraries(machine: Machine) -> Check:
 
 def imports(machine: Machine) -> list[Check]:
     """Whether OpenCV, MediaPipe and PyAV load, and the codecs that annotated videos need."""
-    answer: Answer = machine.ask([sys.executable, "-c", PROBE])
+    answer: Answer = machine.ask([sys.executable, "-P", "-c", PROBE])
     if answer.status:
         why = answer.last_line or f"the import ended with status {answer.status}"
         library = re.search(r"(lib\S+\.so[.\d]*): cannot open", why)
@@ -172,7 +172,7 @@ def answers(machine: Machine) -> list[Check]:
     paths = [str(path) for path in paths if _has_both(path)]
     if not paths:
         return []
-    answer = machine.ask([sys.executable, "-c", ANSWERS, *paths])
+    answer = machine.ask([sys.executable, "-P", "-c", ANSWERS, *paths])
     if answer.status:
         why = answer.last_line or f"the interpreter ended with status {answer.status}"
         return [Check("answers", BROKEN, why, "calmcam models verify")]

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -17,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from ..background import Background
 from ..errors import SourceError
 from ..reconnect import FIRST_DELAY, reconnect
+from ..runs import public_host
 from ..types import Frame
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Source:
     frames: int | None = None
 
     def __init__(self, url: str, *, timeout: float = 5.0, tries: int = 3, threads: int = 1) -> None:
-        self.name = _public_name(url)
+        self.name = public_host(url)
         self.fps: float | None = None
         self.state = "closed"
         self._url, self._timeout, self._tries, self._threads = url, timeout, tries, threads
@@ -221,13 +221,3 @@ class Source:
         if isinstance(error, av.error.ExitError):
             return f"no data for {self._timeout:g} s"
         return getattr(error, "strerror", type(error).__name__)
-
-
-def _public_name(url: str) -> str:
-    """Host, port and path of an address: no user, no password, no query; SourceError for what is none."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise SourceError(f"expected an address such as rtsp://host/path, got one that is none ({error})") from error
-    host = parts.netloc.rpartition("@")[2]
-    return f"{host}{parts.path}" or parts.scheme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,21 @@ def _without_tensorflow() -> Iterator[None]:
         del sys.modules["tensorflow"]
 
 
+def _say_nothing() -> None:
+    """Keep MediaPipe's reports of its use in this process.
+
+    Its wheels since 0.10.35 send them to play.googleapis.com and offer no way to say no (its issue 6291). libcurl, which
+    sends them, goes by the proxy that the environment names: one where nobody listens, whatever stood there.
+    """
+    os.environ["https_proxy"] = "http://127.0.0.1:9"  # discard, RFC 863
+    for name in ("no_proxy", "NO_PROXY"):
+        if name in os.environ:  # hosts that go without it: all but Google's
+            hosts = [host.strip() for host in os.environ[name].split(",")]
+            os.environ[name] = ",".join(host for host in hosts if not GOOGLE.endswith(host.lstrip("*.")))
+
+
+GOOGLE = "play.googleapis.com"
+_say_nothing()
 with _without_tensorflow():
     from mediapipe.tasks.python.core.base_options import BaseOptions
     from mediapipe.tasks.python.vision.core.image import Image, ImageFormat
