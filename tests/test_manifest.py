@@ -52,6 +52,7 @@ def test_written_and_read_again_it_is_the_same(folder):
         (lambda raw: raw["heads"][0].update(temperature=0), ["heads/0/temperature"]),
         (lambda raw: raw["crop"].update(align="eyes"), ["crop/align", "'eyes'"]),
         (lambda raw: raw.update(schema=2), ["schema"]),
+        (lambda raw: raw.update(licence="\x1b]0;mine\x07"), ["licence"]),
         (lambda raw: raw.pop("licence"), ["'licence' is a required property"]),
         (lambda raw: raw.update(artifacts={}), ["artifacts"]),
         (lambda raw: raw["artifacts"]["int8"]["input"].update(scale=float("nan")), ["NaN is no number"]),
