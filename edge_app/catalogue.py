@@ -168,11 +168,11 @@ def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
     outputs = backend.infer(grey)
     for head in manifest.heads:
         values = outputs[artifact.outputs[head.name]]
-        expected = (1, 1 if head.kind == "sigmoid" else len(head.labels))
-        if values.shape != expected:
+        expected = 1 if head.kind == "sigmoid" else len(head.labels)
+        if values.shape != (1, expected):
             raise ModelError(
                 f"{artifact.path}: head {head.name!r}: expected {expected} values for {head.kind} over "
-                f"{len(head.labels)} labels, got {values.shape}; export the model again"
+                f"{len(head.labels)} labels, got {' x '.join(map(str, values.shape[1:]))}; export the model again"
             )
         if not np.isfinite(probabilities(head, values, softmax_inside=artifact.emits == "probabilities")).all():
             raise ModelError(f"{artifact.path}: head {head.name!r}: gave no numbers (NaN); export the model again")

@@ -75,7 +75,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 def picture_bytes(path: Path) -> bytes:
     """Content of a picture file; SourceError when it cannot be read, is empty, or is none (a pipe would never end)."""
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # pathlib raises where a folder above is closed
         raise SourceError(f"{path}: expected a picture file, got a pipe, a device or a folder")
     check_file(path, "picture")
     return path.read_bytes()

@@ -113,7 +113,7 @@ def test_two_models_work_side_by_side(model, backend):
 def test_labels_that_do_not_fit_the_file_are_refused(model, backend):
     artifact = model.artifact("int8")
     wrong = replace(model, heads=(replace(model.heads[0], labels=("happy", "sad")), model.heads[1]))
-    with pytest.raises(ModelError, match=r"'mood': expected \(1, 2\) values for softmax over 2 labels, got \(1, 3\)"):
+    with pytest.raises(ModelError, match=r"'mood': expected 2 values for softmax over 2 labels, got 3"):
         check_answer(wrong, artifact, backend)
 
 
