@@ -97,12 +97,14 @@ def without_secrets(text: str) -> str:
 
 
 def public_host(address: str) -> str:
-    """Host and port of an address, its scheme where it has none; SourceError for what is no address."""
+    """Host and port of an address, its scheme where it has none, a file's name; SourceError for what is no address."""
     scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address.rpartition("/")[2].rpartition("@")[2]
     host = re.split(r"[/?#;]", rest)[0].rpartition("@")[2]
     if not HOST.fullmatch(host):  # the password holds one of these letters
         host = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
-    if not mark or not HOST.fullmatch(host):
+    if not HOST.fullmatch(host):
         raise SourceError("expected an address such as rtsp://host/path, got one that is none")
     return host or scheme
 
