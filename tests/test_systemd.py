@@ -82,6 +82,7 @@ def test_the_drop_in_that_is_proposed_is_one(tmp_path):
     unit = (DEPLOY / "calmcam.service").read_text()
     state = f"/var/lib/{re.search('^StateDirectory=(.+)$', unit, re.MULTILINE)[1]}"
     assert f"WorkingDirectory={state}\n" in unit
+    assert not re.search("^(ProtectClock|DeviceAllow|DevicePolicy|PrivateDevices)=", unit, re.MULTILINE), "cameras stay"
     assert "StandardOutput=append:/var/log/" in drop_in, "root opens it: not where the service could lay a link"
     (tmp_path / "calmcam.service").write_text(unit.replace("/opt/calmcam/venv/bin/calmcam", "/bin/true"))
     (tmp_path / "calmcam.service.d").mkdir()
