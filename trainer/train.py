@@ -25,6 +25,7 @@ from . import callbacks, families
 from .data import Part
 from .feed import Batches
 from .machine import precision
+from .norm import fuse
 from .recipe import ITSELF, Recipe, Stage, earlier_stages, read_recipe
 from .rounding import rounded
 from .state import State
@@ -103,6 +104,7 @@ def _float32(config: object) -> object:
 def compile_stage(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) -> None:
     """Freeze, choose the optimiser and weigh the heads as the stage says; `steps` batches make an epoch."""
     freeze(model, stage.freeze, stage.freeze_norm)
+    fuse(model)
     losses = {
         head.name: keras.losses.BinaryCrossentropy(from_logits=True)
         if head.kind == "sigmoid"

@@ -1,0 +1,74 @@
+"""The fused batch normalisation computes what Keras computes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("keras")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+
+from trainer.norm import fuse  # noqa: E402
+
+L = keras.layers
+STEPS = 4
+
+
+def small(policy: str, kind: type = L.BatchNormalization) -> keras.Model:
+    """A convolution and its normalisation, always from the same weights."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((6, 6, 3))
+    x = L.Conv2D(5, 3, use_bias=False, dtype=policy)(image)
+    x = L.ReLU(dtype=policy)(kind(momentum=0.9, dtype=policy, name="norm")(x))
+    return keras.Model(image, L.Dense(2, dtype="float32")(L.GlobalAveragePooling2D()(x)))
+
+
+def learnt(model: keras.Model) -> list[np.ndarray]:
+    """Its weights, statistics among them, after a few steps, and the losses on the way."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(3, 5, (8, 6, 6, 3)), random.normal(size=(8, 2))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    losses = [model.train_on_batch(x, y) for _ in range(STEPS)]
+    return [np.array(losses), *model.get_weights()]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_kernel_learns_as_keras_does(policy: str) -> None:
+    fused = small(policy)
+    fuse(fused)
+    assert ("call" in vars(fused.get_layer("norm"))) == (keras.backend.backend() == "tensorflow")
+    for there, here in zip(learnt(small(policy)), learnt(fused), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_what_stands_still_keeps_its_statistics() -> None:
+    model = small("float32")
+    fuse(model)
+    model.get_layer("norm").trainable = False
+    learnt(model)
+    mean, variance = model.get_layer("norm").get_weights()[2:]
+    assert not mean.any() and (variance == 1).all()
+
+
+def test_a_layer_that_does_more_is_left_alone() -> None:
+    class Rounding(L.BatchNormalization):
+        """As `rounding.py` makes them."""
+
+    model = small("float32", Rounding)
+    fuse(model)
+    assert "call" not in vars(model.get_layer("norm"))
+
+
+def test_it_is_saved_as_what_it_was() -> None:
+    model = small("float32")
+    fuse(model)
+    fuse(model)  # once is enough
+    again = keras.Model.from_config(model.get_config())
+    assert type(again.get_layer("norm")) is L.BatchNormalization and "call" not in vars(again.get_layer("norm"))
