@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import zipfile
@@ -12,12 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.backends.litert import Backend
-from edge_app.errors import InputError, ModelError, OutputError
+from edge_app.errors import InputError, ModelError, OutputError, SourceError
 from edge_app.files import folder_beside
-from edge_app.manifest import Manifest, sha256, verify
-from edge_app.preprocess import to_input
+from edge_app.manifest import Input, Manifest, sha256, verify
+from edge_app.media import pictures_below, read_picture
+from edge_app.preprocess import fit, to_input
 
 from .graph import Graph, read_graph, without_rescaling
+
+log = logging.getLogger(__name__)
 
 EXPECTED_CROPS = 64
 SCRIPT = Path(__file__).with_name("dfc_script.py")
@@ -132,16 +136,32 @@ def read_bundle(folder: Path) -> dict:
     return describe
 
 
-def read_calibration(path: Path) -> np.ndarray:
-    """Raw crops (N, H, W, C) from an `.npz` (key `crops`) or `.npy`; InputError says what is wrong with the file."""
+def read_calibration(path: Path, spec: Input) -> np.ndarray:
+    """Raw crops (N, H, W, C) from an `.npz` (key `crops`) or `.npy`, or from a folder of cut faces, scaled as `spec` says.
+
+    InputError says what is wrong.
+    """
+    if path.is_dir():
+        return _cut_faces(path, spec)
     try:
         with path.open("rb") as file:  # np.load leaves a broken file open
             content = np.load(file, allow_pickle=False)
             crops = content if isinstance(content, np.ndarray) else content["crops"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        what = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, got {error}; export writes one"
+            f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, as export writes, or a folder of cut faces ({what})"
         ) from error
-    if crops.ndim == 3:
-        crops = crops[..., None]
-    return crops
+    return crops[..., None] if crops.ndim == 3 else crops
+
+
+def _cut_faces(folder: Path, spec: Input) -> np.ndarray:
+    found = []
+    for path in pictures_below(folder):
+        try:
+            found.append(fit(read_picture(path), spec))
+        except SourceError as error:
+            log.warning("left out: %s", error)
+    if not found:
+        raise InputError(f"{folder}: expected pictures of cut faces (calmcam crop makes them), found none")
+    return np.stack(found)

@@ -20,10 +20,16 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
     "--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True, help="Chip to compile for."
 )
 @click.option(
-    "--calibration", type=click.Path(path_type=Path), help="Raw crops (.npz that export wrote); at least 1,024."
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="At least 1,024 faces: the .npz that export wrote, or a folder that calmcam crop filled.",
 )
 @click.option(
-    "--output-dir", "-o", type=click.Path(path_type=Path), help="The bundle's folder [runs/compile/MODEL_ARCH]."
+    "--output-dir",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The bundle's folder; default: runs/compile/MODEL_ARCH.",
 )
 @click.option(
     "--level", type=click.IntRange(0, 4), default=1, show_default=True, help="Optimisation level; 2 and up want a GPU."
@@ -58,7 +64,7 @@ def compile_command(
         return
     if crops is None:
         raise SettingsError(
-            "compile needs --calibration FILE.npz with at least 1,024 raw crops; `calmcam export` writes one"
+            "compile needs --calibration with at least 1,024 faces: the .npz that `calmcam export` wrote, or a folder of cut faces"
         )
     folder = write_bundle(
         manifest,
@@ -83,7 +89,7 @@ def _judge(manifest, arch: str, calibration: Path | None):
     from .bundle import read_calibration
     from .graph import read_graph
 
-    crops = read_calibration(calibration) if calibration else None
+    crops = read_calibration(calibration, manifest.artifact("float32").input) if calibration else None
     verdicts = preflight.preflight(read_graph(manifest.artifact("float32").path), arch, crops)
     for (state, what, text, source), layers in _grouped(verdicts).items():
         where = f" (layers {' '.join(layers)})" if any(layers) else ""

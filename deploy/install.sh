@@ -73,4 +73,5 @@ if [ -n "$service" ]; then
     root systemctl daemon-reload
     root systemctl enable --now calmcam.service
 fi
-if [ -n "$dry" ]; then echo "would run: $prefix/venv/bin/calmcam doctor"; else "$prefix/venv/bin/calmcam" doctor; fi
+if [ -n "$dry" ]; then echo "would run: $prefix/venv/bin/calmcam doctor"
+elif ! "$prefix/venv/bin/calmcam" doctor; then say "mend what is broken above; after a reboot ask again: calmcam doctor"; fi

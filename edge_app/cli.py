@@ -107,7 +107,7 @@ def _let_go_of_pipes() -> None:
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
     extra = COMMANDS[name][2]
-    mend = f"pip install 'calmcam[{extra}]'" if extra else "install calmcam again"
+    mend = f"in calmcam's folder: pip install '.[{extra}]'" if extra else "install calmcam again"
     return MissingPackage(f"calmcam {name} needs the package {error.name!r}, which is not installed; {mend}")
 
 
@@ -127,7 +127,7 @@ def _global_options() -> list[click.Option]:
     help_level = f"One of {', '.join(LEVELS)}."
     return [
         click.Option(["--config"], type=click.Path(path_type=Path), metavar="FILE.toml", expose_value=False,
-                     callback=_remember("config"), help="Settings file."),
+                     callback=_remember("config"), help="Settings file  [default: ~/.config/calmcam/config.toml]."),
         click.Option(["--log-level"], type=click.Choice(LEVELS, case_sensitive=False), metavar="LEVEL",
                      expose_value=False, callback=_remember("level"), help=help_level),
         click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_remember("verbose"),

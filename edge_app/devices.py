@@ -29,7 +29,7 @@ def choose(manifest: Manifest, variant: str | None, device: str) -> tuple[str, s
         if (variant in HAILO_VARIANTS and device == "cpu") or (variant not in HAILO_VARIANTS and device == "hailo"):
             raise SettingsError(f"variant {variant!r} does not run on device {device!r}; leave one of them out")
         manifest.artifact(variant)
-        return variant, f"{variant}, as asked"
+        return variant, f"{'hailo' if variant in HAILO_VARIANTS else 'cpu'} ({variant}), as asked"
     if device == "cpu":
         return on_cpu(manifest), f"cpu ({on_cpu(manifest)}), as asked"
     found, why = _hailo(manifest)

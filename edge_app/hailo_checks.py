@@ -42,7 +42,7 @@ def version_problem(version: str, numpy_version: str, requires: Sequence[str] | 
     if int(numpy_version.split(".")[0]) >= 2 and any(re.search(r"<\s*2|==\s*1", line) for line in pins):
         return (
             f"NumPy {numpy_version} and HailoRT {version} do not work together (every array counts as zero bytes); "
-            f"pip install -c {CONSTRAINTS} calmcam"
+            f"in calmcam's folder: pip install -c {CONSTRAINTS} ."
         )
     return ""
 

@@ -130,6 +130,10 @@ def find_model(name: str) -> Manifest:
     if os.path.isdir(path):
         if (path / "recipe.yaml").is_file() and not (path / "manifest.json").exists():
             raise SettingsError(f"{path}: expected a model, got a training run; make one of it: calmcam export {path}")
+        if not (path / "manifest.json").exists():
+            raise SettingsError(
+                f"{path}: no model there, it has no manifest.json; expected the folder of one that was exported"
+            )
         return read_manifest(path / "manifest.json")
     if path.name != name:
         raise SettingsError(f"{path}: there is no such folder; expected a model's, or one of {', '.join(folders)}")

@@ -96,7 +96,7 @@ def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
     result = calmcam("train")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: calmcam train needs the package 'surely_absent', which is not installed; pip install 'calmcam[train]'\n"
+        "Error: calmcam train needs the package 'surely_absent', which is not installed; in calmcam's folder: pip install '.[train]'\n"
     )
     assert "train" in calmcam("--help").output
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -226,7 +227,7 @@ def test_what_is_no_calibration_file_is_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match="expected an .npz"):
-        read_calibration(path)
+        read_calibration(path, find_model("emotions").artifact("float32").input)
 
 
 def test_the_bundled_models_preflight_has_no_warning():
@@ -256,3 +257,19 @@ def test_the_gate_fails_beyond_its_limits():
         check(compare(["happy", "sad"], pairs(agree=18)), 0.5, 0.05)
     with pytest.raises(CalmcamError, match="found none"):
         compare(["happy", "sad"], [])
+
+
+def test_faces_that_were_cut_calibrate_too(tmp_path, caplog):
+    spec = find_model("emotions").artifact("float32").input
+    (tmp_path / "happy").mkdir()
+    for name, size in (("a.png", 30), ("happy/b.png", 96)):
+        cv2.imwrite(str(tmp_path / name), np.full((size, size, 3), size, np.uint8))
+    (tmp_path / "happy" / "c.png").write_text("no picture")
+    crops = read_calibration(tmp_path, spec)
+    assert crops.shape == (2, spec.height, spec.width, spec.channels) and crops.dtype == np.uint8
+    assert [crops[0].max(), crops[1].min()] == [30, 96] and "c.png" in caplog.text
+
+
+def test_a_folder_without_faces_calibrates_nothing(tmp_path):
+    with pytest.raises(InputError, match="cut faces"):
+        read_calibration(tmp_path, find_model("emotions").artifact("float32").input)

@@ -124,5 +124,5 @@ def test_models_are_found_by_name_and_by_folder(folder, monkeypatch, tmp_path):
 
 
 def test_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(SettingsError, match=f"{tmp_path}: no model there, it has no manifest.json"):
         manifest.find_model(str(tmp_path))

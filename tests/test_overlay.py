@@ -201,7 +201,7 @@ def test_neighbouring_colours_differ_and_carry_dark_ink() -> None:
 
 
 def test_words() -> None:
-    assert [word(name, "ko") for name in ("happy", "non_teasing", "mood 7")] == ["행복", "놀림 아님", "mood 7"]
+    assert [word(name, "ko") for name in ("happy", "non_teasing", "mood 7")] == ["행복", "약올림 아님", "mood 7"]
     assert [word(name, "en") for name in ("happy", "non_teasing", "행복")] == ["happy", "not teasing", "행복"]
     labels = (
         "angry disgust fear happy neutral sad surprise calm teasing non_teasing contempt embarrassment confused shy"
@@ -209,7 +209,9 @@ def test_words() -> None:
     assert {*labels.split(), "unsure", "small", "blurred", "turned", "confidence"} <= KOREAN.keys()
 
 
-@pytest.mark.parametrize("unsure,shown", [("small", "unsure · small"), ("confidence", "unsure 81%"), ("", "happy 81%")])
+@pytest.mark.parametrize(
+    "unsure,shown", [("small", "unsure · small"), ("confidence", "unsure · low confidence"), ("", "happy 81%")]
+)
 def test_what_a_tag_says(unsure: str, shown: str) -> None:
     """The same pixels as a picture of the text."""
     box = (100, 100, 200, 200)

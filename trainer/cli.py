@@ -23,7 +23,13 @@ BACKENDS = ("tensorflow", "jax", "torch")
 @click.argument("recipe", required=False)
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The labelled pictures, one folder per data set.")
 @click.option("--set", "changes", multiple=True, metavar="KEY.SUB=VALUE", help="Change one key of the recipe.")
-@click.option("--output-dir", "-o", type=click.Path(path_type=Path), help="Run folder; default runs/train/RECIPE[N].")
+@click.option(
+    "--output-dir",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder; default: a new one in runs/train/.",
+)
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was ended.")
 @click.option("--check", is_flag=True, help="Only look at the data and report.")
 @click.option("--folds", type=click.IntRange(2), metavar="N", help="Grouped cross-validation instead of one run.")

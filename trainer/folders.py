@@ -88,6 +88,8 @@ def _seen(path: Path, ignored: Mapping[str, int]) -> str:
     found = ", ".join(f"{name}/ ({count} files)" for name, count in ignored.items())
     order = " in the order of not and yes" if len(ignored) == 2 else ""
     other = f"--set {shlex.quote(f'heads.0.labels={label_list(ignored)}')} --set heads.0.class_weights={{}}"
+    if len(ignored) > 2:
+        other += " --set heads.0.kind=softmax --set select=macro_f1"
     return f"{found}; rename them, or give the labels{order}: {other}"
 
 

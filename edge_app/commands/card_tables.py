@@ -23,7 +23,7 @@ def show(card: Mapping[str, Any]) -> None:
         f"{models}, head {card['head']}, {card['pictures']:,} pictures of {card['data']}{left_out}", soft_wrap=True
     )
     console.print(_scores(card))
-    console.print(_classes(card["detect"] or card["ready"]))
+    console.print(_classes(*("whole path", card["detect"]) if card["detect"] else ("ready crops", card["ready"])))
     for line in _remarks(card):
         console.print(line, soft_wrap=True)
 
@@ -65,8 +65,8 @@ _LINES = {  # row: (its text, the figure whose change is worth telling)
 }
 
 
-def _classes(way: Judged) -> Table:
-    table = Table("class", box=None, pad_edge=False)
+def _classes(name: str, way: Judged) -> Table:
+    table = Table(f"{name}, class", box=None, pad_edge=False)
     for column in ("precision", "recall", "F1", "pictures"):
         table.add_column(column, justify="right")
     for label, each in way["per_class"].items():

@@ -24,7 +24,7 @@ from rich.progress import (
 
 from .. import devices, runs
 from ..build import open_detector
-from ..errors import OutputError, SourceError
+from ..errors import OutputError, SettingsError, SourceError
 from ..manifest import find_model
 from ..media import read_picture
 from ..run import Stop
@@ -72,14 +72,16 @@ def evaluate(
 ) -> None:
     """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
 
-    Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In the
-    table confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
+    Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In
+    predictions.csv confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
     --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
     """
     exclude = read_exclusions(flags["exclude"]) if flags["exclude"] else Exclusions()
+    crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
+    if crop and not flags["detect"]:
+        raise SettingsError(f"--{min(crop)} crops what the detector finds; it needs --detect")
     stop = Stop()
     with Signals(stop) as signals, ExitStack() as stack:
-        crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
         ensemble = open_models(models, settings, flags["head"], crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None

@@ -51,10 +51,9 @@ class Overlay:
         if faces.decisions is None:
             return f"{word('face', self._language)} {faces.scores[row] * 100:.0f}%"
         decision = faces.decisions[row]
-        if decision.unsure and decision.why not in ("", "confidence"):
+        if decision.unsure:
             return f"{word('unsure', self._language)} · {word(decision.why, self._language)}"
-        name = "unsure" if decision.unsure else decision.label
-        return f"{word(name, self._language)} {decision.confidence * 100:.0f}%"
+        return f"{word(decision.label, self._language)} {decision.confidence * 100:.0f}%"
 
     def _chart(self, decision: Decision) -> dict[str, float]:
         """The likeliest labels in the model's order, so that rows do not dance, with their probabilities."""

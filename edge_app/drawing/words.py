@@ -11,8 +11,8 @@ KOREAN = {
     "sad": "슬픔",
     "surprise": "놀람",
     "calm": "차분함",
-    "teasing": "놀림",
-    "non_teasing": "놀림 아님",
+    "teasing": "약올림",
+    "non_teasing": "약올림 아님",
     "contempt": "경멸",
     "embarrassment": "당황",
     "confused": "혼란",
@@ -22,7 +22,7 @@ KOREAN = {
     "small": "작음",
     "blurred": "흐림",
     "turned": "옆얼굴",
-    "confidence": "낮은 확신",
+    "confidence": "확신 부족",
     "dropped": "누락",
 }
 ENGLISH = {"non_teasing": "not teasing", "confidence": "low confidence"}
