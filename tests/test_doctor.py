@@ -204,7 +204,7 @@ def test_ask_gives_status_and_text():
 @pytest.mark.parametrize(("state", "code"), [(WARNING, 0), (BROKEN, 1)])
 def test_exit_code_and_one_line_each(monkeypatch, state, code):
     found = [Check("python", OK, "3.11"), Check("cameras", state, "none", "plug one in")]
-    monkeypatch.setattr(doctor, "examine", lambda machine: found)
+    monkeypatch.setattr(doctor, "examine", lambda machine, config: found)
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == code
     assert result.output.splitlines()[1] == f"{state:<8} cameras  none; mend: plug one in"
@@ -217,3 +217,24 @@ def test_this_computer_in_json():
     states = {check["name"]: check["state"] for check in report["checks"]}
     assert {"python", "wheels", "opencv", "libraries", "imports", "codecs", "disk", "memory", "board"} <= set(states)
     assert states["imports"] == states["answers"] == OK and result.exit_code == (1 if report["broken"] else 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "state", "part"),
+    [
+        ("conf = 0.5", OK, "c.toml"),
+        ("cnf = 0.5", BROKEN, "did you mean 'conf'"),
+        ("conf = ", BROKEN, "expected TOML"),
+        ('model = "emotion"', BROKEN, "emotions"),
+    ],
+)
+def test_settings_are_tried(content: str, state: str, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(content)
+    check = doctor.settings(path)
+    assert check.state == state and part in check.text and bool(check.mend) == (state != OK)
+
+
+def test_settings_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert doctor.settings(None) == Check("settings", OK, f"the defaults; {tmp_path}/calmcam/config.toml is not there")

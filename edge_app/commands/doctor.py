@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from ..errors import CalmcamError
 from ..health import hailo, host, pi
 from ..health.checks import BROKEN, OK, WARNING, Check, Machine
+from ..manifest import find_model
+from ..settings import default_path, read_settings
 
 COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 
 
-def examine(machine: Machine) -> list[Check]:
-    """Every check of this computer."""
-    return [check for part in (host, pi, hailo) for check in part.checks(machine)]
+def examine(machine: Machine, config: Path | None = None) -> list[Check]:
+    """Every check of this computer, and of the settings file that is named or found."""
+    return [*(check for part in (host, pi, hailo) for check in part.checks(machine)), settings(config)]
+
+
+def settings(config: Path | None) -> Check:
+    """Whether the settings can be read, and the model is there that they name."""
+    path = config or default_path()
+    try:
+        find_model(read_settings(config).model)
+    except CalmcamError as error:
+        return Check("settings", BROKEN, str(error), f"correct {path}")
+    return Check("settings", OK, str(path) if path.is_file() else f"the defaults; {path} is not there")
 
 
 @click.command()
@@ -23,7 +37,7 @@ def examine(machine: Machine) -> list[Check]:
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """What is there, what is broken, and the line that mends it; exit code 1 when something is broken."""
-    found = examine(Machine())
+    found = examine(Machine(), getattr(ctx.find_root().obj, "config", None))
     broken = sum(check.state == BROKEN for check in found)
     if as_json:
         click.echo(json.dumps({"broken": broken, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
