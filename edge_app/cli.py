@@ -22,6 +22,7 @@ LEVELS = ("debug", "info", "warning", "error")
 COMMANDS = {  # name: (module:attribute, short help, extra that brings what the module needs)
     "live": ("edge_app.commands.live:live", "Camera or stream, drawn in a window or headless.", ""),
     "annotate": ("edge_app.commands.annotate:annotate", "Video and image files to annotated copies and results.", ""),
+    "moments": ("edge_app.commands.moments:moments", "Cut the best moments out of what was annotated.", ""),
     "benchmark": ("edge_app.commands.benchmark:benchmark", "Latency and throughput per stage and end to end.", ""),
     "evaluate": ("edge_app.commands.evaluate:evaluate", "Report card of a model on a labelled folder.", ""),
     "models": ("edge_app.commands.models:models", "List, show and verify the installed models.", ""),

@@ -1,0 +1,139 @@
+"""`calmcam moments`: the best moments of an annotated clip, cut out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from .. import plugins, runs
+from ..build import file_kind, open_file
+from ..errors import InputError, SourceError
+from ..files import whole
+from ..moments import Moment, find, read_results
+from ..run import Stop, run
+from ..settings import Settings
+from ..types import Result
+from .options import Signals, output_options, settings_options
+
+RECORDING = "annotated.mp4"  # what `live --save` writes
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What the moments of one source are cut from."""
+
+    path: Path
+    begins: float = 0.0  # s of the results' time at which the file begins
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--label", required=True, help="The expression that is looked for.")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many moments at most.")
+@click.option("--least", type=click.FloatRange(0), default=0.5, show_default=True, help="Shortest moment, seconds.")
+@click.option(
+    "--gap", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest pause within one, seconds."
+)
+@click.option(
+    "--around", type=click.FloatRange(0), default=1.0, show_default=True, help="Kept before and after, seconds."
+)
+@click.option("--original", is_flag=True, help="Cut the clips themselves instead of their annotated copies.")
+@settings_options()
+@output_options
+@click.pass_context
+def moments(
+    ctx: click.Context, folder: Path, settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any
+) -> None:
+    """Cut the best moments out of what was annotated.
+
+    RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
+    ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
+    """
+    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
+    clips = _clips(folder, options["original"])
+    chosen = [one for one in found if one.source in clips][: options["top"]]
+    if not chosen:
+        click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
+        return
+    stop = Stop()
+    with Signals(stop) as signals:
+        out = runs.output_folder(
+            output_dir, Path(settings.runs_dir) / "moments", folder.resolve().name, exist_ok=exist_ok
+        )
+        try:
+            failed = _cut(chosen, clips, out, options["around"], stop)
+        finally:
+            runs.discard_empty(out)
+    ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
+
+
+def _clips(folder: Path, original: bool) -> dict[str, Clip]:
+    """By source, as the results name it; InputError when the run cannot be told from its `run.json`."""
+    path = folder / "run.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about.get("files") is None:  # of a camera
+            lines = read_results(folder / "results.jsonl")
+            return {line["source"]: Clip(folder / RECORDING) for line in lines}
+        begins = about["arguments"].get("start") or 0.0
+        return dict(_annotated(folder, about["files"], 0.0 if original else begins, original))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected what calmcam annotate or live --save wrote ({error})") from error
+
+
+def _annotated(folder: Path, files: Sequence[dict], begins: float, original: bool) -> Iterator[tuple[str, Clip]]:
+    for file in files:
+        given = Path(file["input"])
+        if file_kind(str(given)) == "video" and (original or file["output"]):
+            clip = Clip(given if original else folder / Path(file["output"]).name, begins)
+            yield from ((name, clip) for name in (given.name, str(given)))
+
+
+def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: float, stop: Stop) -> list[InputError]:
+    """Write a file for each moment and the table of them; returns what could not be read."""
+    rows: list[tuple[Path, Moment]] = []
+    failed: list[InputError] = []
+    for number, moment in enumerate(chosen, start=1):
+        clip = clips[moment.source]
+        part = {"start": max(0.0, moment.start - clip.begins - around), "end": moment.end - clip.begins + around}
+        output = out / f"{number:02d}_{Path(moment.source).stem}_{_clock(moment.start)}.mp4"
+        sink = plugins.load("sinks", "video").Sink(output, audio_from=clip.path, **part)
+        try:
+            run(open_file(clip.path, **part), [], [sink], live=False, draw=_as_it_is, stop=stop)
+        except SourceError as error:
+            failed.append(error.with_traceback(None))
+            click.echo(f"{error}", err=True)
+        if stop.requested:
+            output.unlink(missing_ok=True)  # it lacks its end
+            break
+        if output.exists():
+            rows.append((output, moment))
+            click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
+    if rows:
+        _write_table(out / "moments.csv", rows)
+    return failed
+
+
+def _as_it_is(result: Result) -> np.ndarray:
+    return result.frame.image
+
+
+def _write_table(path: Path, rows: Sequence[tuple[Path, Moment]]) -> None:
+    with whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "source", "start", "end", "peak", "confidence"))
+        for output, moment in rows:
+            figures = (moment.start, moment.end, moment.peak, moment.confidence)
+            table.writerow((output.name, moment.source, *(f"{figure:.3f}" for figure in figures)))
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    return f"{minutes // 60:02d}-{minutes % 60:02d}-{second:02d}"

@@ -1,0 +1,82 @@
+"""The stretches of a clip in which a face showed a certain expression, from a run's `results.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, SettingsError
+from .manifest import unknown
+
+LONGEST = 1.0  # s that one frame is taken to last, where the next comes later
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One stretch; times in seconds as `results.jsonl` has them."""
+
+    source: str
+    start: float
+    end: float
+    confidence: float  # mean of the expression's, over the frames that show it
+    peak: float  # when it was largest
+
+    @property
+    def weight(self) -> float:
+        """How sure and how long: what moments are ranked by."""
+        return self.confidence * (self.end - self.start)
+
+
+def read_results(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a `results.jsonl`, one per frame; InputError for a file that is none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, start=1):
+                line = json.loads(text)
+                if not isinstance(line, dict) or not {"t", "source", "faces"} <= line.keys():
+                    raise ValueError(f"line {number} is no result of a frame")
+                yield line
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"{path}: expected the results that calmcam annotate or live --save wrote, one JSON object per line ({what})"
+        ) from error
+
+
+def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:
+    """The moments in which some face is said to show `label`, best first.
+
+    Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
+    label that the results do not know.
+    """
+    shown: dict[str, list[tuple[float, float]]] = defaultdict(list)  # source -> time, confidence or 0
+    labels: set[str] = set()
+    for line in lines:
+        said = [face["expression"] for face in line["faces"] if "expression" in face]
+        labels.update(name for one in said for name in one["probs"])
+        sure = [face["expression"] for face in line["faces"] if not face.get("unsure", True)]
+        shown[line["source"]].append(
+            (line["t"], max((s["confidence"] for s in sure if s["name"] == label), default=0.0))
+        )
+    if labels and label not in labels:
+        raise SettingsError(unknown("label", label, sorted(labels)))
+    moments = [one for source, frames in shown.items() for one in _stretches(source, frames, gap)]
+    return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -one.weight)
+
+
+def _stretches(source: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:
+    times = [t for t, _ in frames]
+    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps.append(statistics.median(steps) if steps else 0.0)
+    hits = [(t, t + min(step, LONGEST), sure) for (t, sure), step in zip(frames, steps, strict=True) if sure]
+    while hits:
+        count = next((i for i in range(1, len(hits)) if hits[i][0] - hits[i - 1][1] > gap + 1e-6), len(hits))
+        stretch, hits = hits[:count], hits[count:]
+        peak = max(stretch, key=lambda hit: hit[2])[0]
+        mean = statistics.fmean(sure for _, _, sure in stretch)
+        yield Moment(source, stretch[0][0], stretch[-1][1], mean, peak)

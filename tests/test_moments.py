@@ -1,0 +1,150 @@
+"""The best moments: which stretches they are, and the clips that are cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import av
+import pytest
+from click.testing import CliRunner
+from clips import times, write_clip
+
+from edge_app.cli import cli
+from edge_app.errors import InputError, SettingsError
+from edge_app.moments import find, read_results
+
+LABELS = ("happy", "sad")
+
+
+def line(t: float, *said: tuple[str, float], source: str = "a.mp4", unsure: bool = False) -> dict:
+    """A frame whose faces say these words with these confidences."""
+    faces = [
+        {
+            "expression": {"name": name, "confidence": sure, "probs": dict.fromkeys(LABELS, 0.5)},
+            "unsure": unsure,
+        }
+        for name, sure in said
+    ]
+    return {"t": t, "source": source, "faces": faces}
+
+
+def story(words: str, step: float = 0.1, source: str = "a.mp4") -> list[dict]:
+    """A letter per frame: h is happy (0.8), H very happy (1.0), s sad, u unsure, a dot nobody."""
+    said = {"h": [("happy", 0.8)], "H": [("happy", 1.0)], "s": [("sad", 0.9)], "u": [("happy", 0.9)], ".": []}
+    return [line(i * step, *said[word], source=source, unsure=word == "u") for i, word in enumerate(words)]
+
+
+@pytest.mark.parametrize(
+    ("words", "gap", "least", "expected"),
+    [
+        ("sshhhhss", 0.0, 0.0, [(0.2, 0.6)]),
+        ("hhhsshhh", 0.25, 0.0, [(0.0, 0.8)]),  # a pause of 0.2 s is bridged
+        ("hhhsshhhh", 0.15, 0.0, [(0.5, 0.9), (0.0, 0.3)]),  # it is not, and the longer one leads
+        ("hhh.ss.HHH", 0.0, 0.0, [(0.7, 1.0), (0.0, 0.3)]),  # as does the surer one
+        ("h.hhh", 0.0, 0.25, [(0.2, 0.5)]),
+        ("uuuss..", 0.0, 0.0, []),
+    ],
+)
+def test_which_stretches_are_moments(words, gap, least, expected):
+    found = find(story(words), "happy", gap=gap, least=least)
+    assert [(round(one.start, 3), round(one.end, 3)) for one in found] == expected
+
+
+def test_the_peak_and_the_mean():
+    (moment,) = find(story("shhHhs"), "happy", gap=0.0, least=0.0)
+    assert (round(moment.peak, 3), round(moment.confidence, 3)) == (0.3, 0.85)
+
+
+def test_sources_do_not_run_into_each_other_and_any_face_counts():
+    lines = story("ssh", source="a.mp4") + story("hss", source="b.mp4")
+    lines += [line(9.0, ("sad", 0.9), ("happy", 0.7), source="c.mp4"), line(9.1, source="c.mp4")]
+    found = find(lines, "happy", gap=5.0, least=0.0)
+    assert {one.source for one in found} == {"a.mp4", "b.mp4", "c.mp4"}
+    assert all(abs(one.end - one.start - 0.1) < 1e-6 for one in found)
+
+
+def test_an_outage_is_no_moment():
+    (moment,) = find([line(0.0, ("happy", 0.9)), line(60.0)], "happy", gap=1.0, least=0.5)
+    assert moment.end == 1.0
+
+
+def test_a_label_that_nobody_knows():
+    with pytest.raises(SettingsError, match="did you mean 'happy'"):
+        find(story("hh"), "hapy")
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", '{"t": 0}'])
+def test_what_is_no_results_file(tmp_path, content):
+    if content is not None:
+        (tmp_path / "results.jsonl").write_text(content + "\n")
+    with pytest.raises(InputError, match="results.jsonl: expected the results"):
+        list(read_results(tmp_path / "results.jsonl"))
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """A run as `annotate` leaves it, begun at 1 s, of a clip of 4 s: happy from 2 to 3 s of the clip's time."""
+    write_clip(tmp_path / "clip.mp4", frames=100, sound=True)
+    run = tmp_path / "run"
+    run.mkdir()
+    write_clip(run / "clip.mp4", frames=75, sound=True)
+    said = [line(1 + i / 25, ("happy" if 25 <= i < 50 else "sad", 0.9), source="clip.mp4") for i in range(75)]
+    (run / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    about = {
+        "arguments": {"start": 1.0},
+        "files": [{"input": str(tmp_path / "clip.mp4"), "output": str(run / "clip.mp4")}],
+    }
+    (run / "run.json").write_text(json.dumps(about))
+    return run
+
+
+def moments(run, *options):
+    return CliRunner().invoke(cli, ["moments", str(run), "--label", "happy", *map(str, options)])
+
+
+def seconds(path):
+    with av.open(str(path)) as container:
+        return container.duration / 1e6, len(container.streams.audio)
+
+
+@pytest.mark.parametrize(("options", "first"), [((), 25), (("--original",), 50)])
+def test_a_moment_is_cut_with_its_sound(annotated, tmp_path, options, first):
+    result = moments(annotated, "-o", tmp_path / "out", "--around", 0.2, *options)
+    assert result.exit_code == 0, result.output
+    cut = tmp_path / "out" / "01_clip_00-00-02.mp4"
+    assert len(times(cut)) == 35 and abs(seconds(cut)[0] - 1.4) < 0.1 and seconds(cut)[1] == 1
+    whole = tmp_path / "clip.mp4" if options else annotated / "clip.mp4"
+    with av.open(str(whole)) as container:
+        expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][first - 5]
+    with av.open(str(cut)) as container:
+        got = next(container.decode(video=0)).to_ndarray(format="gray")
+    assert abs(got.astype(int) - expected).mean() < 3
+    (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
+    assert (row["start"], row["end"], row["confidence"]) == ("2.000", "3.000", "0.900")
+
+
+def test_no_moment_is_told_and_leaves_nothing(annotated, tmp_path):
+    result = moments(annotated, "-o", tmp_path / "out", "--least", 5)
+    assert result.exit_code == 0 and "no moment of 'happy'" in result.output and not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_is_gone(annotated, tmp_path):
+    (annotated / "clip.mp4").unlink()
+    result = moments(annotated, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "clip.mp4" in result.output and not (tmp_path / "out").exists()
+
+
+def test_a_recording_of_live(annotated, tmp_path):
+    (annotated / "run.json").write_text("{}")
+    write_clip(annotated / "annotated.mp4", frames=100)
+    result = moments(annotated, "-o", tmp_path / "out", "--top", 1)
+    assert result.exit_code == 0, result.output
+    assert len(times(tmp_path / "out" / "01_clip_00-00-02.mp4")) == 75
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3, "arguments": {}}', '{"files": [{}], "arguments": {}}'])
+def test_a_run_file_that_is_damaged(annotated, content):
+    (annotated / "run.json").write_text(content)
+    result = moments(annotated)
+    assert result.exit_code == 2 and "run.json: expected" in result.output
