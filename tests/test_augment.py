@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -75,3 +76,57 @@ def test_mixup_takes_nothing_from_a_row_that_the_head_does_not_learn() -> None:
     _, blended, weighed = mixup(batch, targets, weights, 0.4, np.random.default_rng(0))
     assert blended["a"][weighed["a"] > 0] == pytest.approx(1)
     assert len(np.unique(weighed["a"].round(4))) == 4, "0, 2, and the two shares of 2"
+
+
+def spread(**recipe):
+    """Of a square in the middle: how wide, how far turned, how far moved, over many pictures."""
+    square = np.zeros((65, 65, 1), np.uint8)
+    square[24:41, 24:41] = 255
+    found = []
+    for seed in range(100):
+        moved = augment(square, AugmentRecipe(**{"flip": 0.0, **recipe}), np.random.default_rng(seed))
+        points = np.argwhere(moved[..., 0] > 127)[:, ::-1].astype(np.float32)
+        (x, y), (width, height), angle = cv2.minAreaRect(points)
+        found.append((np.sqrt(len(points)) / 17, min(angle % 90, 90 - angle % 90), x - 32, y - 32))
+    return np.abs(np.array(found))
+
+
+def test_scale_and_rotation_stay_within_their_shares():
+    size, angle, *_ = spread(scale=0.2).T
+    assert 0.74 < size.min() < 0.9 and 1.1 < size.max() < 1.26 and angle.max() < 5
+    size, angle, *_ = spread(rotate=15).T
+    assert 10 < angle.max() < 17 and np.abs(size - 1).max() < 0.05
+    _, _, x, y = spread(shift=0.1).T
+    assert max(x.max(), y.max()) <= 7 and x.max() > 5 and y.max() > 5 and np.abs(x - y).max() > 2
+
+
+def test_light_noise_and_erasing_are_as_strong_as_asked():
+    flat = np.full((32, 32, 1), 100, np.uint8)
+    noisy = augment(flat, AugmentRecipe(noise=0.04), np.random.default_rng(0))
+    assert noisy.std() == pytest.approx(0.04 * 255, rel=0.15)
+    many = [np.random.default_rng(seed) for seed in range(200)]
+    contrasts = [augment(GREY, AugmentRecipe(contrast=0.3), random).std() / GREY.std() for random in many]
+    assert 0.68 < min(contrasts) < 0.8 and 1.05 < max(contrasts) < 1.3
+    erased = [(augment(GREY, AugmentRecipe(flip=0.0, erase=0.3), random) != GREY).any() for random in many]
+    assert 0.2 < np.mean(erased) < 0.4
+
+
+def test_hue_turns_and_saturation_and_value_stay_in_range():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[...] = 200, 10, 10
+    for change in ("hue", "saturation", "value"):
+        asked = AugmentRecipe(flip=0.0, **{change: 20})
+        made = [augment(red, asked, np.random.default_rng(seed)) for seed in range(30)]
+        hsv = np.array([cv2.cvtColor(one, cv2.COLOR_RGB2HSV)[0, 0] for one in made]).astype(int)
+        first = cv2.cvtColor(red, cv2.COLOR_RGB2HSV)[0, 0].astype(int)
+        away = np.abs(hsv - first)
+        away[:, 0] = np.minimum(away[:, 0], 180 - away[:, 0])
+        place = ("hue", "saturation", "value").index(change)
+        if change == "hue":
+            assert hsv[:, 0].max() > 165 and 0 < hsv[hsv[:, 0] < 90, 0].max(), "red lies where the circle closes"
+        assert 10 < away[:, place].max() <= 21 and np.delete(away, place, axis=1).max() <= 3
+
+
+def test_a_border_that_moves_in_is_the_picture_s_own():
+    light = np.full((32, 32, 1), 200, np.uint8)
+    assert augment(light, AugmentRecipe(shift=0.2, rotate=20, scale=0.2), np.random.default_rng(1)).min() == 200

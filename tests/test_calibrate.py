@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,26 @@ def test_the_order_of_equal_confidences_does_not_matter():
     probs = np.stack([confidence, 1 - confidence], axis=1)
     for order in (np.arange(250), np.arange(250)[::-1], RNG.permutation(250)):
         assert calibrate.unsure_below(np.where(right, 0, 1)[order], probs[order]) == 0
+
+
+def test_the_head_gets_the_temperature_of_all_its_classes_and_the_threshold_of_what_is_calibrated():
+    truth, logits = drawn(2.5)
+    head = calibrate.calibrated(Head("mood", "softmax", tuple("abcde")), truth, logits)
+    assert head.temperature == calibrate.temperature(truth, logits)
+    probs = probabilities(head, logits, softmax_inside=False)
+    assert head.unsure_below == calibrate.unsure_below(truth, probs) > 0
+    cold = probabilities(replace(head, temperature=1.0), logits, softmax_inside=False)
+    assert head.unsure_below != calibrate.unsure_below(truth, cold)
+
+
+def test_what_may_be_chance_is_no_doubt():
+    """Four of ten right is below one half, and says nothing yet."""
+    probs = np.stack([np.linspace(0.51, 0.99, 100), np.linspace(0.49, 0.01, 100)], axis=1)
+    right = np.arange(100) >= 10
+    right[[1, 4, 6, 8]] = True
+    assert calibrate.unsure_below(np.where(right, 0, 1), probs) == 0
+
+
+def test_the_threshold_is_the_first_confidence_that_is_good_enough():
+    probs = np.stack([np.r_[np.full(100, 0.6), np.full(100, 0.8)], np.r_[np.full(100, 0.4), np.full(100, 0.2)]], axis=1)
+    assert calibrate.unsure_below(np.r_[np.ones(100, int), np.zeros(100, int)], probs) == 0.8

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -450,3 +452,59 @@ def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     with pytest.raises(SourceError, match="holiday.jpg: "):
         read_picture(tmp_path / "holiday.jpg")
+
+
+def item(value, sha):
+    thumb = np.full((16, 16), value, np.uint8) if np.isscalar(value) else value
+    return SimpleNamespace(sha256=sha, thumb=thumb)
+
+
+def test_what_is_alike_is_told_by_its_grey_too() -> None:
+    """Flat pictures have all one dHash; and a picture may be lighter than its twin as well as darker."""
+    black, white = item(10, "a"), item(240, "b")
+    assert all(a == b for a, b in same_pictures([black, white], 4))
+    grey = np.random.default_rng(0).integers(50, 200, (16, 16)).astype(np.uint8)
+    for other in (grey + 2, grey - 2):
+        assert (0, 1) in list(same_pictures([item(grey, "a"), item(other, "b")], 4))
+
+
+def test_a_class_of_few_pictures_has_one_in_each_part() -> None:
+    splits = assign(range(104), ["a"] * 100 + ["b"] * 4, {"validation": 0.1, "test": 0.1}, seed=0)
+    assert {"train", "validation", "test"} == set(splits[100:])
+
+
+def test_a_class_of_one_person_is_told(data: Path) -> None:
+    for file in (data / "train" / "happy").iterdir():
+        file.rename(file.with_name(f"p0_{file.name}"))
+    with pytest.raises(InputError, match="no image of happy in the validation part"):
+        members(recipe("data.group='/(p[0-9]+)_'"), data)
+
+
+def test_a_table_from_another_system_names_hangul_pictures(data: Path) -> None:
+    """macOS writes file names in pieces."""
+    for number, file in enumerate(sorted((data / "train" / "happy").iterdir())):
+        file.rename(file.with_name(unicodedata.normalize("NFD", f"민수{number}.png")))
+    rows = [f"train/happy/민수{number}.png,{number // 5}" for number in range(40)]
+    (data / "groups.csv").write_text("\n".join(["file,group", *rows]), encoding="utf-8")
+    found, _ = members(recipe("data.groups_file=groups.csv"), data)
+    mine = [member for member in found if member.item.label == "happy"]
+    assert len({member.group for member in mine}) == 8
+
+
+def test_votes_are_those_of_the_part_and_class_that_the_row_names(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    rows = ["train/happy/a.png,9,", "test/happy/a.png,8,1", "train/angry/a.png,1,7"]
+    path.write_text("\n".join(["file,happiness,anger", *rows]), encoding="utf-8")
+    votes = ferplus.read(path)
+    said = [dict(ferplus.of(votes, f"x/{row.split(',')[0]}")) for row in rows]
+    assert said == [{"happy": 9, "angry": 0}, {"happy": 8, "angry": 1}, {"happy": 1, "angry": 7}]
+
+
+def test_each_fold_is_held_out_and_of_the_rest_a_share_validates(data: Path) -> None:
+    found, _ = members(recipe("data.near=0"), data)
+    held = []
+    for fold in fold_members(recipe("data.near=0"), found, 4):
+        splits = [member.split for member in fold]
+        assert (splits.count("test"), splits.count("validation")) == (20, 16)
+        held += [member.item.file for member in fold if member.split == "test"]
+    assert sorted(held) == sorted(member.item.file for member in found)

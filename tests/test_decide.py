@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -205,3 +207,76 @@ def test_faces_without_points_and_sharpness_are_decided():
         heads={"emotion": np.array([HAPPY], np.float32)},
     )
     assert Decider(HEAD)(frame(0), bare).decisions[0].label == "happy"
+
+
+@pytest.mark.parametrize(
+    ("flaw", "why"),
+    [
+        ({"side": 21.0}, ""),
+        ({"side": 19.0}, "small"),
+        ({"points": [*FRONTAL[:2], [60 + 40 * 0.95, 60], *FRONTAL[3:]]}, ""),
+        ({"points": [*FRONTAL[:2], [60 + 40 * 1.05, 60], *FRONTAL[3:]]}, "turned"),
+        ({"sharpness": 520.0}, ""),
+        ({"sharpness": 480.0}, "blurred"),
+        ({"side": 19.0, "points": TURNED, "sharpness": 300.0}, "small"),
+        ({"points": TURNED, "sharpness": 300.0}, "turned"),
+    ],
+)
+def test_what_is_too_poor_begins_where_it_was_measured(flaw, why):
+    """20 px, a turn of 1.0, a sharpness of 500; of several flaws one is told, the size first."""
+    assert Decider(HEAD)(frame(0), faces(HAPPY, **flaw)).decisions[0].why == why
+
+
+def test_a_face_is_as_small_as_its_shorter_side():
+    narrow = replace(faces(HAPPY), boxes=np.array([[0, 0, 100, 12]], np.float32))
+    assert Decider(HEAD)(frame(0), narrow).decisions[0].why == "small"
+
+
+def test_a_poor_face_says_what_is_wrong_with_it_and_not_that_it_is_doubtful():
+    assert Decider(HEAD)(frame(0), faces(FLAT, side=10.0)).decisions[0].why == "small"
+    decider = Decider(HEAD)
+    told(decider, 30, [(1, faces(HAPPY, side=10.0))])
+    decision = decider(frame(1), faces(HAPPY)).decisions[0]
+    assert (decision.unsure, decision.why) == (True, "small"), "one good sighting is not enough, and the reason stays"
+
+
+@RATES
+def test_the_confidence_is_that_of_the_word_that_is_said(fps):
+    """Also while another one leads and has to wait for HOLD_S."""
+    decider, behind = Decider(HEAD), 0
+    for number in range(4 * fps):
+        decision = decider(frame(number / fps), faces(ANGRY if number < 2 * fps else HAPPY)).decisions[0]
+        expected = max(decision.probs.values()) if decision.unsure else decision.probs[decision.label]
+        assert decision.confidence == expected
+        behind += decision.confidence < max(decision.probs.values())
+    assert behind or fps == 5
+
+
+@RATES
+def test_a_word_that_was_said_stays_until_another_leads_clearly(fps):
+    bold = Head("emotion", "softmax", HEAD.labels, unsure_below=0.3)
+    said = told(Decider(bold), fps, [(2, [0.5, 0.4, 0.1]), (4, [0.44, 0.5, 0.06]), (3, [0.36, 0.58, 0.06])])
+    (when,) = switches(said)
+    assert when > 6, "a lead of 0.06 takes nothing away, one of 0.22 does"
+
+
+@pytest.mark.parametrize(("before", "expected"), [(HAPPY, "happy"), (None, "unsure")])
+def test_it_takes_more_good_sightings_to_be_said_than_to_stay_said(before, expected):
+    """Of seven sightings three are good."""
+    decider = Decider(HEAD)
+    start = [(2, HAPPY)] if before else [(2, faces(HAPPY, side=10.0))]
+    seven = [(1 / 120, faces(HAPPY, side=100.0 if number % 7 in (1, 3, 5) else 10.0)) for number in range(3 * 120)]
+    assert {label for _, label in told(decider, 120, [*start, *seven])[240:]} == {expected}
+
+
+def test_a_sighting_speaks_for_a_quarter_of_a_second_at_most():
+    decider = Decider(HEAD)
+    told(decider, 30, [(2, ANGRY)])
+    decision = decider(frame(2 + 0.8), faces(HAPPY)).decisions[0]
+    assert decision.probs["happy"] == pytest.approx(0.74, abs=0.03)
+
+
+def test_frames_of_the_same_time_go_on_with_what_is_known():
+    decider = Decider(HEAD)
+    told(decider, 30, [(2, ANGRY)])
+    assert decider(frame(59 / 30), faces(HAPPY)).decisions[0].label == "angry"

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 from click.testing import CliRunner
 from small_model import write_model
 
+from deploy import graph as graph_module
 from deploy.bundle import model_script, read_bundle, read_calibration, write_bundle
 from deploy.cli import compile_command
-from deploy.graph import read_graph, without_rescaling
-from deploy.parity import Pair, check, compare
+from deploy.graph import Layer, read_graph, without_rescaling
+from deploy.parity import Pair, check, compare, folder_pairs
 from deploy.preflight import check_calibration, preflight, worst
 from edge_app.errors import CalmcamError, InputError, ModelError
 from edge_app.manifest import find_model, read_manifest, verify
@@ -273,3 +276,101 @@ def test_faces_that_were_cut_calibrate_too(tmp_path, caplog):
 def test_a_folder_without_faces_calibrates_nothing(tmp_path):
     with pytest.raises(InputError, match="cut faces"):
         read_calibration(tmp_path, find_model("emotions").artifact("float32").input)
+
+
+def layer(index, operator, inputs=((1, 8, 8, 4),), output=(1, 8, 8, 4), feeds=None, activation="NONE", parameters=0):
+    feeds = (index - 1,) if feeds is None else feeds
+    return Layer(index, operator, activation, inputs, output, f"n{index}", parameters, 0, feeds)
+
+
+def judged(*layers: Layer, **changes) -> dict[str, str]:
+    """State of every verdict by what it is about."""
+    outputs = {"mood": len(layers) - 1}
+    made = replace(GRAPH, layers=layers, outputs=outputs, rescaling=0, **changes)
+    return {verdict.what.strip(): verdict.state for verdict in preflight(made, "hailo8", CROPS)}
+
+
+def test_what_the_preflight_refuses_and_warns_of():
+    gap = layer(1, "MEAN", output=(1, 4))
+    dense = layer(2, "FULLY_CONNECTED", ((1, 4),), (1, 3))
+    good = judged(layer(0, "CONV_2D"), gap, dense)
+    assert set(good.values()) == {"ok"}
+    for strange, state in [
+        (layer(0, "CONV_2D", activation="TANH"), "warning"),
+        (layer(0, "TRANSPOSE_CONV"), "refused"),
+        (layer(0, "SOFTMAX"), "refused"),
+        (layer(0, "HARD_SWISH"), "warning"),
+        (layer(0, "MEAN", output=(1, 8, 8, 1)), "refused"),
+    ]:
+        assert judged(strange, gap, dense)[f"0 {strange.operator}"] == state
+    assert judged(layer(0, "CONV_2D"), gap, dense)["output mood"] == "ok"
+    assert judged(layer(0, "CONV_2D"))["output mood"] == "refused"
+    assert judged(layer(0, "CONV_2D"), gap, dense, layer(3, "SOFTMAX", ((1, 3),), (1, 3)))["3 SOFTMAX"] == "ok"
+    assert judged(layer(0, "CONV_2D", parameters=26_000_000), gap, dense)["size on hailo8"] == "warning"
+
+
+def test_a_batch_of_two_is_refused():
+    made = replace(GRAPH, input_shape=(2, 32, 32, 3))
+    assert worst([v for v in preflight(made, "hailo8", CROPS) if v.what == "input"]) == "refused"
+
+
+def test_products_of_two_maps_are_told_apart():
+    def says(feeds, sigmoid_of):
+        layers = (
+            layer(0, "CONV_2D"),
+            layer(1, "CONV_2D"),
+            layer(2, "LOGISTIC", feeds=(sigmoid_of,)),
+            layer(3, "MUL", ((1, 8, 8, 4),) * 2, feeds=feeds),
+        )
+        made = replace(GRAPH, layers=layers, outputs={"mood": 3}, rescaling=0)
+        (verdict,) = (v for v in preflight(made, "hailo8", CROPS) if v.what == "  3 MUL")
+        assert verdict.state == "warning"
+        return verdict.text.split(":")[0]
+
+    assert says((1, 2), 1) == "swish as x * sigmoid(x)"
+    assert says((1, 2), 0) == "squeeze-and-excite"
+    assert says((0, 1), 1) == "a product of two maps"
+
+
+@pytest.mark.parametrize(
+    ("chain", "scale", "offset"),
+    [
+        ([("DIV", 127.5), ("SUB", 1.0)], 1 / 127.5, -1.0),
+        ([("SUB", 127.5), ("DIV", 127.5)], 1 / 127.5, -1.0),
+        ([("ADD", -128.0), ("MUL", 0.5)], 0.5, -64.0),
+    ],
+)
+def test_every_kind_of_rescaling_is_understood(monkeypatch, chain, scale, offset):
+    ops = [SimpleNamespace(inputs=[0, place], name=name) for place, (name, _) in enumerate(chain)]
+    part = SimpleNamespace(operators=ops, inputs=[0], tensors=[SimpleNamespace(shape=[1, 8, 8, 1])])
+    monkeypatch.setattr(graph_module, "_operator", lambda _, op: op.name)
+    monkeypatch.setattr(graph_module, "_constant", lambda _, place: np.float32([chain[place][1]]))
+    found = graph_module._rescaling(SimpleNamespace(subgraphs=[part]))
+    assert found == ((pytest.approx(scale),), (pytest.approx(offset),), 2)
+
+
+def test_a_depthwise_convolution_costs_its_window_for_every_value():
+    assert graph_module._depthwise((1, 4, 4, 8), [(1, 3, 3, 8)]) == 4 * 4 * 8 * 9
+    assert graph_module._conv((1, 4, 4, 8), [(8, 3, 3, 5)]) == 4 * 4 * 8 * 9 * 5
+
+
+def test_a_picture_that_one_pass_could_not_read_is_left_out_of_both():
+    def row(name, probs):
+        return SimpleNamespace(sample=SimpleNamespace(name=name, truth=1), ready=probs)
+
+    sure = np.float32([0.1, 0.9])
+    one = [row("a", sure), row("b", None), row("c", sure)]
+    other = [row("a", sure), row("b", sure), row("c", None)]
+    assert [(pair.name, pair.truth) for pair in folder_pairs(one, other)] == [("a", 1)]
+
+
+def test_the_gate_lets_pass_what_is_just_good_enough_and_more_accurate():
+    found = compare(["happy", "sad"], pairs(agree=18))
+    check(found, found.agreement.agreement, 0.1 + 1e-9)
+    better = compare(["happy", "sad"], [Pair(p.name, p.b, p.a, p.truth) for p in pairs(agree=18)])
+    check(better, 0.9, 0.0)
+
+
+def test_accuracy_is_told_only_where_every_face_has_a_label():
+    some = [*pairs(agree=2, n=2), Pair("x", np.float32([1, 0]), np.float32([1, 0]), None)]
+    assert "accuracy_a" not in compare(["happy", "sad"], some).summary()

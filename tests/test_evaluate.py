@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,9 +22,10 @@ from small_model import LABELS, write_model
 from edge_app import plugins
 from edge_app.cli import cli
 from edge_app.errors import SettingsError
-from edge_app.manifest import Head, find_model, sha256
+from edge_app.manifest import Crop, Head, find_model, sha256
+from edge_app.preprocess import crop_faces
 from edge_app.scoring import evaluate
-from edge_app.types import NO_FACES, Frame
+from edge_app.types import NO_FACES, Faces, Frame
 
 FACE = cv2.cvtColor(cv2.imread(str(Path(__file__).parent / "cases" / "astronaut.jpg")), cv2.COLOR_BGR2RGB)[
     60:240, 140:320
@@ -206,3 +208,31 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(model, tmp_path, words, 
 def test_a_model_without_heads_cannot_be_evaluated(data):
     code, _, err = run("face_detection", "--data", data)
     assert code == 2 and "one without heads" in err
+
+
+def test_of_several_faces_the_one_in_the_picture_s_place_is_judged():
+    boxes = np.array([[0, 0, 90, 90], [430, 160, 840, 560], [850, 500, 1000, 700]], np.float32)
+    faces = Faces(boxes, np.array([0.9, 0.8, 0.7], np.float32))
+    assert evaluate.best(faces, np.array([[425, 145, 855, 575]], np.float32)) == 1
+
+
+def test_a_face_is_cut_level_where_the_manifest_says_so(model):
+    ensemble = _open(model)
+    (member,) = ensemble.members
+    crop = Crop(align="roll")
+    ensemble.members = (replace(member, manifest=replace(member.manifest, crop=crop)),)
+    tilted = np.float32([[[50, 60], [110, 100], [80, 110], [70, 130], [40, 80], [130, 120]]])
+    faces = Faces(np.array([[20, 20, 160, 160]], np.float32), np.ones(1, np.float32), tilted)
+    (cut,) = ensemble.cut(FACE, faces, 0)
+    expected = crop_faces(FACE, faces.boxes, tilted, crop, member.artifact.input)[0]
+    np.testing.assert_array_equal(cut, expected)
+    ensemble.close()
+
+
+def test_an_ensemble_is_unsure_below_the_mean_of_its_members(model, tmp_path):
+    heads = find_model(str(model)).heads
+    bolder = tuple(replace(head, unsure_below=0.8) for head in heads)
+    other = write_model(tmp_path / "bolder", heads=bolder)
+    ensemble = _open(model, other)
+    assert ensemble.unsure_below == pytest.approx((heads[0].unsure_below + 0.8) / 2)
+    ensemble.close()

@@ -19,6 +19,7 @@ import keras
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
+from edge_app.heads import softmax
 from edge_app.manifest import Head, read_manifest, sha256, verify
 from edge_app.preprocess import to_input
 from trainer import export, ferplus, finalscore, parity, quantise, representative, runs
@@ -277,7 +278,7 @@ def test_a_run_that_is_not_finished_is_not_exported(again, tmp_path):
     record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
     with pytest.raises(InputError, match="is not finished; go on with calmcam train --resume"):
         export.export(export.Order(again, tmp_path / "out"))
-    assert not (again / "test_used.json").exists() or not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_name_or_weights_that_do_not_fit_are_told_before_anything_is_converted(again, tmp_path):
@@ -419,3 +420,54 @@ def test_the_command_reports(again, tmp_path, caplog):
     assert "int8 against keras, head mood" in result.output
     assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
+
+
+def test_what_a_file_loses_is_counted_as_lost_on_the_pictures_that_have_a_label():
+    head = Head("h", "softmax", ("a", "b"))
+    right, wrong = [5.0, 0.0], [0.0, 5.0]
+    labels = {"h": np.array([0, 0, 0, 0, -1])}
+    keras_ = {"h": np.array([right, right, right, wrong, right])}
+    file = {"h": np.array([right, right, wrong, wrong, wrong])}
+    (row,) = parity.compare([head], labels, ("int8", file), ("keras", keras_))
+    assert (row.variant, row.against, row.n, row.loss, row.agreement) == ("int8", "keras", 4, 25.0, 0.75)
+    (row,) = parity.compare([head], labels, ("float32", keras_), ("int8", file))
+    assert row.loss == -25.0
+    assert not parity.compare([head], {"h": np.full(5, -1)}, ("int8", file), ("keras", keras_))
+
+
+def test_answers_that_are_no_numbers_are_refused():
+    with pytest.raises(ModelError, match="int8: head h: 1 of 2 answers are no finite numbers"):
+        parity._finite("int8", {"h": np.array([[1.0, np.nan], [0.0, 1.0]])})
+
+
+def test_a_claimed_test_part_is_for_its_weights_and_its_pictures_only(tmp_path):
+    weights = tmp_path / "best.keras"
+    weights.write_bytes(b"one")
+    part = SimpleNamespace(files=("a.png", "b.png"), hashes=("1", "2"))
+    for _ in range(2):
+        finalscore.claim(tmp_path, weights, part)
+    with pytest.raises(InputError, match="not the one that was used before"):
+        finalscore.claim(tmp_path, weights, SimpleNamespace(files=("a.png",), hashes=("1",)))
+    weights.write_bytes(b"two")
+    with pytest.raises(InputError, match="the test part was used already"):
+        finalscore.claim(tmp_path, weights, part)
+
+
+def test_pictures_seen_in_training_are_left_out_of_the_second_score_only(tmp_path):
+    head = Head("h", "softmax", ("a", "b"))
+    part = SimpleNamespace(files=("1", "2", "3"), hashes=("x", "y", "z"), labels={"h": np.array([0, 1, -1])})
+    sets = finalscore.test_sets(part, [head], {"y"}, {})
+    assert {split: truth["h"].tolist() for split, truth in sets.items()} == {
+        finalscore.TEST: [0, 1, -1],
+        finalscore.UNSEEN: [0, -1, -1],
+    }
+
+
+def test_scores_are_of_calibrated_answers_and_say_what_it_was_before():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 5, (4000, 5))
+    chances = softmax((logits / 2.5).astype(np.float32)).astype(float)
+    truth = np.array([rng.choice(5, p=row / row.sum()) for row in chances])
+    head = Head("mood", "softmax", tuple("abcde"), temperature=2.5)
+    (row,) = finalscore.score_parts("int8", [head], {"mood": logits}, {"test": {"mood": truth}})
+    assert row.scores.ece < 0.03 < 0.1 < row.ece_before

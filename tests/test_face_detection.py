@@ -226,3 +226,12 @@ def test_mediapipe_reports_to_nobody():
     assert told("by us") == "nothing localhost -\n"
     if not told("as it comes").startswith("CONNECT play.googleapis.com"):
         pytest.skip("this MediaPipe reports nothing")
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs ../shared/media")
+def test_who_may_be_there_is_hidden():
+    """Four sit in the classroom; most score too low to be called faces, --blur covers them all the same."""
+    stage = Stage(MODELS["full"].path, conf=0.5, cover=True)
+    faces = look(stage, cv2.cvtColor(cv2.imread(str(PHOTOS / "p58_classroom_4_small.png")), cv2.COLOR_BGR2RGB))
+    stage.close()
+    assert len(faces) == 1 and len(faces.left_out) >= 3

@@ -61,3 +61,9 @@ def test_no_rows_and_certain_rows(head, columns, inside):
 def test_extreme_sigmoid_logits_do_not_overflow():
     p = probabilities(TWO, np.array([[-1000.0], [1000.0]]), softmax_inside=False)
     np.testing.assert_allclose(p, [[1, 0], [0, 1]], atol=1e-6)
+
+
+def test_a_sigmoid_head_has_a_temperature_too():
+    warm = Head(TWO.name, TWO.kind, TWO.labels, temperature=2.5)
+    p = probabilities(warm, np.array([[2.0], [-2.0]]), softmax_inside=False)
+    np.testing.assert_allclose(p[:, 1], [1 / (1 + np.exp(-0.8)), 1 / (1 + np.exp(0.8))], rtol=1e-5)

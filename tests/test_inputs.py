@@ -84,3 +84,15 @@ def test_outputs_get_names_of_their_own():
 
 def test_no_suffix_is_both_picture_and_video():
     assert not PICTURES & VIDEOS
+
+
+def test_a_list_that_notepad_saved_is_read(folder):
+    (folder / "list.txt").write_text("b.mp4\r\ndeep/c d.png\r\n", encoding="utf-8-sig", newline="")
+    assert [item.path for item in expand([str(folder / "list.txt")])] == [folder / "b.mp4", folder / "deep/c d.png"]
+
+
+def test_two_stars_go_any_number_of_folders_down(folder):
+    (folder / "deep" / "er").mkdir()
+    for place in (folder, folder / "deep" / "er"):
+        (place / "e.png").write_bytes(b"x")
+    assert names(expand([f"{folder}/**/*.png"])) == ["c d.png", "e.png", "e.png"]

@@ -88,3 +88,11 @@ def test_an_exclusion_list_that_cannot_be_read_gets_a_sentence(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(SettingsError, match="expected UTF-8"):
         read_exclusions(tmp_path / "binary.txt")
+
+
+def test_excluded_by_a_digest_in_capitals(data, tmp_path):
+    """As PowerShell's Get-FileHash writes it."""
+    path = data / "Sad" / "inner" / "기쁨 Sad1.png"
+    (tmp_path / "out.txt").write_text(f"{sha256(path).upper()}\n", encoding="utf-8")
+    _, left_out = labelled(data, LABELS, read_exclusions(tmp_path / "out.txt"))
+    assert left_out == 3

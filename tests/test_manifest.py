@@ -126,3 +126,10 @@ def test_models_are_found_by_name_and_by_folder(folder, monkeypatch, tmp_path):
 def test_a_folder_without_a_manifest(tmp_path):
     with pytest.raises(SettingsError, match=f"{tmp_path}: no model there, it has no manifest.json"):
         manifest.find_model(str(tmp_path))
+
+
+def test_of_two_models_of_one_name_the_bundled_one_is_taken(monkeypatch, tmp_path):
+    bundled = manifest.find_model("emotions").folder
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    write_model(tmp_path / "calmcam" / "models" / "emotions")
+    assert manifest.find_model("emotions").folder == bundled

@@ -118,3 +118,16 @@ def test_agreement():
 def test_what_cannot_be_scored_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_calibration_error_weighs_bins_by_their_pictures():
+    probs = np.repeat([[0.9, 0.1], [0.6, 0.4]], [80, 20], axis=0)
+    truth = np.r_[np.zeros(72, int), np.ones(8, int), np.ones(20, int)]  # 90 % right at 0.9, none at 0.6
+    assert metrics.reliability(truth, probs).ece == pytest.approx(0.2 * 0.6)
+
+
+def test_the_bootstrap_interval_is_one_of_95_percent():
+    """With two classes alike macro-F1 is all but the accuracy, whose interval is known."""
+    low, high = metrics.bootstrap_macro_f1(np.array([[900, 100], [100, 900]]))
+    known = metrics.wilson(1800, 2000)
+    assert high - low == pytest.approx(known[1] - known[0], rel=0.06)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,3 +93,34 @@ def test_leaving_ends_the_wait() -> None:
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="fps > 0"):
         Paced(small(), fps=0)
+
+
+class Late:
+    """What begins at an hour of media time."""
+
+    def __init__(self):
+        self.inner = small(count=3)
+
+    name, fps, frames = "late", 30.0, 3
+
+    def __enter__(self):
+        self.inner.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self.inner.__exit__(*exc)
+
+    def stop(self):
+        self.inner.stop()
+
+    def __iter__(self):
+        for frame in self.inner:
+            yield replace(frame, time_ns=frame.time_ns + 3600 * 10**9)
+
+
+def test_a_source_that_begins_late_is_not_waited_for() -> None:
+    with Paced(Late()) as source:
+        timer = threading.Timer(5, source.stop)
+        timer.start()
+        assert len(list(source)) == 3
+        timer.cancel()

@@ -78,3 +78,13 @@ def test_a_summary_is_plain():
 
 def test_nothing_has_no_rate():
     assert Report().fps == 0.0
+
+
+def test_two_reports_add_up_in_everything():
+    one, other = Report(stopped=True, faces=3, dropped=1), Report(faces=4, dropped=2)
+    one.devices["hailo"] += 5
+    other.devices.update(hailo=1, cpu=2)
+    for both in (one.merge(other), other.merge(one)):
+        assert (both.faces, both.dropped, both.stopped) == (7, 3, True)
+        assert both.devices == {"hailo": 6, "cpu": 2}
+        assert both.summary()["devices"] == {"hailo": 6, "cpu": 2}

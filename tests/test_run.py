@@ -7,6 +7,7 @@ import threading
 import weakref
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from edge_app.decide import Decider
 from edge_app.errors import DeviceLost, OutputError, SourceError
 from edge_app.manifest import Artifact, Crop, Head, Input, Manifest, find_model
 from edge_app.report import Report
-from edge_app.run import Stop, drain, run
+from edge_app.run import Stop, _Clock, drain, run
 from edge_app.sources.synthetic import Source
 from edge_app.tasks import face_expression
 from edge_app.tasks.face_detection import Stage
@@ -305,3 +306,29 @@ def test_drain_runs_in_the_callers_thread():
 
     assert len(list(drain([("note", note)], _frames(small(count=3))))) == 3
     assert set(names) == {threading.current_thread().name}
+
+
+def test_the_rate_is_that_of_the_last_two_seconds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("edge_app.run.time", SimpleNamespace(perf_counter=lambda: now[0], monotonic_ns=lambda: 0))
+    clock, frame = _Clock(), Frame(np.zeros((2, 2, 3), np.uint8), 0, 0)
+    rates = []
+    for gap in [0.1] * 100 + [0.5] * 20:
+        now[0] += gap
+        rates.append(clock.status(frame, 0, "").fps)
+    assert (rates[0], rates[99], rates[-1]) == (0.0, pytest.approx(10), pytest.approx(2))
+    assert len(clock._times) <= 22, "what is older is forgotten"
+
+
+def test_sinks_are_told_while_no_result_comes():
+    idle = threading.Event()
+    keep = Keep()
+    keep.idle = idle.set
+
+    class Waiting(Source):
+        def __iter__(self):
+            yield from super().__iter__()
+            assert idle.wait(10)
+
+    run(Waiting(width=160, height=120, count=2), [("detect", one_face)], [keep], live=True)
+    assert idle.is_set()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -475,7 +476,8 @@ def test_results_whose_folder_is_removed_end_the_run_at_once(tmp_path: Path) -> 
     with pytest.raises(OutputError, match="r.csv: cannot be written"), sink:
         sink.write(result(faces=faces()))
         shutil.rmtree(tmp_path / "out")
-        while True:
+        late = time.monotonic() + 60
+        while time.monotonic() < late:
             sink.write(result(faces=faces()))
 
 
@@ -741,3 +743,90 @@ def test_a_window_holds_snaps_and_stops(tmp_path: Path) -> None:
     assert done.stdout == "stop stop\n", done.stderr
     held, shown = (cv2.imread(str(tmp_path / f"snapshot_00{number}.png"))[20, 20].tolist() for number in (1, 2))
     assert (held, shown) == ([40, 40, 200], [40, 120, 200])
+
+
+def test_faces_stand_in_a_line_by_their_numbers(tmp_path: Path) -> None:
+    both = replace(faces(), ids=np.array([4, 3]))
+    line = results.record(result(faces=both))
+    assert [(face["track_id"], face["box"]["x1"]) for face in line["faces"]] == [(3, 32.0), (4, 1.0)]
+
+
+def test_times_are_kept_to_the_microsecond() -> None:
+    assert results.record(result(0, 4_004_123_456))["t"] == 4.004123
+
+
+@pytest.mark.parametrize(("of_faces", "of_run", "said"), [("hailo", "cpu", "hailo"), ("", "cpu", "cpu")])
+def test_the_device_is_that_which_classified(of_faces: str, of_run: str, said: str) -> None:
+    one = replace(result(), faces=replace(faces(), device=of_faces), status=replace(STATUS, device=of_run))
+    assert results.record(one)["device"] == said
+
+
+@pytest.mark.parametrize("offset", ["0", "60"])
+@pytest.mark.parametrize(
+    ("name", "codec", "form"), [("in.mkv", "aac", ""), ("in.ts", "aac", ""), ("in.mkv", "pcm_s16le", "s16")]
+)
+def test_sound_stays_with_its_picture_whatever_the_clock_begins_with(
+    tmp_path: Path, name: str, codec: str, form: str, offset: str
+) -> None:
+    late = {"output_ts_offset": offset}
+    source = clip(tmp_path / name, range(0, 1000, 40), sound=codec, sound_format=form, options=late)
+    with av.open(str(copy(source, tmp_path / "out.mp4"))) as container:
+        begins = [float(stream.start_time * stream.time_base) for stream in container.streams]
+    assert begins == pytest.approx([0, 0], abs=0.05)
+
+
+def test_a_copy_can_be_played_before_it_is_loaded(tmp_path: Path) -> None:
+    write_all(video.Sink(tmp_path / "out.mp4"), [result(index) for index in range(3)])
+    content = (tmp_path / "out.mp4").read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")
+
+
+def test_the_preset_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    said = {}
+    for preset in ("ultrafast", "veryfast"):
+        write_all(video.Sink(tmp_path / f"{preset}.mp4", preset=preset), map(noise, range(3)))
+        said[preset] = b"cabac=1" in (tmp_path / f"{preset}.mp4").read_bytes()  # x264 writes its options down
+    assert said == {"ultrafast": False, "veryfast": True}
+
+
+def test_sound_of_an_odd_rate_becomes_aac_of_a_usual_one(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "in.avi"), "w") as container:
+        pictures, tone = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=37800)
+        pictures.width, pictures.height, pictures.pix_fmt, tone.layout = 64, 48, "yuv420p", "mono"
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(pictures.encode(frame))
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 37800), np.int16), format="s16", layout="mono")
+        wave.rate, wave.pts, wave.time_base = 37800, 0, Fraction(1, 37800)
+        container.mux([*pictures.encode(None), *tone.encode(wave), *tone.encode(None)])
+    with av.open(str(copy(tmp_path / "in.avi", tmp_path / "out.mp4"))) as container:
+        assert (container.streams.audio[0].codec_context.name, container.streams.audio[0].rate) == ("aac", 48000)
+
+
+def test_a_recording_that_fails_does_not_replace_what_was_there(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"dear")
+    sink = video.Sink(tmp_path / "out.mp4", preset="ultrafast", recording=True)
+    with pytest.raises(OutputError, match="No space left"), sink:
+        for index in range(60):
+            sink.write(noise(index))
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(sink, "_push", full)
+        sink.write(noise(60))
+    assert (tmp_path / "out.mp4").read_bytes() == b"dear"
+
+
+def test_frames_say_how_long_they_last(tmp_path: Path) -> None:
+    with Source(clip(tmp_path / "in.mp4", range(0, 200, 40))) as source:
+        assert [round(frame.duration_ns / 1e6) for frame in source] == [40] * 5
+
+
+def test_a_slow_recording_that_is_whole_is_not_called_cut(tmp_path: Path) -> None:
+    """Of one picture in two seconds; the last one's length is not known."""
+    for name in ("in.mkv", "in.mp4", "in.avi", "in.webm", "in.ts"):
+        base = 1000 if name != "in.avi" else 25
+        with Source(clip(tmp_path / name, [0, 2 * base, 4 * base, 6 * base], base=base)) as source:
+            assert len(list(source)) == 4, name

@@ -146,12 +146,6 @@ def test_one_of_three_leaves(fps):
     assert tell(Tracker(), fps, 2, story)[-1] == [1, 3]
 
 
-def test_a_face_in_the_middle_of_two_faces_takes_the_nearer():
-    tracker = Tracker()
-    tracker(frame(0), faces((200, 200), (330, 200)))
-    assert tracker(frame(0.03), faces((255, 200))).ids.tolist() == [1]
-
-
 @pytest.mark.parametrize(("seconds", "source"), [(0.5, "clip"), (2, "another")])
 def test_time_that_runs_backwards_and_another_source_begin_anew(seconds, source):
     tracker = Tracker()
@@ -190,3 +184,73 @@ def test_boxes_without_an_area_are_tracked():
     assert tracker(frame(0), empty).ids.tolist() == [1, 2]
     assert tracker(frame(0.1), empty).ids.tolist() == [1, 2]
     assert tracker(frame(0.2), NO_FACES).ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(("x", "number"), [(255, 1), (275, 2)])
+def test_a_face_in_the_middle_of_two_faces_takes_the_nearer(x, number):
+    tracker = Tracker()
+    tracker(frame(0), faces((200, 200), (330, 200)))
+    assert tracker(frame(0.03), faces((x, 200))).ids.tolist() == [number]
+
+
+@pytest.mark.parametrize("fps", [15, 30, 120])
+@pytest.mark.parametrize("where", [(430, 200), (300, 330)])
+def test_the_neighbour_who_appears_where_one_leaves_is_somebody_else(fps, where):
+    """1.3 face sizes from one frame to the next is no movement."""
+    ids = tell(Tracker(), fps, 2, lambda t: faces((300, 200) if t < 1 else where))
+    assert ids[0] == [1] and ids[-1] == [2]
+
+
+def test_two_faces_in_nearly_the_same_place_are_told_apart_by_their_size():
+    def two(big, small):
+        return Faces(
+            np.array(
+                [[big - 50, 150, big + 50, 250], [small - 30, 170, small + 30, 230]],
+                np.float32,
+            ),
+            np.ones(2, np.float32),
+        )
+
+    tracker = Tracker()
+    assert tracker(frame(0), two(300, 330)).ids.tolist() == [1, 2]
+    assert tracker(frame(1 / 30), two(318, 312)).ids.tolist() == [1, 2]
+
+
+def test_a_face_that_stops_while_unseen_keeps_its_number():
+    """What is not seen is taken to come to rest, not to fly on."""
+
+    def story(t):
+        return NO_FACES if 1 <= t < 1.8 else faces((200 + 400 * min(t, 1.1), 200))
+
+    ids = tell(Tracker(), 30, 2.5, story)
+    assert {number for row in ids for number in row} == {1}
+
+
+@RATES
+@pytest.mark.parametrize("speed", [100, 250])
+def test_faces_that_pass_each_other_upwards_keep_their_numbers(fps, speed):
+    def story(t):
+        down, up = (300, 360 + speed * (t - 2)), (320, 360 - speed * (t - 2))
+        return faces(down) if abs(down[1] - up[1]) < 60 else faces(down, up)
+
+    ids = tell(Tracker(), fps, 4, story)
+    assert ids[0] == ids[-1] == [1, 2]
+    assert {number for row in ids for number in row} == {1, 2}
+
+
+def test_a_tall_box_and_a_wide_one_of_the_same_width_are_of_two_sizes():
+    def box(height):
+        return Faces(np.array([[100, 300 - height / 2, 160, 300 + height / 2]], np.float32), np.ones(1, np.float32))
+
+    tracker = Tracker()
+    assert tracker(frame(0), box(60)).ids.tolist() == [1]
+    assert tracker(frame(1 / 30), box(300)).ids.tolist() == [2]
+
+
+def test_a_trembling_detector_does_not_throw_a_face_far_in_a_gap():
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        tracker = Tracker()
+        for n in range(60):
+            tracker(frame(n / 30), faces((300, 200) + rng.normal(0, 4, 2)))
+        assert tracker(frame(2.6), faces((300, 200))).ids.tolist() == [1]

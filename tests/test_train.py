@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from edge_app.files import whole  # noqa: E402
 from edge_app.manifest import Crop  # noqa: E402
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
-from trainer.feed import Batches  # noqa: E402
+from trainer.feed import Batches, targets  # noqa: E402
 from trainer.folds import read_folds, summary  # noqa: E402
 from trainer.recipe import Recipe, read_recipe  # noqa: E402
 from trainer.rounding import rounded, straight_through  # noqa: E402
@@ -768,3 +769,32 @@ def test_a_broken_checkpoint_has_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match="no checkpoint to go on from"):
         State(tmp_path, read_recipe(TINY)).read_counters()
+
+
+def test_a_sigmoid_head_learns_its_second_label():
+    part = SimpleNamespace(labels={"h": np.array([0, 1, -1])}, votes={"h": np.zeros((3, 2))})
+    head = SimpleNamespace(name="h", kind="sigmoid", labels=("no", "yes"))
+    stage = SimpleNamespace(votes_share=0.5, label_smoothing=0.1)
+    assert targets(part, head, stage)[:, 0].tolist() == pytest.approx([0.05, 0.95, 0.0])
+
+
+def test_what_was_made_ahead_belongs_to_an_epoch_that_is_over():
+    asked = read_recipe(TINY, ("balance.per_class=50",))
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 50)
+    images = random.integers(0, 256, (150, 24, 24, 1), np.uint8)
+    ones, votes, names = np.ones(150, np.float32), np.zeros((150, 3)), ("",) * 150
+    part = Part(images, {"emotion": ones}, {"emotion": labels}, names, names, {"emotion": votes})
+    batches = Batches(part, asked, asked.stages[0], epoch=3)
+    batches[3]
+    batches.begin(4)
+    assert np.array_equal(batches[4][0], Batches(part, asked, asked.stages[0], epoch=4)[4][0])
+
+
+def test_pictures_in_the_same_place_of_two_batches_are_moved_differently():
+    asked = read_recipe(TINY, ("augment.brightness=0.2",))
+    flat = np.full((64, 24, 24, 1), 128, np.uint8)
+    ones = {"emotion": np.ones(64, np.float32)}
+    part = Part(flat, ones, {"emotion": np.repeat([0, 1], 32)}, ("",) * 64, ("",) * 64, {"emotion": np.zeros((64, 3))})
+    batches = Batches(part, asked, asked.stages[0])
+    assert not np.array_equal(batches[0][0], batches[1][0])
