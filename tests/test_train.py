@@ -226,7 +226,7 @@ def test_a_run_killed_between_two_stages_goes_on_with_the_same_dropout(data: Pat
 
 
 def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
-    recipe = read_recipe(TINY, ("select=f1",))
+    recipe = replace(read_recipe(TINY), select="f1")
     images = np.zeros((4, 24, 24, 1), np.uint8)
     labels = {"emotion": np.array([0, 0, 1, 2])}
     part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 3))})

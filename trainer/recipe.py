@@ -279,6 +279,8 @@ def parse(raw: Mapping, where: str) -> Recipe:
                 f"{where}: stages.{stage.name}: select=last looks at no measure; expected stop_after 0 and another "
                 f"schedule than plateau, got {stage.stop_after} and {stage.schedule}"
             )
+    if recipe.select == "f1" and any(len(head.labels) > 2 for head in recipe.heads):
+        raise SettingsError(f"{where}: select: f1 is of the second of two labels; with more of them expected macro_f1")
     if recipe.stages[0].teacher_share and ITSELF in recipe.stages[0].teachers:
         raise SettingsError(
             f"{where}: stages.{recipe.stages[0].name}: teacher_share needs an earlier stage to learn from"
