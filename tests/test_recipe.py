@@ -67,7 +67,10 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
         ({"heads": [{"name": "x", "labels": ["happy"]}]}, "two or more different labels"),
         ({"heads": [{"name": "x", "kind": "sigmoid", "labels": ["a", "b", "c"]}]}, "a sigmoid head has two labels"),
         ({"batch": True}, "batch: expected int, got True"),
-        ({"select": "f1"}, "select: f1 is of the second of two labels"),
+        (
+            {"select": "f1", "heads": [{"name": "x", "labels": ["a", "b", "c"]}]},
+            "select: f1 is of the second of two labels",
+        ),
         (
             {"stages": [{"name": "all", "epochs": 1, "learning_rate": 0.1, "teacher_share": 0.5}]},
             "stages.all: teacher_share needs an earlier stage",
