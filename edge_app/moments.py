@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, start=1):
                 line = json.loads(text)
-                if not isinstance(line, dict) or not {"t", "source", "faces"} <= line.keys():
+                if not _is_result(line):
                     raise ValueError(f"line {number} is no result of a frame")
                 yield line
     except (OSError, ValueError) as error:
@@ -46,6 +47,16 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"{path}: expected the results that calmcam annotate or live --save wrote, one JSON object per line ({what})"
         ) from error
+
+
+def _is_result(line: Any) -> bool:
+    try:
+        said = [face["expression"] for face in line["faces"] if "expression" in face]
+        figures = [line["t"], *(one["confidence"] for one in said)]
+        named = all(isinstance(one["name"], str) and isinstance(one["probs"], dict) for one in said)
+        return named and isinstance(line["source"], str) and all(map(math.isfinite, figures))
+    except (LookupError, TypeError):
+        return False
 
 
 def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:

@@ -74,7 +74,16 @@ def test_a_label_that_nobody_knows():
         find(story("hh"), "hapy")
 
 
-@pytest.mark.parametrize("content", [None, "no json", "[]", '{"t": 0}'])
+DAMAGED = [
+    '{"t": 0}',
+    '{"t": "now", "source": "a", "faces": []}',
+    '{"t": NaN, "source": "a", "faces": []}',
+    '{"t": 0, "source": "a", "faces": [1]}',
+    '{"t": 0, "source": "a", "faces": [{"expression": {"name": "happy"}}]}',
+]
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", *DAMAGED])
 def test_what_is_no_results_file(tmp_path, content):
     if content is not None:
         (tmp_path / "results.jsonl").write_text(content + "\n")
@@ -133,6 +142,21 @@ def test_a_copy_that_is_gone(annotated, tmp_path):
     (annotated / "clip.mp4").unlink()
     result = moments(annotated, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "clip.mp4" in result.output and not (tmp_path / "out").exists()
+
+
+def test_a_run_without_copies(annotated, tmp_path):
+    about = json.loads((annotated / "run.json").read_text())
+    about["files"][0]["output"] = None
+    (annotated / "run.json").write_text(json.dumps(about))
+    result = moments(annotated, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "no annotated clip of clip.mp4; try --original" in result.output
+    assert moments(annotated, "-o", tmp_path / "out", "--original").exit_code == 0
+
+
+def test_a_recording_has_no_original(annotated):
+    (annotated / "run.json").write_text("{}")
+    result = moments(annotated, "--original")
+    assert result.exit_code == 2 and "no original is kept" in result.output
 
 
 def test_a_recording_of_live(annotated, tmp_path):

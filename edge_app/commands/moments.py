@@ -57,11 +57,15 @@ def moments(
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
     found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
-    clips = _clips(folder, options["original"])
-    chosen = [one for one in found if one.source in clips][: options["top"]]
-    if not chosen:
+    if not found:
         click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
         return
+    clips = _clips(folder, {one.source for one in found}, options["original"])
+    chosen = [one for one in found if one.source in clips][: options["top"]]
+    if not chosen:
+        raise InputError(
+            f"{folder}: holds no annotated clip of {found[0].source}; try --original, which cuts videos themselves"
+        )
     stop = Stop()
     with Signals(stop) as signals:
         out = runs.output_folder(
@@ -74,14 +78,15 @@ def moments(
     ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
 
 
-def _clips(folder: Path, original: bool) -> dict[str, Clip]:
+def _clips(folder: Path, sources: set[str], original: bool) -> dict[str, Clip]:
     """By source, as the results name it; InputError when the run cannot be told from its `run.json`."""
     path = folder / "run.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about.get("files") is None:  # of a camera
-            lines = read_results(folder / "results.jsonl")
-            return {line["source"]: Clip(folder / RECORDING) for line in lines}
+            if original:
+                raise InputError(f"{folder}: was recorded live, where no original is kept; leave --original out")
+            return dict.fromkeys(sources, Clip(folder / RECORDING))
         begins = about["arguments"].get("start") or 0.0
         return dict(_annotated(folder, about["files"], 0.0 if original else begins, original))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
