@@ -49,7 +49,7 @@ class Analyzer(AbstractContextManager):
     @property
     def labels(self) -> tuple[str, ...]:
         """What a face can express, in the model's order."""
-        return self._analysis.manifest.heads[0].labels
+        return self._analysis.head.labels
 
     def __call__(self, image: np.ndarray) -> Result:
         """The faces of one picture (H, W, 3) uint8 RGB, which stands alone; ValueError for another shape or dtype."""
@@ -66,7 +66,7 @@ class Analyzer(AbstractContextManager):
             raise ValueError(f"expected a list of crops, got one of shape {crops.shape}; write [crop]")
         if not len(crops):
             return []
-        head, spec = self._analysis.manifest.heads[0], self._analysis.artifact.input
+        head, spec = self._analysis.head, self._analysis.artifact.input
         ready = np.stack([fit(np.ascontiguousarray(crop), spec) for crop in crops])
         rows = self._analysis.classify.probabilities(ready)[head.name]
         return [_decision(dict(zip(head.labels, row.tolist(), strict=True)), head.unsure_below) for row in rows]

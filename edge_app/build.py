@@ -15,7 +15,7 @@ from .catalogue import check_answer
 from .decide import Decider
 from .devices import open_best
 from .errors import SettingsError
-from .manifest import Artifact, Manifest, find_model, verify
+from .manifest import Artifact, Manifest, choose_head, find_model, verify
 from .media import PICTURES
 from .settings import Settings
 from .track import Tracker
@@ -36,6 +36,7 @@ class Analysis(AbstractContextManager):
     def __init__(self, settings: Settings) -> None:
         """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
         self.manifest = expression_model(settings.model)
+        self.head = choose_head(self.manifest, settings.head)
         self._range = settings.detector
         with ExitStack() as stack:
             opened = open_best(self.manifest, settings.variant, settings.device, threads=settings.threads)
@@ -60,8 +61,7 @@ class Analysis(AbstractContextManager):
 
     def stages(self) -> list[tuple[str, Stage]]:
         """Named stages for one source: tracks and decisions start anew."""
-        head = self.manifest.heads[0]
-        stages = (self.detect, self.crop, self.classify, Tracker(), Decider(head))
+        stages = (self.detect, self.crop, self.classify, Tracker(), Decider(self.head))
         return list(zip(("detect", "crop", "classify", "track", "decide"), stages, strict=True))
 
     def record(self) -> dict[str, object]:
@@ -69,7 +69,7 @@ class Analysis(AbstractContextManager):
         return {
             "device": self.backend.device,
             "device_why": self.why,
-            "model": _record(self.manifest.name, self.variant, self.artifact),
+            "model": _record(self.manifest.name, self.variant, self.artifact) | {"head": self.head.name},
             "detector": _record("face_detection", self._range, self.detector),
         }
 

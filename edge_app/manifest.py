@@ -140,6 +140,18 @@ def find_model(name: str) -> Manifest:
     raise SettingsError(unknown("model", name, folders))
 
 
+def choose_head(manifest: Manifest, name: str | None) -> Head:
+    """The head of that name, the first one for None; SettingsError with the nearest known one otherwise."""
+    if not manifest.heads:
+        raise SettingsError(
+            f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
+        )
+    for head in manifest.heads:
+        if name in (None, head.name):
+            return head
+    raise SettingsError(f"{manifest.name}: {unknown('head', str(name), [head.name for head in manifest.heads])}")
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check one manifest; ManifestError says which key is wrong and what was expected."""
     try:

@@ -38,6 +38,7 @@ class Settings:
 
     source: str = "0"  # of live: camera number, device, file, URL, "picamera", "synthetic"; see `filled`
     model: str = "emotions"  # an installed model's name, or a folder with a manifest.json
+    head: str | None = None  # of the model, which decides and is drawn; None takes the first
     variant: str | None = None  # of the model; None takes what suits the device, int8 on a CPU
     device: str = "auto"  # "auto" is the Hailo when there is one and the model was compiled for it
     threads: int = 1  # per CPU interpreter

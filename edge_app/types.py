@@ -32,7 +32,7 @@ class Frame:
 class Decision:
     """What is said about one face, over time."""
 
-    label: str  # of the model's first head; "unsure" when nothing carries a decision
+    label: str  # of the model's chosen head; "unsure" when nothing carries a decision
     confidence: float  # smoothed calibrated probability of the leading label, 0..1
     probs: Mapping[str, float]  # label -> smoothed calibrated probability
     unsure: bool = False

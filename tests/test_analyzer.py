@@ -79,6 +79,14 @@ def test_crops_of_any_size_and_none(analyzer):
     assert analyzer.classify([]) == []
 
 
+def test_the_named_head_of_several_decides(tmp_path, portrait):
+    with Analyzer(model=str(write_model(tmp_path)), device="cpu", head="tease") as analyzer:
+        assert analyzer.labels == ("non_teasing", "teasing")
+        (seen,) = analyzer(portrait).faces.decisions
+        (cut,) = analyzer.classify([np.zeros((32, 32, 3), np.uint8)])
+    assert set(seen.probs) == set(cut.probs) == {"non_teasing", "teasing"}
+
+
 def test_a_doubtful_crop_is_unsure(tmp_path):
     from edge_app.manifest import Head
 

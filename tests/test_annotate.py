@@ -97,6 +97,18 @@ def test_results_only(annotate, material, tmp_path):
     assert names(tmp_path / "out") == ["results.csv", "results.jsonl", "run.json"]
 
 
+def test_the_named_head_of_several_decides(annotate, material, tmp_path):
+    assert annotate(material / "face.jpg", "--head", "tease", "-o", tmp_path / "out").exit_code == 0
+    (line,) = lines(tmp_path / "out")
+    (face,) = line["faces"]
+    assert set(face["expression"]["probs"]) == {"non_teasing", "teasing"} and set(face["heads"]) == {"mood", "tease"}
+    (row,) = csv.DictReader((tmp_path / "out" / "results.csv").read_text(encoding="utf-8").splitlines())
+    assert "teasing" in row and "happy" not in row
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["model"]["head"] == "tease"
+    code = annotate(material / "face.jpg", "--head", "teas")
+    assert code.exit_code == 2 and "unknown head 'teas'; did you mean 'tease'?" in code.stderr
+
+
 def test_a_bad_input_does_not_stop_the_rest(annotate, material, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_text("hello")

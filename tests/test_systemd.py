@@ -71,7 +71,7 @@ def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_
     (tmp_path / "proposed.toml").write_text(proposed)
     assert [field.name for field in fields(Settings)] == re.findall(r"^(\w+) = ", proposed, flags=re.MULTILINE)
     of_source = {"width": 1280, "height": 720, "fps": 30}  # a camera's own defaults, as is the variant the device's
-    assert read_settings(tmp_path / "proposed.toml") == Settings(variant="int8", **of_source)
+    assert read_settings(tmp_path / "proposed.toml") == Settings(head="emotion", variant="int8", **of_source)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")

@@ -27,7 +27,7 @@ from .progress import ProgressBar
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE...")
-@settings_options(*MODEL_SETTINGS, "labels", "blur")
+@settings_options(*MODEL_SETTINGS, "head", "labels", "blur")
 @output_options
 @click.option("--start", type=Seconds(), help="Leave out what comes before, seconds or hh:mm:ss of the video.")
 @click.option("--end", type=Seconds(), help="Leave out what comes after.")
@@ -79,7 +79,7 @@ def _checked(part: Options) -> Options:
 def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcome]) -> Report:
     """Work on all inputs; `outcomes` grows meanwhile, so that it tells also of a run that fails. Returns the sum."""
     total = Report()
-    labels = analysis.manifest.heads[0].labels
+    labels = analysis.head.labels
     results = plugins.load("sinks", "results").Sink(
         job.folder / "results.jsonl", job.folder / "results.csv", labels=labels
     )

@@ -25,10 +25,10 @@ from rich.progress import (
 from .. import devices, runs
 from ..build import open_detector
 from ..errors import OutputError, SettingsError, SourceError
-from ..manifest import find_model
+from ..manifest import choose_head, find_model
 from ..media import read_picture
 from ..run import Stop
-from ..scoring.evaluate import Ensemble, Member, Row, choose_head, rows
+from ..scoring.evaluate import Ensemble, Member, Row, rows
 from ..scoring.labelled import Exclusions, Sample, labelled, read_exclusions
 from ..scoring.tally import Tally
 from ..settings import Settings

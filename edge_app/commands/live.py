@@ -27,7 +27,7 @@ CAMERAS = ("camera", "picamera")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "labels", "blur", "width", "height", "fps", "rotate", "mirror")
+@settings_options("source", *MODEL_SETTINGS, "head", "labels", "blur", "width", "height", "fps", "rotate", "mirror")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
@@ -122,7 +122,7 @@ def _draw(settings: Settings, wanted: object) -> Draw | None:
 def _sinks(
     analysis: Analysis, source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop
 ) -> list[Sink]:
-    labels = analysis.manifest.heads[0].labels
+    labels = analysis.head.labels
     sinks: list[Sink] = []
     if show:
         sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))

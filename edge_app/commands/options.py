@@ -21,6 +21,7 @@ from ..settings import CHOICES, Settings, read_settings
 HELP = {
     "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
     "model": "Installed model, or a folder with a manifest.json.",
+    "head": "Which head of the model decides and is drawn; default: the first.",
     "variant": "Of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
     "threads": "Threads of each CPU interpreter.",

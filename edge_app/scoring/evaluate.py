@@ -14,7 +14,7 @@ from ..errors import CalmcamError, SettingsError, SourceError
 from ..geometry import iou
 from ..heads import probabilities
 from ..labels import canonical
-from ..manifest import Artifact, Head, Manifest, unknown
+from ..manifest import Artifact, Head, Manifest
 from ..preprocess import crop_faces, fit, to_input
 from ..report import Span
 from ..types import NO_FACES, Backend, Faces, Frame, Stage
@@ -77,18 +77,6 @@ class Ensemble:
     def close(self) -> None:
         for member in self.members:
             member.backend.close()
-
-
-def choose_head(manifest: Manifest, name: str | None) -> Head:
-    """The head of that name, the first one for None; SettingsError with the nearest known one otherwise."""
-    if not manifest.heads:
-        raise SettingsError(
-            f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
-        )
-    for head in manifest.heads:
-        if name in (None, head.name):
-            return head
-    raise SettingsError(f"{manifest.name}: {unknown('head', str(name), [head.name for head in manifest.heads])}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
