@@ -39,7 +39,11 @@ class Clip:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many moments at most.")
 @click.option("--least", type=click.FloatRange(0), default=0.5, show_default=True, help="Shortest moment, seconds.")
 @click.option(
-    "--gap", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest pause within one, seconds."
+    "--gap",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Longest pause within one, seconds; twice --around where that is longer, so that no second is cut out twice.",
 )
 @click.option(
     "--around", type=click.FloatRange(0), default=1.0, show_default=True, help="Kept before and after, seconds."
@@ -56,7 +60,8 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
+    gap = max(options["gap"], 2 * options["around"])
+    found = find(read_results(folder / "results.jsonl"), options["label"], gap=gap, least=options["least"])
     if not found:
         click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
         return
