@@ -23,6 +23,7 @@ import pytest
 from av.stream import Disposition
 
 from edge_app.errors import InputError, OutputError, SourceError
+from edge_app.result_line import result_line
 from edge_app.sinks import null, pictures, results, video, window
 from edge_app.sources.video import Source
 from edge_app.types import NO_FACES, Decision, Faces, Frame, Result, Status
@@ -567,7 +568,7 @@ def test_the_other_heads_of_a_model_are_in_the_line() -> None:
     heads = {"emotion": np.array([[0.8125, 0.1875]] * 2, np.float32), "calm": np.array([[0.25, 0.75]] * 2, np.float32)}
     both = faces()
     both = Faces(both.boxes, both.scores, ids=both.ids, decisions=both.decisions, heads=heads)
-    assert results.record(result(faces=both))["faces"][1]["heads"] == {
+    assert result_line(result(faces=both))["faces"][1]["heads"] == {
         "emotion": [0.8125, 0.1875],
         "calm": [0.25, 0.75],
     }
@@ -747,18 +748,18 @@ def test_a_window_holds_snaps_and_stops(tmp_path: Path) -> None:
 
 def test_faces_stand_in_a_line_by_their_numbers(tmp_path: Path) -> None:
     both = replace(faces(), ids=np.array([4, 3]))
-    line = results.record(result(faces=both))
+    line = result_line(result(faces=both))
     assert [(face["track_id"], face["box"]["x1"]) for face in line["faces"]] == [(3, 32.0), (4, 1.0)]
 
 
 def test_times_are_kept_to_the_microsecond() -> None:
-    assert results.record(result(0, 4_004_123_456))["t"] == 4.004123
+    assert result_line(result(0, 4_004_123_456))["t"] == 4.004123
 
 
 @pytest.mark.parametrize(("of_faces", "of_run", "said"), [("hailo", "cpu", "hailo"), ("", "cpu", "cpu")])
 def test_the_device_is_that_which_classified(of_faces: str, of_run: str, said: str) -> None:
     one = replace(result(), faces=replace(faces(), device=of_faces), status=replace(STATUS, device=of_run))
-    assert results.record(one)["device"] == said
+    assert result_line(one)["device"] == said
 
 
 @pytest.mark.parametrize("offset", ["0", "60"])

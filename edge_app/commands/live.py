@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import click
 from .. import plugins, runs
 from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import Overlay
+from ..drawing.words import WORDS
 from ..errors import SourceError
 from ..pace import Paced, Repeated
 from ..report import Report
@@ -32,6 +34,8 @@ CAMERAS = ("camera", "picamera")
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
 @click.option("--json", "to_stdout", is_flag=True, help="Write result lines (JSONL) to standard output.")
+@click.option("--web", is_flag=False, flag_value="8080", metavar="[HOST:]PORT",
+              help="Show it to browsers, port 8080 if none is named; without HOST to this computer only.")  # fmt: skip
 @click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
               help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
 @click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
@@ -53,6 +57,8 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
         sinks = _sinks(analysis, source, folder, show, options, stop)
+        if options["web"]:
+            sinks.insert(0, _web(options["web"], settings.labels))
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         try:
@@ -61,7 +67,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
                 analysis.stages(),
                 sinks,
                 live=True,
-                draw=_draw(settings, show or folder),
+                draw=_draw(settings, show or folder or options["web"]),
                 stop=stop,
                 report=report,
             )
@@ -138,6 +144,12 @@ def _sinks(
             plugins.load("sinks", "systemd").Sink(waits=lambda: getattr(source, "state", "") == "reconnecting")
         )
     return [*sinks, StatusLine(source, stop, frames=options["frames"])]
+
+
+def _web(address: str, language: str) -> Sink:
+    password = os.environ.get("CALMCAM_WEB_PASSWORD", "")
+    tell = partial(click.echo, err=True)
+    return plugins.load("sinks", "web").Sink(address, password=password, words=WORDS[language], tell=tell)
 
 
 def _stop_after(seconds: float, stop: Stop) -> threading.Timer:

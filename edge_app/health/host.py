@@ -151,7 +151,10 @@ def display(environment: Mapping[str, str] = os.environ) -> Check:
     if environment.get("WAYLAND_DISPLAY"):
         return Check("display", WARNING, "Wayland without XWayland: live runs without a window", "start XWayland")
     return Check(
-        "display", WARNING, "none: live runs without a window", "calmcam live --no-show --save, or log in there"
+        "display",
+        WARNING,
+        "none: live runs without a window",
+        "calmcam live --web and look with a browser, --save, or log in there",
     )
 
 

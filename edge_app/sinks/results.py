@@ -13,10 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-import numpy as np
-
 from ..errors import OutputError
-from ..types import Faces, Result
+from ..result_line import result_line
+from ..types import Result
 
 FACE_COLUMNS = (
     "track_id",
@@ -70,7 +69,7 @@ class Sink:
 
     def write(self, result: Result) -> None:
         """Append one frame; OutputError when the disk is full, BrokenPipeError when nobody reads the stream any more."""
-        line = record(result)
+        line = result_line(result)
         text = _encodable(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
         self._jsonl.write(text)
         if self._csv.path:
@@ -187,41 +186,6 @@ class _File:
             raise OutputError.of(self.path, error) from error
 
 
-def record(result: Result) -> dict[str, Any]:
-    """One frame as plain values, as they stand in a line of results.jsonl."""
-    frame, faces = result.frame, result.faces
-    order = range(len(faces)) if faces.ids is None else np.argsort(faces.ids, kind="stable")
-    return {
-        "frame": frame.index,
-        "t": round(frame.time_ns / 1e9, 6),
-        "source": frame.source,
-        "faces": [_face(faces, row) for row in order],
-        "speed": {name: round(ms, 3) for name, ms in result.spans_ms.items()},
-        "device": faces.device or result.status.device,
-    }
-
-
-def _face(faces: Faces, row: int) -> dict[str, Any]:
-    face: dict[str, Any] = {} if faces.ids is None else {"track_id": int(faces.ids[row])}
-    face["box"] = dict(zip(("x1", "y1", "x2", "y2"), _rounded(faces.boxes[row], 2), strict=True))
-    face["confidence"] = round(float(faces.scores[row]), 4)
-    if faces.decisions is None:
-        return face
-    decision = faces.decisions[row]
-    probs = {name: round(float(p), 4) for name, p in decision.probs.items()}
-    face["expression"] = {"name": decision.label, "confidence": round(float(decision.confidence), 4), "probs": probs}
-    face["unsure"] = decision.unsure
-    if decision.unsure:
-        face["why"] = decision.why
-    if len(faces.heads) > 1:
-        face["heads"] = {name: _rounded(values[row], 4) for name, values in faces.heads.items()}
-    return face
-
-
 def _encodable(text: str) -> str:
     """Names of files may hold bytes that are no UTF-8: they are escaped as JSON does it."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _rounded(values: np.ndarray, digits: int) -> list[float]:
-    return [round(value, digits) for value in values.tolist()]

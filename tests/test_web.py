@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from patience import PATIENCE
+from small_model import write_model
+
+from edge_app.errors import OutputError, SettingsError
+from edge_app.result_line import result_line
+from edge_app.sinks import web
+from edge_app.types import NO_FACES, Frame, Result, Status
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "lamp:ö 3"
+
+
+def result(index: int) -> Result:
+    image = np.full((48, 64, 3), (200, 40 + index, 40), np.uint8)
+    return Result(Frame(image, index, index * 40_000_000, "cam0"), NO_FACES, {}, Status(30.0, 20.0, 0, "cpu"))
+
+
+@pytest.fixture
+def sink():
+    with web.Sink("0") as sink:
+        yield sink
+
+
+@contextmanager
+def asked(url: str, path: str, **headers: str) -> Iterator[HTTPResponse]:
+    host, port = re.fullmatch(r"http://(\S+):(\d+)/", url).groups()
+    connection = HTTPConnection(host.strip("[]"), int(port), timeout=20 * PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers)
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def status(url: str, path: str = "/snapshot.jpg", **headers: str) -> int:
+    with asked(url, path, **headers) as response:
+        return response.status
+
+
+def login(password: str, user: str = "me") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def part(stream: HTTPResponse) -> np.ndarray:
+    """The next picture of a stream, RGB."""
+    assert stream.readline() == b"--frame\r\n" and stream.readline() == b"Content-Type: image/jpeg\r\n"
+    length = int(stream.readline().removeprefix(b"Content-Length: "))
+    assert stream.readline() == b"\r\n"
+    jpeg = stream.read(length)
+    assert stream.readline() == b"\r\n"
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def test_the_newest_picture(sink):
+    for index in (0, 60):
+        sink.write(result(index))
+    with asked(sink.url, "/snapshot.jpg") as response:
+        picture = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert response.headers["Content-Type"] == "image/jpeg" and response.headers["Cache-Control"] == "no-store"
+    assert picture.shape == (48, 64, 3) and np.abs(picture.mean((0, 1)) - (200, 100, 40)).max() < 4
+
+
+def test_what_was_drawn_is_shown(sink):
+    bare = result(0)
+    drawn = np.full((24, 32, 3), (10, 20, 230), np.uint8)
+    sink.write(Result(bare.frame, bare.faces, {}, bare.status, drawn))
+    with asked(sink.url, "/snapshot.jpg") as response:
+        picture = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.abs(picture.mean((0, 1)) - (10, 20, 230)).max() < 4
+
+
+def test_the_first_picture_is_waited_for(sink):
+    later = threading.Timer(0.2, sink.write, [result(0)])
+    later.start()
+    assert status(sink.url) == 200
+    later.join()
+
+
+def test_no_picture_in_time(sink, monkeypatch):
+    monkeypatch.setattr(web, "_FIRST_S", 0.05)
+    assert status(sink.url) == 503
+
+
+def test_a_stream_of_pictures_each_encoded_once(sink, monkeypatch):
+    encoded = []
+    encode = cv2.imencode
+    monkeypatch.setattr(web.cv2, "imencode", lambda *given: encoded.append(1) or encode(*given))
+    sink.write(result(0))
+    with asked(sink.url, "/stream.mjpg") as one, asked(sink.url, "/stream.mjpg") as two:
+        for index in (0, 30, 60):
+            if index:
+                sink.write(result(index))
+            for stream in (one, two):
+                assert abs(part(stream)[..., 1].mean() - 40 - index) < 4
+    assert one.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+    assert len(encoded) == 3
+
+
+def test_nobody_looks_and_nothing_is_encoded(sink, monkeypatch):
+    monkeypatch.setattr(web.cv2, "imencode", lambda *given: pytest.fail("encoded"))
+    for index in range(50):
+        sink.write(result(index))
+
+
+def test_events_are_the_lines_of_the_results(sink):
+    sink.write(result(0))
+    with asked(sink.url, "/events") as stream:
+        for index in range(3):
+            if index:
+                sink.write(result(index))
+            assert json.loads(stream.readline().removeprefix(b"data: ")) == result_line(result(index))
+            assert stream.readline() == b"\n"
+    assert stream.headers["Content-Type"] == "text/event-stream"
+
+
+def test_a_viewer_that_takes_nothing_holds_nobody(sink):
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    large = Result(Frame(noise, 0, 0, "cam0"), NO_FACES, {}, Status(30.0, 20.0, 0, "cpu"))
+    sink.write(large)
+    with asked(sink.url, "/stream.mjpg") as idle:
+        assert idle.status == 200
+        for index in range(20):
+            sink.write(Result(Frame(noise, index, 0, "cam0"), NO_FACES, {}, large.status))
+        sink.write(result(9))
+        assert status(sink.url) == 200
+
+
+def test_a_page_with_the_words_of_the_language():
+    with web.Sink("0", words={"happy": "행복", "x": "</script>"}) as sink, asked(sink.url, "/?label") as response:
+        page = response.read().decode()
+    words = json.loads(re.search(r"words = (\{.*?\}), image", page)[1])
+    assert words == {"happy": "행복", "x": "</script>"} and page.count("</script>") == 1
+    assert (
+        "Tell the people who are seen" in page and "default-src 'none'" in response.headers["Content-Security-Policy"]
+    )
+
+
+def test_an_unknown_page_names_the_known(sink):
+    with asked(sink.url, "/admin") as response:
+        assert response.status == 404 and "/stream.mjpg, /snapshot.jpg" in response.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("127.0.0.1:1", 200), ("localhost:8080", 200), ("[::1]:80", 200), ("evil.example", 421), ("[::1", 421), ("", 421)],
+)
+def test_a_site_that_calls_itself_by_our_number_sees_nothing(sink, host, code):
+    """DNS rebinding: a page of evil.example, whose name was made to mean 127.0.0.1 meanwhile."""
+    sink.write(result(0))
+    assert status(sink.url, Host=host) == code
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (login(PASSWORD), 200),
+        (login(PASSWORD, "anybody"), 200),
+        (login(PASSWORD + "x"), 401),
+        (login(""), 401),
+        ("Basic %%%", 401),
+        ("Bearer x", 401),
+        (None, 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/snapshot.jpg", "/stream.mjpg", "/events", "/else"])
+def test_a_password_is_asked_for_everything(authorization, code, path):
+    headers = {"Authorization": authorization} if authorization else {}
+    with web.Sink("0", password=PASSWORD) as sink:
+        sink.write(result(0))
+        assert status(sink.url, path, **headers) == (404 if code == 200 and path == "/else" else code)
+
+
+def test_elsewhere_only_with_a_password():
+    with pytest.raises(SettingsError, match="CALMCAM_WEB_PASSWORD"):
+        web.Sink("0.0.0.0:0")
+    with web.Sink("0.0.0.0:0", password=PASSWORD) as sink:
+        sink.write(result(0))
+        assert status(sink.url, Authorization=login(PASSWORD), Host="pi.local") == 200
+
+
+@pytest.mark.parametrize(
+    "address", ["", "x", "80:", ":80", "1:2:3", "70000", "a b:80", "-1", "[::1", "no.such.invalid:80"]
+)
+def test_what_is_no_address(address):
+    with pytest.raises(SettingsError, match="--web"):
+        web.Sink(address)
+
+
+@pytest.mark.parametrize("address", ["[::1]:0", "localhost:0", "127.0.0.1:0", " 0 "])
+def test_this_computer_by_each_of_its_names(address):
+    try:
+        with web.Sink(address) as sink:
+            sink.write(result(0))
+            assert status(sink.url) == 200
+    except OutputError as error:
+        assert address == "[::1]:0", error
+        pytest.skip(f"no IPv6 here: {error}")
+
+
+def test_a_port_that_is_taken(sink):
+    port = sink.url.rpartition(":")[2].strip("/")
+    with pytest.raises(OutputError, match=rf"127.0.0.1:{port}: cannot be had .*name another port"), web.Sink(port):
+        pass
+
+
+def test_too_many_viewers(sink, monkeypatch):
+    monkeypatch.setattr(sink._server, "room", threading.BoundedSemaphore(1))
+    sink.write(result(0))
+    with asked(sink.url, "/stream.mjpg") as stream:
+        part(stream)
+        assert status(sink.url) == 503
+        sink.write(result(1))
+        part(stream)
+
+
+def test_the_end_is_the_end_for_viewers_and_the_port_is_free_again():
+    with web.Sink("0") as sink:
+        url = sink.url
+        sink.write(result(0))
+        host, port = "127.0.0.1", int(url.rpartition(":")[2].strip("/"))
+        stream = HTTPConnection(host, port, timeout=20 * PATIENCE)
+        stream.request("GET", "/stream.mjpg")
+        response = stream.getresponse()
+        part(response)
+    assert response.read() == b""
+    stream.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, port), 5)
+    with web.Sink(str(port)):
+        pass
+
+
+def test_what_is_no_request_disturbs_nobody(sink):
+    sink.write(result(0))
+    for garbage in (b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n", b"GET /" + b"a" * 70000):
+        with socket.create_connection(("127.0.0.1", int(sink.url.rpartition(":")[2].strip("/"))), 5) as raw:
+            raw.sendall(garbage)
+    assert status(sink.url) == 200
+
+
+def test_live_shows_itself(tmp_path):
+    model = str(write_model(tmp_path / "model"))
+    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    command += ["--web", "0", "--labels", "ko"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = next(line for line in process.stderr if line.startswith("picture at ")).split()[-1]
+            with asked(url, "/stream.mjpg") as stream:
+                assert part(stream).shape == (720, 1280, 3) and part(stream).shape == (720, 1280, 3)
+            with asked(url, "/events") as stream:
+                line = json.loads(stream.readline().removeprefix(b"data: "))
+            with asked(url, "/") as page:
+                assert "행복" in page.read().decode()
+            process.terminate()
+            _, said = process.communicate(timeout=20 * PATIENCE)
+        finally:
+            process.kill()
+    assert line["source"] == "synthetic" and process.returncode == 143
+    assert "Traceback" not in said and "frames in" in said
