@@ -96,20 +96,20 @@ def read_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def filled(source: str) -> str:
-    """`source` with each ${NAME} replaced by that environment variable; SettingsError when there is none.
+def filled(address: str) -> str:
+    """An address with each ${NAME} replaced by that environment variable; SettingsError when there is none.
 
     Before the @ of an address, in user and password, its value may hold any character.
     """
 
     def value(found: re.Match) -> str:
         if found[1] not in os.environ:
-            unset = f"source: expected an environment variable {found[1]}, it is not set"
+            unset = f"{found[0]}: expected an environment variable {found[1]}, it is not set"
             raise SettingsError(f"{unset}; set it, or write what it stands for")
-        login = "://" in source[: found.start()] and "@" in source[found.end() :]
+        login = "://" in address[: found.start()] and "@" in address[found.end() :]
         return quote(os.environ[found[1]], safe="") if login else os.environ[found[1]]
 
-    return re.sub(r"\$\{([A-Za-z_]\w*)\}", value, source)
+    return re.sub(r"\$\{([A-Za-z_]\w*)\}", value, address)
 
 
 def _at_home(name: str, value: object) -> object:

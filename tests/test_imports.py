@@ -52,6 +52,7 @@ ONE_PLACE = {
     "mediapipe": {"edge_app.tasks.face_detection"},
     "ai_edge_litert": {"edge_app.backends.litert"},
     "hailo_platform": {"edge_app.backends.hailo"},
+    "paho": {"edge_app.sinks.mqtt"},
     "picamera2": {"edge_app.sources.picamera"},
     "tensorflow": set(),
     "keras": set(),

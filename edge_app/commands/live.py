@@ -36,6 +36,7 @@ CAMERAS = ("camera", "picamera")
 @click.option("--json", "to_stdout", is_flag=True, help="Write result lines (JSONL) to standard output.")
 @click.option("--web", is_flag=False, flag_value="8080", metavar="[HOST:]PORT",
               help="Show it to browsers, port 8080 if none is named; without HOST to this computer only.")  # fmt: skip
+@click.option("--mqtt", metavar="URL", help="Tell an MQTT broker who is there and what they show: mqtt://HOST/PREFIX.")
 @click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
               help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
 @click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
@@ -56,9 +57,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         click.echo(f"classifying on {analysis.why}", err=True)
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
-        sinks = _sinks(analysis, source, folder, show, options, stop)
-        if options["web"]:
-            sinks.insert(0, _web(options["web"], settings.labels))
+        sinks = _served(analysis, settings, options) + _sinks(analysis, source, folder, show, options, stop)
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         try:
@@ -146,10 +145,16 @@ def _sinks(
     return [*sinks, StatusLine(source, stop, frames=options["frames"])]
 
 
-def _web(address: str, language: str) -> Sink:
-    password = os.environ.get("CALMCAM_WEB_PASSWORD", "")
-    tell = partial(click.echo, err=True)
-    return plugins.load("sinks", "web").Sink(address, password=password, words=WORDS[language], tell=tell)
+def _served(analysis: Analysis, settings: Settings, options: dict[str, Any]) -> list[Sink]:
+    """What others on the network are told."""
+    sinks: list[Sink] = []
+    if options["web"]:
+        password, tell = os.environ.get("CALMCAM_WEB_PASSWORD", ""), partial(click.echo, err=True)
+        words = WORDS[settings.labels]
+        sinks.append(plugins.load("sinks", "web").Sink(options["web"], password=password, words=words, tell=tell))
+    if options["mqtt"]:
+        sinks.append(plugins.load("sinks", "mqtt").Sink(filled(options["mqtt"]), labels=analysis.head.labels))
+    return sinks
 
 
 def _stop_after(seconds: float, stop: Stop) -> threading.Timer:

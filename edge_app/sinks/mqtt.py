@@ -1,0 +1,220 @@
+"""Tells an MQTT broker (3.1.1, OASIS) who is there and what they show; no picture. Home Assistant finds it by itself.
+
+Below the address' prefix: `available` (online, offline), `faces` (how many) and `expression` (of the largest face; "none"
+without one) are kept by the broker; `events` tells of a face that is new, changes its expression, or has gone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from paho.mqtt import client as paho
+
+from ..decide import UNSURE
+from ..errors import OutputError, SettingsError
+from ..result_line import result_line
+from ..types import Result
+
+log = logging.getLogger(__name__)
+
+NONE = "none"  # the expression when nobody is there
+GONE_S = 1.0  # after which a face that is not seen has gone
+_CONNECT_S = 10.0
+_GOODBYE_S = 2.0
+_KEEPALIVE_S = 30  # the broker calls a run offline that was silent for one and a half times as long
+_DISCOVERY = "homeassistant/sensor/{node}/{sensor}/config"  # home-assistant.io/integrations/mqtt
+
+
+class Sink:
+    """Publishes to `address`, mqtt[s]://[user[:password]@]host[:port][/prefix]; the prefix is "calmcam" if none is given.
+
+    `labels` are what the model can say. SettingsError for what is no such address; OutputError, when entered, for a
+    broker that is not there or lets nobody in. One that is lost later is asked again and again; the run never waits.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, address: str, *, labels: Sequence[str] = ()) -> None:
+        self._at, self._labels = _place(address), tuple(labels)
+
+    def __enter__(self) -> Sink:
+        at = self._at
+        self._when: dict[str, Any] = {}
+        self._there, self._state = _There(), {"faces": "0", "expression": NONE}
+        self._answered, self._refused = threading.Event(), ""
+        self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client.connect_timeout = _CONNECT_S
+        client.username_pw_set(at.user, at.password)
+        client.will_set(f"{at.prefix}/available", "offline", retain=True)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        if at.tls:
+            client.tls_set()
+        try:
+            client.connect(at.host, at.port, _KEEPALIVE_S)
+        except OSError as error:
+            raise self._not_there(error.strerror or str(error)) from error
+        client.loop_start()
+        if not self._answered.wait(_CONNECT_S) or self._refused:
+            client.loop_stop()
+            raise self._not_there(self._refused or f"it said nothing within {_CONNECT_S:g} s")
+        return self
+
+    def write(self, result: Result) -> None:
+        """Tell what has changed."""
+        line = result_line(result)
+        self._when = {"t": line["t"], "source": line["source"]}
+        self._change(line["faces"], time.monotonic())
+
+    def idle(self) -> None:
+        """Faces go, too, while no picture comes."""
+        self._change([], time.monotonic())
+
+    def __exit__(self, *exc: object) -> None:
+        self._change([], math.inf)
+        with suppress(RuntimeError, ValueError):  # the broker is gone, or was just now
+            self._publish("available", "offline", retain=True).wait_for_publish(_GOODBYE_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _change(self, faces: list[dict[str, Any]], now: float) -> None:
+        for event in self._there.seen(faces, now):
+            self._publish("events", json.dumps({**event, **self._when}, ensure_ascii=False))
+        state = {"faces": str(len(self._there)), "expression": self._there.main()}
+        if state != self._state:
+            self._state = state
+            self._publish_state()
+
+    def _publish_state(self) -> None:
+        for topic, value in self._state.items():
+            self._publish(topic, value, retain=True)
+
+    def _publish(self, topic: str, value: str, *, retain: bool = False) -> paho.MQTTMessageInfo:
+        return self._client.publish(
+            f"{self._at.prefix}/{topic}", value.encode("utf-8", "backslashreplace"), retain=retain
+        )
+
+    def _on_connect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
+        if code.is_failure:
+            self._refused = str(code)
+        else:
+            for topic, about in _sensors(self._at.prefix, self._labels):
+                client.publish(topic, json.dumps(about), retain=True)
+            self._publish("available", "online", retain=True)
+            self._publish_state()
+            log.info("mqtt %s: connected", self._at.host)
+        self._answered.set()
+
+    def _on_disconnect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
+        if code.is_failure and self._answered.is_set() and not self._refused:
+            log.warning("mqtt %s: lost (%s); asking again", self._at.host, code)
+
+    def _not_there(self, why: str) -> OutputError:
+        return OutputError(
+            f"--mqtt {self._at.host}:{self._at.port}: expected an MQTT broker that lets us in, got none ({why})"
+            "; look at address, user and password"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    host: str
+    port: int
+    prefix: str
+    user: str | None
+    password: str | None
+    tls: bool
+
+
+def _place(address: str) -> _Place:
+    """The parts of an address; its password is in no message."""
+    try:
+        parts = urlsplit(address)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        port = host = None
+        parts = urlsplit("")
+    prefix = unquote(parts.path).strip("/") or "calmcam"
+    if (
+        parts.scheme not in ("mqtt", "mqtts")
+        or not host
+        or parts.query
+        or parts.fragment
+        or re.search(r"[+#\0]", prefix)
+    ):
+        raise SettingsError(
+            "--mqtt: expected mqtt://[USER[:PASSWORD]@]HOST[:PORT][/PREFIX], or mqtts:// with TLS, got something else; "
+            "in user and password write %23 for # and so on, or ${NAME} for an environment variable"
+        )
+    user, password = (unquote(part) if part is not None else None for part in (parts.username, parts.password))
+    tls = parts.scheme == "mqtts"
+    return _Place(host, port or (8883 if tls else 1883), prefix, user, password, tls)
+
+
+def _sensors(prefix: str, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, object]]]:
+    """What Home Assistant is told, by topic: two sensors of one device."""
+    node = "calmcam_" + re.sub(r"\W", "_", prefix, flags=re.ASCII)
+    version = importlib.metadata.version("calmcam")
+    kinds = {
+        "expression": {"device_class": "enum", "options": [*labels, UNSURE, NONE], "icon": "mdi:emoticon-outline"},
+        "faces": {"state_class": "measurement", "icon": "mdi:face-recognition"},
+    }
+    for sensor, kind in kinds.items():
+        yield (
+            _DISCOVERY.format(node=node, sensor=sensor),
+            {
+                "name": sensor.capitalize(),
+                "unique_id": f"{node}_{sensor}",
+                "state_topic": f"{prefix}/{sensor}",
+                "availability_topic": f"{prefix}/available",
+                "device": {"identifiers": [node], "name": prefix, "sw_version": version},
+                "origin": {"name": "calmcam", "sw_version": version},
+                **kind,
+            },
+        )
+
+
+class _There:
+    """The faces that are there, by track; one that is not seen for `GONE_S` has gone."""
+
+    def __init__(self) -> None:
+        self._faces: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def seen(self, faces: list[dict[str, Any]], now: float) -> Iterator[dict[str, Any]]:
+        """What changed by `faces`, as in a line of results.jsonl, at `now` seconds: events."""
+        for face in faces:
+            _, before = self._faces.get(face["track_id"], (now, None))
+            self._faces[face["track_id"]] = now, face
+            if before is None or _name(before) != _name(face):
+                yield {"type": "update" if before else "new", "before": before, "after": face}
+        for track, (last, face) in tuple(self._faces.items()):
+            if now - last > GONE_S:
+                del self._faces[track]
+                yield {"type": "end", "before": face, "after": None}
+
+    def main(self) -> str:
+        """What the largest face shows."""
+        faces = [face for _, face in self._faces.values()]
+        return _name(max(faces, key=_area)) if faces else NONE
+
+
+def _name(face: dict[str, Any]) -> str:
+    return face["expression"]["name"]
+
+
+def _area(face: dict[str, Any]) -> float:
+    box = face["box"]
+    return (box["x2"] - box["x1"]) * (box["y2"] - box["y1"])
