@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +40,14 @@ class Clip:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many moments at most.")
 @click.option("--least", type=click.FloatRange(0), default=0.5, show_default=True, help="Shortest moment, seconds.")
 @click.option(
-    "--gap",
+    "--gap", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest pause within one, seconds."
+)
+@click.option(
+    "--around",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Longest pause within one, seconds; twice --around where that is longer, so that no second is cut out twice.",
-)
-@click.option(
-    "--around", type=click.FloatRange(0), default=1.0, show_default=True, help="Kept before and after, seconds."
+    help="Kept before and after, seconds; less where another moment is near.",
 )
 @click.option("--original", is_flag=True, help="Cut the clips themselves instead of their annotated copies.")
 @settings_options()
@@ -60,8 +61,7 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    gap = max(options["gap"], 2 * options["around"])
-    found = find(read_results(folder / "results.jsonl"), options["label"], gap=gap, least=options["least"])
+    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
     if not found:
         click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
         return
@@ -112,7 +112,8 @@ def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: fl
     failed: list[InputError] = []
     for number, moment in enumerate(chosen, start=1):
         clip = clips[moment.source]
-        part = {"start": max(0.0, moment.start - clip.begins - around), "end": moment.end - clip.begins + around}
+        start, end = (t - clip.begins for t in _widened(moment, chosen, around))
+        part = {"start": max(0.0, start), "end": end}
         output = out / f"{number:02d}_{Path(moment.source).stem}_{_clock(moment.start)}.mp4"
         sink = plugins.load("sinks", "video").Sink(output, audio_from=clip.path, **part)
         try:
@@ -129,6 +130,14 @@ def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: fl
     if rows:
         _write_table(out / "moments.csv", rows)
     return failed
+
+
+def _widened(moment: Moment, chosen: Sequence[Moment], around: float) -> tuple[float, float]:
+    """Start and end of what is cut out, `around` seconds more on both sides but no second that another one shows."""
+    others = [other for other in chosen if other.source == moment.source]
+    before = [(other.end + moment.start) / 2 for other in others if other.end <= moment.start]
+    after = [(moment.end + other.start) / 2 for other in others if other.start >= moment.end]
+    return max(moment.start - around, *before, -math.inf), min(moment.end + around, *after, math.inf)
 
 
 def _as_it_is(result: Result) -> np.ndarray:
