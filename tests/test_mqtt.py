@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import queue
+import re
 import socket
 import subprocess
 import sys
@@ -135,12 +136,17 @@ def test_who_is_there_and_what_they_show(port, heard, monkeypatch):
 def test_home_assistant_finds_two_sensors(port, heard):
     with mqtt.Sink(f"mqtt://127.0.0.1:{port}/Küche", labels=("happy", "sad")):
         found = dict(until(heard, "Küche/available", "online"))
-    about = json.loads(found["homeassistant/sensor/calmcam_K_che/expression/config"])
+    about = json.loads(found["homeassistant/sensor/calmcam_K_fc_che/expression/config"])
     assert about["state_topic"] == "Küche/expression" and about["availability_topic"] == "Küche/available"
     assert about["device_class"] == "enum" and about["options"] == ["happy", "sad", "unsure", "none"]
-    assert about["device"]["identifiers"] == ["calmcam_K_che"] and about["origin"]["name"] == "calmcam"
-    faces = json.loads(found["homeassistant/sensor/calmcam_K_che/faces/config"])
+    assert about["device"]["identifiers"] == ["calmcam_K_fc_che"] and about["origin"]["name"] == "calmcam"
+    faces = json.loads(found["homeassistant/sensor/calmcam_K_fc_che/faces/config"])
     assert faces["state_topic"] == "Küche/faces" and faces["unique_id"] != about["unique_id"]
+
+
+def test_prefixes_of_any_language_are_devices_of_their_own():
+    topics = [topic for prefix in ("거실", "주방", "a/b", "a_b", "a_2f_b") for topic, _ in mqtt._sensors(prefix, ())]
+    assert len(set(topics)) == 10 and all(re.fullmatch(r"homeassistant/[\w/]+", topic, re.ASCII) for topic in topics)
 
 
 def test_who_comes_later_is_told_the_state(port, heard):
@@ -216,6 +222,22 @@ def test_a_broker_that_does_not_speak(monkeypatch):
                 pass
 
 
+def test_a_port_that_hangs_up():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hang_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hang_up.start()
+        with pytest.raises(OutputError, match="it hung up; with TLS it is mqtts://"):
+            with mqtt.Sink(f"mqtt://127.0.0.1:{server.getsockname()[1]}"):
+                pass
+        hang_up.join()
+
+
+@pytest.mark.parametrize("host", ["a..b", "no.such.invalid"])
+def test_a_host_that_nobody_knows(host):
+    with pytest.raises(OutputError, match=rf"--mqtt {host}:1883: expected an MQTT broker"), mqtt.Sink(f"mqtt://{host}"):
+        pass
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho leaves the socket open
 def test_a_broker_without_tls(port, monkeypatch):
     monkeypatch.setattr(mqtt, "_CONNECT_S", 0.3)
@@ -249,6 +271,7 @@ def test_who_is_let_in(tmp_path):
         "mqtt://host/a#b",
         "mqtt://h/a%23",
         "mqtt://[::1",
+        "mqtt://me:12/3@h/x",
     ],
 )
 def test_what_is_no_address(address):

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPResponse
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 
 import cv2
@@ -38,15 +39,20 @@ def sink():
         yield sink
 
 
+def connected(url: str) -> HTTPConnection:
+    host, port = re.fullmatch(r"http://(\S+):(\d+)/", url).groups()
+    own = "127.0.0.1" if host.endswith(".local") else host.strip("[]")
+    return HTTPConnection(own, int(port), timeout=20 * PATIENCE)
+
+
 @contextmanager
 def asked(url: str, path: str, **headers: str) -> Iterator[HTTPResponse]:
-    host, port = re.fullmatch(r"http://(\S+):(\d+)/", url).groups()
-    connection = HTTPConnection(host.strip("[]"), int(port), timeout=20 * PATIENCE)
-    try:
+    with closing(connected(url)) as connection:
         connection.request("GET", path, headers=headers)
-        yield connection.getresponse()
-    finally:
-        connection.close()
+        response = connection.getresponse()
+        if response.headers.get("Content-Type", "").startswith("multipart"):
+            assert response.readline() == b"--frame\r\n"
+        yield response
 
 
 def status(url: str, path: str = "/snapshot.jpg", **headers: str) -> int:
@@ -60,11 +66,11 @@ def login(password: str, user: str = "me") -> str:
 
 def part(stream: HTTPResponse) -> np.ndarray:
     """The next picture of a stream, RGB."""
-    assert stream.readline() == b"--frame\r\n" and stream.readline() == b"Content-Type: image/jpeg\r\n"
+    assert stream.readline() == b"Content-Type: image/jpeg\r\n"
     length = int(stream.readline().removeprefix(b"Content-Length: "))
     assert stream.readline() == b"\r\n"
     jpeg = stream.read(length)
-    assert stream.readline() == b"\r\n"
+    assert stream.readline() == b"\r\n" and stream.readline() == b"--frame\r\n", "else a browser waits for it"
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
@@ -93,9 +99,26 @@ def test_the_first_picture_is_waited_for(sink):
     later.join()
 
 
-def test_no_picture_in_time(sink, monkeypatch):
-    monkeypatch.setattr(web, "_FIRST_S", 0.05)
-    assert status(sink.url) == 503
+def test_no_picture_in_time(monkeypatch):
+    monkeypatch.setattr(web, "_FRESH_S", 0.05)
+    with web.Sink("0") as sink:
+        assert status(sink.url) == 503
+        sink.write(result(0))
+        deadline = time.monotonic() + 20 * PATIENCE
+        while (code := status(sink.url)) == 200 and time.monotonic() < deadline:
+            pass
+        assert code == 503, "one of long ago is none"
+
+
+def test_a_connection_serves_many_snapshots(sink):
+    sink.write(result(0))
+    used = set()
+    with closing(connected(sink.url)) as connection:
+        for _ in range(3):
+            connection.request("GET", "/snapshot.jpg")
+            connection.getresponse().read()
+            used.add(connection.sock.getsockname())
+    assert len(used) == 1
 
 
 def test_a_stream_of_pictures_each_encoded_once(sink, monkeypatch):
@@ -130,16 +153,29 @@ def test_events_are_the_lines_of_the_results(sink):
     assert stream.headers["Content-Type"] == "text/event-stream"
 
 
-def test_a_viewer_that_takes_nothing_holds_nobody(sink):
-    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
-    large = Result(Frame(noise, 0, 0, "cam0"), NO_FACES, {}, Status(30.0, 20.0, 0, "cpu"))
-    sink.write(large)
-    with asked(sink.url, "/stream.mjpg") as idle:
-        assert idle.status == 200
-        for index in range(20):
-            sink.write(Result(Frame(noise, index, 0, "cam0"), NO_FACES, {}, large.status))
+def noise(index: int) -> Result:
+    image = np.random.default_rng(index).integers(0, 256, (720, 1280, 3), np.uint8)
+    return Result(Frame(image, index, 0, "cam0"), NO_FACES, {}, Status(30.0, 20.0, 0, "cpu"))
+
+
+def test_a_viewer_that_takes_nothing_holds_nobody_and_does_not_see_the_past(sink):
+    """A picture is 1.3 MB, more than all buffers between the two take of what is not read."""
+    with closing(socket.socket()) as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        idle.connect(("127.0.0.1", int(sink.url.rpartition(":")[2].strip("/"))))
+        idle.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(9) == b"HTTP/1.1 "
+        for index in range(5):
+            sink.write(noise(index))
+            with asked(sink.url, "/snapshot.jpg") as response:  # of the result that was just written
+                assert len(response.read()) > 500_000
         sink.write(result(9))
-        assert status(sink.url) == 200
+        idle.settimeout(20 * PATIENCE)
+        seen = b""
+        while seen.count(b"--frame\r\n") < 3:
+            seen += idle.recv(1 << 20)
+    lengths = [int(found) for found in re.findall(rb"Content-Length: (\d+)", seen)]
+    assert lengths[0] > 500_000 > lengths[1], "after the picture that was stuck the newest one comes"
 
 
 def test_a_page_with_the_words_of_the_language():
@@ -220,14 +256,47 @@ def test_a_port_that_is_taken(sink):
         pass
 
 
-def test_too_many_viewers(sink, monkeypatch):
-    monkeypatch.setattr(sink._server, "room", threading.BoundedSemaphore(1))
+def test_no_more_connections_than_there_is_room_for_not_even_silent_ones(sink):
+    sink._server.room = threading.BoundedSemaphore(2)
     sink.write(result(0))
-    with asked(sink.url, "/stream.mjpg") as stream:
+    port = int(sink.url.rpartition(":")[2].strip("/"))
+    with asked(sink.url, "/stream.mjpg") as stream, socket.create_connection(("127.0.0.1", port), 5):
         part(stream)
-        assert status(sink.url) == 503
+        with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+            status(sink.url)
         sink.write(result(1))
         part(stream)
+    deadline = time.monotonic() + 20 * PATIENCE
+    while time.monotonic() < deadline:
+        with suppress(RemoteDisconnected, ConnectionResetError):
+            assert status(sink.url) == 200
+            break
+    else:
+        pytest.fail("their room is not given back")
+
+
+@pytest.mark.parametrize("path", ["/events", "/stream.mjpg"])
+def test_viewers_that_left_give_their_room_back_though_no_picture_comes(path, monkeypatch):
+    monkeypatch.setattr(web, "_FRESH_S", 0.02)
+    with web.Sink("0") as sink:
+        room = sink._server.room = threading.BoundedSemaphore(1)
+        sink.write(result(0))
+        with asked(sink.url, path):
+            assert not room.acquire(blocking=False)
+        assert room.acquire(timeout=20 * PATIENCE)
+        room.release()
+
+
+def test_over_ssh_it_says_how_to_look(monkeypatch):
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.2 50000 10.0.0.7 22")
+    said = []
+    with web.Sink("0", tell=said.append) as sink:
+        port = sink._server.server_address[1]
+    assert said[0] == f"picture at http://127.0.0.1:{port}/"
+    assert f"ssh -L {port}:localhost:{port} " in said[1] and "@10.0.0.7" in said[1]
+    with web.Sink("0.0.0.0:0", password="x", tell=said.append) as sink:
+        assert sink.url == f"http://{socket.gethostname()}.local:{sink._server.server_address[1]}/"
+    assert len(said) == 3
 
 
 def test_the_end_is_the_end_for_viewers_and_the_port_is_free_again():
@@ -238,6 +307,7 @@ def test_the_end_is_the_end_for_viewers_and_the_port_is_free_again():
         stream = HTTPConnection(host, port, timeout=20 * PATIENCE)
         stream.request("GET", "/stream.mjpg")
         response = stream.getresponse()
+        assert response.readline() == b"--frame\r\n"
         part(response)
     assert response.read() == b""
     stream.close()

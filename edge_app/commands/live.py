@@ -55,9 +55,10 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         signals = stack.enter_context(Signals(stop))
         analysis = stack.enter_context(Analysis(settings))
         click.echo(f"classifying on {analysis.why}", err=True)
+        served = _served(analysis, settings, options)
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
-        sinks = _served(analysis, settings, options) + _sinks(analysis, source, folder, show, options, stop)
+        sinks = served + _sinks(analysis, source, folder, show, options, stop)
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         try:
@@ -66,7 +67,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
                 analysis.stages(),
                 sinks,
                 live=True,
-                draw=_draw(settings, show or folder or options["web"]),
+                draw=_draw(settings, show or folder or options["web"] is not None),
                 stop=stop,
                 report=report,
             )
@@ -148,11 +149,11 @@ def _sinks(
 def _served(analysis: Analysis, settings: Settings, options: dict[str, Any]) -> list[Sink]:
     """What others on the network are told."""
     sinks: list[Sink] = []
-    if options["web"]:
+    if options["web"] is not None:
         password, tell = os.environ.get("CALMCAM_WEB_PASSWORD", ""), partial(click.echo, err=True)
         words = WORDS[settings.labels]
         sinks.append(plugins.load("sinks", "web").Sink(options["web"], password=password, words=words, tell=tell))
-    if options["mqtt"]:
+    if options["mqtt"] is not None:
         sinks.append(plugins.load("sinks", "mqtt").Sink(filled(options["mqtt"]), labels=analysis.head.labels))
     return sinks
 

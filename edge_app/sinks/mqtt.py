@@ -6,7 +6,6 @@ without one) are kept by the broker; `events` tells of a face that is new, chang
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import math
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from paho.mqtt import client as paho
 
+from .. import __version__
 from ..decide import UNSURE
 from ..errors import OutputError, SettingsError
 from ..result_line import result_line
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 NONE = "none"  # the expression when nobody is there
 GONE_S = 1.0  # after which a face that is not seen has gone
-_CONNECT_S = 10.0
+_CONNECT_S = 5.0
+_AGAIN_S = 15  # longest pause between two tries to reach a broker that was lost
 _GOODBYE_S = 2.0
 _KEEPALIVE_S = 30  # the broker calls a run offline that was silent for one and a half times as long
 _DISCOVERY = "homeassistant/sensor/{node}/{sensor}/config"  # home-assistant.io/integrations/mqtt
@@ -46,15 +47,18 @@ class Sink:
     name = "mqtt"
 
     def __init__(self, address: str, *, labels: Sequence[str] = ()) -> None:
-        self._at, self._labels = _place(address), tuple(labels)
+        self._at = _place(address)
+        self._sensors = {topic: json.dumps(about) for topic, about in _sensors(self._at.prefix, labels)}
 
     def __enter__(self) -> Sink:
         at = self._at
         self._when: dict[str, Any] = {}
         self._there, self._state = _There(), {"faces": "0", "expression": NONE}
-        self._answered, self._refused = threading.Event(), ""
+        self._answered, self._why_not, self._warned = threading.Event(), "", False
+        self._telling = threading.Lock()  # the state is told by the run and, at each connection, by paho's thread
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         client.connect_timeout = _CONNECT_S
+        client.reconnect_delay_set(1, _AGAIN_S)
         client.username_pw_set(at.user, at.password)
         client.will_set(f"{at.prefix}/available", "offline", retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -62,12 +66,14 @@ class Sink:
             client.tls_set()
         try:
             client.connect(at.host, at.port, _KEEPALIVE_S)
-        except OSError as error:
-            raise self._not_there(error.strerror or str(error)) from error
+        except (OSError, UnicodeError) as error:
+            raise self._not_there(str(error)) from error
         client.loop_start()
-        if not self._answered.wait(_CONNECT_S) or self._refused:
+        self._answered.wait(_CONNECT_S)
+        if not client.is_connected():
+            client.disconnect()
             client.loop_stop()
-            raise self._not_there(self._refused or f"it said nothing within {_CONNECT_S:g} s")
+            raise self._not_there(self._why_not or f"it said nothing within {_CONNECT_S:g} s")
         return self
 
     def write(self, result: Result) -> None:
@@ -84,16 +90,19 @@ class Sink:
         self._change([], math.inf)
         with suppress(RuntimeError, ValueError):  # the broker is gone, or was just now
             self._publish("available", "offline", retain=True).wait_for_publish(_GOODBYE_S)
+        there = self._client.is_connected()
         self._client.disconnect()
-        self._client.loop_stop()
+        if there:
+            self._client.loop_stop()  # else its thread may be asking for the broker; it ends by itself
 
     def _change(self, faces: list[dict[str, Any]], now: float) -> None:
         for event in self._there.seen(faces, now):
             self._publish("events", json.dumps({**event, **self._when}, ensure_ascii=False))
         state = {"faces": str(len(self._there)), "expression": self._there.main()}
         if state != self._state:
-            self._state = state
-            self._publish_state()
+            with self._telling:
+                self._state = state
+                self._publish_state()
 
     def _publish_state(self) -> None:
         for topic, value in self._state.items():
@@ -106,24 +115,35 @@ class Sink:
 
     def _on_connect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
         if code.is_failure:
-            self._refused = str(code)
-        else:
-            for topic, about in _sensors(self._at.prefix, self._labels):
-                client.publish(topic, json.dumps(about), retain=True)
+            self._lost(str(code))
+            return
+        for topic, about in self._sensors.items():
+            client.publish(topic, about, retain=True)
+        with self._telling:
             self._publish("available", "online", retain=True)
             self._publish_state()
-            log.info("mqtt %s: connected", self._at.host)
+        log.info("mqtt %s: connected", self._at.host)
+        self._warned = False
         self._answered.set()
 
     def _on_disconnect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
-        if code.is_failure and self._answered.is_set() and not self._refused:
-            log.warning("mqtt %s: lost (%s); asking again", self._at.host, code)
+        if code.is_failure:
+            self._lost(str(code) if self._answered.is_set() else "it hung up; with TLS it is mqtts://")
+
+    def _lost(self, why: str) -> None:
+        """At first `__enter__` says why, later the log says so, once for each loss."""
+        if not self._answered.is_set():
+            self._why_not = why
+            self._answered.set()
+        elif not self._why_not and not self._warned:
+            self._warned = True
+            log.warning("mqtt %s: lost (%s); asking again", self._at.host, why)
 
     def _not_there(self, why: str) -> OutputError:
-        return OutputError(
-            f"--mqtt {self._at.host}:{self._at.port}: expected an MQTT broker that lets us in, got none ({why})"
-            "; look at address, user and password"
-        )
+        own = "where it made its certificate itself, let the environment variable SSL_CERT_FILE name that"
+        do = own if "CERTIFICATE_VERIFY" in why else "look at address, user and password"
+        where = f"--mqtt {self._at.host}:{self._at.port}"
+        return OutputError(f"{where}: expected an MQTT broker that lets us in, got none ({why}); {do}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +165,8 @@ def _place(address: str) -> _Place:
         port = host = None
         parts = urlsplit("")
     prefix = unquote(parts.path).strip("/") or "calmcam"
-    if (
-        parts.scheme not in ("mqtt", "mqtts")
-        or not host
-        or parts.query
-        or parts.fragment
-        or re.search(r"[+#\0]", prefix)
-    ):
+    odd = parts.query or parts.fragment or re.search(r"[+#\0]", prefix) or "@" in parts.path
+    if parts.scheme not in ("mqtt", "mqtts") or not host or odd:
         raise SettingsError(
             "--mqtt: expected mqtt://[USER[:PASSWORD]@]HOST[:PORT][/PREFIX], or mqtts:// with TLS, got something else; "
             "in user and password write %23 for # and so on, or ${NAME} for an environment variable"
@@ -163,8 +178,7 @@ def _place(address: str) -> _Place:
 
 def _sensors(prefix: str, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, object]]]:
     """What Home Assistant is told, by topic: two sensors of one device."""
-    node = "calmcam_" + re.sub(r"\W", "_", prefix, flags=re.ASCII)
-    version = importlib.metadata.version("calmcam")
+    node = "calmcam_" + re.sub(r"[^A-Za-z0-9]", lambda letter: f"_{ord(letter[0]):x}_", prefix)
     kinds = {
         "expression": {"device_class": "enum", "options": [*labels, UNSURE, NONE], "icon": "mdi:emoticon-outline"},
         "faces": {"state_class": "measurement", "icon": "mdi:face-recognition"},
@@ -177,8 +191,8 @@ def _sensors(prefix: str, labels: Sequence[str]) -> Iterator[tuple[str, dict[str
                 "unique_id": f"{node}_{sensor}",
                 "state_topic": f"{prefix}/{sensor}",
                 "availability_topic": f"{prefix}/available",
-                "device": {"identifiers": [node], "name": prefix, "sw_version": version},
-                "origin": {"name": "calmcam", "sw_version": version},
+                "device": {"identifiers": [node], "name": prefix, "sw_version": __version__},
+                "origin": {"name": "calmcam", "sw_version": __version__},
                 **kind,
             },
         )

@@ -7,13 +7,16 @@ result as a server-sent event (WHATWG HTML, 9.2), the same line as in results.js
 from __future__ import annotations
 
 import base64
+import getpass
 import hmac
 import ipaddress
 import json
 import logging
+import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -29,9 +32,10 @@ from ..types import Result
 
 log = logging.getLogger(__name__)
 
-_VIEWERS = 16  # requests that are answered at the same time
+_VIEWERS = 64  # connections at the same time; a browser takes up to six
 _PATIENCE_S = 10.0  # for a viewer that takes nothing, or asks nothing
-_FIRST_S = 5.0  # that a snapshot waits for the first picture
+_FRESH_S = 5.0  # a picture that is older is none; a viewer who waits so long hears that the run is alive
+_UNSENT = 128 * 1024  # bytes that wait for a slow viewer: more, and it would see the past
 _QUALITY = 85  # of the JPEGs, 0 to 100
 _PAGE = Path(__file__).with_name("web.html")
 _HEADERS = {
@@ -82,12 +86,19 @@ class Sink:
             raise OutputError(f"{where}: cannot be had ({error.strerror}); name another port or host") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="web", daemon=True).start()
         self._tell(f"picture at {self.url}")
+        _, _, here, *_ = (*os.environ.get("SSH_CONNECTION", "").split(), "", "", "")
+        if here and _is_own(self._host):
+            port = self._server.server_address[1]
+            way = f"ssh -L {port}:localhost:{port} {getpass.getuser()}@{here}"
+            self._tell(f"from where you sit: {way}, then http://localhost:{port}/ there")
         return self
 
     @property
     def url(self) -> str:
-        """Where the page is, once entered."""
+        """Where the page is, once entered; of every address of this computer one that others can use."""
         host, port = self._server.server_address[:2]
+        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+            host = f"{socket.gethostname()}.local"
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def write(self, result: Result) -> None:
@@ -106,12 +117,12 @@ class _Newest:
     def __init__(self) -> None:
         self._change, self._encoding = threading.Condition(), threading.Lock()
         self._result: Result | None = None
-        self._number, self._open = 0, True
+        self._number, self._came, self._open = 0, -_FRESH_S, True
         self._jpeg: tuple[Result | None, bytes] = None, b""
 
     def put(self, result: Result) -> None:
         with self._change:
-            self._result = result
+            self._result, self._came = result, time.monotonic()
             self._number += 1
             self._change.notify_all()
 
@@ -120,21 +131,22 @@ class _Newest:
             self._open = False
             self._change.notify_all()
 
-    def first(self, seconds: float) -> Result | None:
-        """The newest; waits for it where there is none yet. None when none comes."""
+    def fresh(self) -> Result | None:
+        """One that is no older than `_FRESH_S`, waited for as long; None when none comes."""
         with self._change:
-            self._change.wait_for(lambda: self._number or not self._open, seconds)
-            return self._result
+            self._change.wait_for(lambda: self._is_fresh() or not self._open, _FRESH_S)
+            return self._result if self._is_fresh() else None
 
-    def __iter__(self) -> Iterator[Result]:
-        """Results until `close`; those that came while the last one was sent are left out."""
+    def __iter__(self) -> Iterator[Result | None]:
+        """Results until `close`, the newest each time; None where none came for `_FRESH_S`."""
         seen = 0
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._number > seen or not self._open)
+                self._change.wait_for(lambda: self._number > seen or not self._open, _FRESH_S)
                 if not self._open:
                     return
-                seen, result = self._number, self._result
+                result = self._result if self._number > seen else None
+                seen = self._number
             yield result
 
     def jpeg(self, result: Result) -> bytes:
@@ -145,6 +157,9 @@ class _Newest:
                 bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
                 self._jpeg = result, cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
             return self._jpeg[1]
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._came < _FRESH_S
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -157,6 +172,20 @@ class _Server(ThreadingMixIn, TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        """A thread for each connection, as long as there are few: each holds a file descriptor, which the run needs too."""
+        if self.room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            log.debug("viewer %s: too many", client_address)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: socket.socket, client_address: object) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.room.release()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A viewer that went away is no error of the run."""
         log.debug("viewer %s", client_address, exc_info=True)
@@ -164,8 +193,14 @@ class _Server(ThreadingMixIn, TCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    protocol_version = "HTTP/1.1"  # a page that asks for each picture keeps its connection
     timeout = _PATIENCE_S
     server_version, sys_version = "calmcam", ""
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+        super().setup()
 
     def do_GET(self) -> None:
         answers = {
@@ -178,13 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = answers.get(self.path.partition("?")[0])
         if answer is None:
-            return self.send_error(HTTPStatus.NOT_FOUND, explain=f"There is {', '.join(answers)}.")
-        if not self.server.room.acquire(blocking=False):
-            return self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers")
-        try:
+            self.send_error(HTTPStatus.NOT_FOUND, explain=f"There is {', '.join(answers)}.")
+        else:
             answer()
-        finally:
-            self.server.room.release()
 
     def _may_look(self) -> bool:
         if self.server.password:
@@ -206,31 +237,34 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.server.page)
 
     def _snapshot(self) -> None:
-        result = self.server.newest.first(_FIRST_S)
+        result = self.server.newest.fresh()
         if result is None:
-            return self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "no picture yet")
+            return self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"no picture for {_FRESH_S:g} s")
         jpeg = self.server.newest.jpeg(result)
         self._begin("image/jpeg", len(jpeg))
         self.wfile.write(jpeg)
 
     def _stream(self) -> None:
         self._begin("multipart/x-mixed-replace; boundary=frame")
+        self.wfile.write(b"--frame\r\n")
+        part = b""
         for result in self.server.newest:
-            jpeg = self.server.newest.jpeg(result)
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            self.wfile.write(head.encode() + jpeg + b"\r\n")
+            if result is not None:
+                jpeg = self.server.newest.jpeg(result)
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                part = head.encode() + jpeg + b"\r\n--frame\r\n"  # browsers show a picture when the next one begins
+            self.wfile.write(part)
 
     def _events(self) -> None:
         self._begin("text/event-stream")
         for result in self.server.newest:
-            self.wfile.write(f"data: {json.dumps(result_line(result))}\n\n".encode())
+            self.wfile.write(b":\n\n" if result is None else f"data: {json.dumps(result_line(result))}\n\n".encode())
 
     def _begin(self, kind: str, length: int | None = None) -> None:
         self.send_response(HTTPStatus.OK)
-        for name, value in {"Content-Type": kind, **_HEADERS}.items():
+        ends = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
+        for name, value in {"Content-Type": kind, **_HEADERS, **ends}.items():
             self.send_header(name, value)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
         self.end_headers()
 
     def log_message(self, form: str, *values: object) -> None:
