@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("keras")
 pytest.importorskip("yaml")
 
 import pictures  # noqa: E402
