@@ -1,5 +1,12 @@
 """calmcam at the edge: finds faces in pictures, decides what they express, draws it and says so."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .analyzer import Analyzer as Analyzer
+
 __version__ = "0.1.0"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .build import Analysis, camera_options, open_source, source_kind, turned
-from .decide import UNSURE
+from .labels import UNSURE
 from .preprocess import fit
 from .run import Stop, drain, run
 from .settings import Settings
@@ -60,12 +60,16 @@ class Analyzer(AbstractContextManager):
     def classify(self, crops: Sequence[np.ndarray] | np.ndarray) -> list[Decision]:
         """What face crops express, each (h, w, 3) or (h, w) uint8 and cut as the model's manifest says.
 
-        ValueError for one crop that is not in a list.
+        ValueError for one crop that is not in a list, and for another shape or dtype.
         """
         if isinstance(crops, np.ndarray) and (crops.ndim == 2 or crops.ndim == 3 and crops.shape[2] in (1, 3)):
             raise ValueError(f"expected a list of crops, got one of shape {crops.shape}; write [crop]")
         if not len(crops):
             return []
+        for crop in map(np.asarray, crops):
+            grey = crop.ndim == 2 or (crop.ndim == 3 and crop.shape[2] == 1)
+            if crop.dtype != np.uint8 or not crop.size or not (grey or crop.ndim == 3 and crop.shape[2] == 3):
+                raise ValueError(f"expected crops (h, w, 3) or (h, w) uint8, got {crop.shape} {crop.dtype}")
         head, spec = self._analysis.head, self._analysis.artifact.input
         ready = np.stack([fit(np.ascontiguousarray(crop), spec) for crop in crops])
         rows = self._analysis.classify.probabilities(ready)[head.name]

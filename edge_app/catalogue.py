@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
 from .heads import probabilities
-from .manifest import Artifact, Manifest, find_model, installed, read_manifest, verify
+from .manifest import Artifact, Head, Manifest, find_model, installed, read_manifest, verify
+
+log = logging.getLogger(__name__)
 
 CARD = "CARD.md"
 BOTH = ("int8", "float32")
 APART = 0.25  # of a probability: those of emotions differ by 0.02; a CPU that computes int8 wrongly answers at random
+QUANTUM = 0.01  # that a probability may be off by where it was rounded to 8 bits
 _PREFERRED = (("split", "test"), ("metric", "accuracy"))
 
 
@@ -174,5 +178,22 @@ def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
                 f"{artifact.path}: head {head.name!r}: expected {expected} values for {head.kind} over "
                 f"{len(head.labels)} labels, got {' x '.join(map(str, values.shape[1:]))}; export the model again"
             )
+        _check_emits(artifact, head, values[0])
         if not np.isfinite(probabilities(head, values, softmax_inside=artifact.emits == "probabilities")).all():
             raise ModelError(f"{artifact.path}: head {head.name!r}: gave no numbers (NaN); export the model again")
+
+
+def _check_emits(artifact: Artifact, head: Head, values: np.ndarray) -> None:
+    """ModelError for "probabilities" that are none; a warning where "logits" (C,) look like probabilities."""
+    shares = values.min() >= -QUANTUM and values.max() <= 1 + QUANTUM
+    shares &= head.kind == "sigmoid" or abs(values.sum() - 1) <= QUANTUM * len(values)
+    if artifact.emits == "probabilities" and not shares and np.isfinite(values).all():
+        raise ModelError(
+            f"{artifact.path}: head {head.name!r}: expected probabilities, as the manifest's emits says, got "
+            f"{', '.join(f'{value:.2f}' for value in values[:7])}; without softmax inside it is emits: logits"
+        )
+    if artifact.emits == "logits" and shares and head.kind == "softmax":
+        log.warning(
+            "%s: head %r: what should be logits sums to one; with softmax inside the manifest needs emits: probabilities",
+            artifact.path, head.name,
+        )  # fmt: skip

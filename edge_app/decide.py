@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .geometry import sizes, turn
+from .labels import UNSURE
 from .manifest import Head
 from .types import Decision, Faces, Frame
 
-UNSURE = "unsure"
 MEMORY_S = 0.5  # time constant of the consensus
 HOLD_S = 0.3  # another state must be proposed for this long before it is said, or for half of a new face's life
 LEAD = 0.1  # by which the probability of another label must exceed that of the one said

@@ -42,10 +42,15 @@ def choose(manifest: Manifest, variant: str | None, device: str) -> tuple[str, s
 
 def on_cpu(manifest: Manifest) -> str:
     """The best variant for a CPU; SettingsError when the model has none."""
-    for name in CPU_VARIANTS:
-        if name in manifest.artifacts:
-            return name
+    if found := _cpu_variants(manifest):
+        return found[0]
     raise SettingsError(f"{manifest.name}: has no file for a CPU, only {', '.join(manifest.artifacts)}; export one")
+
+
+def _cpu_variants(manifest: Manifest) -> list[str]:
+    """Those that a CPU can run, the best first; of names that are not ours any TFLite file."""
+    files = [name for name, artifact in manifest.artifacts.items() if artifact.path.suffix == ".tflite"]
+    return sorted(files, key=lambda name: CPU_VARIANTS.index(name) if name in CPU_VARIANTS else len(CPU_VARIANTS))
 
 
 def open_backend(artifact: Artifact, *, threads: int = 1) -> Backend:
@@ -59,7 +64,7 @@ def open_backend(artifact: Artifact, *, threads: int = 1) -> Backend:
 def open_steady(manifest: Manifest, variant: str, *, threads: int = 1) -> Backend:
     """The backend for a run: a Hailo's falls back to the CPU and returns, where the model has a variant for it."""
     artifact = manifest.artifact(variant)
-    if variant not in HAILO_VARIANTS or not set(CPU_VARIANTS) & set(manifest.artifacts):
+    if variant not in HAILO_VARIANTS or not _cpu_variants(manifest):
         return open_backend(artifact, threads=threads)
     other = manifest.artifact(on_cpu(manifest))
     device, cpu = partial(open_backend, artifact), partial(open_backend, other, threads=threads)

@@ -1,14 +1,21 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, streams in letters that they take."""
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from .errors import OutputError
+
+
+def takes_utf8(stream: TextIO | None) -> bool:
+    """Whether all letters can be written there as they are; a console may speak cp949, or ASCII."""
+    return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+UNSURE = "unsure"  # what is said where no label can be
 ALIASES = {
     "anger": "angry",
     "contemptuous": "contempt",
@@ -31,9 +33,15 @@ PARTS = {  # folders that divide a data set, and whether what is in them is lear
 }
 
 
+def composed(name: str) -> str:
+    """A name in Unicode's NFC: macOS takes Hangul syllables apart in file names, keyboards write them whole."""
+    return unicodedata.normalize("NFC", name)
+
+
+@functools.cache
 def canonical(name: str) -> str:
     """The one spelling of a class name: lower case, words joined by "_", known aliases mapped, Hangul composed."""
-    plain = "_".join(unicodedata.normalize("NFC", name).casefold().replace("-", " ").replace("_", " ").split())
+    plain = "_".join(composed(name).casefold().replace("-", " ").replace("_", " ").split())
     return ALIASES.get(plain, plain)
 
 

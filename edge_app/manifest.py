@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import ManifestError, ModelError, SettingsError
 from .files import whole
+from .labels import UNSURE, composed
 
 _HERE = Path(__file__).parent
 
@@ -122,8 +123,9 @@ def installed() -> dict[str, Path]:
 def find_model(name: str) -> Manifest:
     """The manifest of an installed model, or of a folder given as a path."""
     folders = installed()
-    if name in folders:
-        return read_manifest(folders[name] / "manifest.json")
+    for known in folders:
+        if composed(known) == composed(name):
+            return read_manifest(folders[known] / "manifest.json")
     path = Path(name)
     if path.name == "manifest.json":
         return read_manifest(path)
@@ -147,7 +149,7 @@ def choose_head(manifest: Manifest, name: str | None) -> Head:
             f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
         )
     for head in manifest.heads:
-        if name in (None, head.name):
+        if name is None or composed(name) == composed(head.name):
             return head
     raise SettingsError(f"{manifest.name}: {unknown('head', str(name), [head.name for head in manifest.heads])}")
 
@@ -155,7 +157,7 @@ def choose_head(manifest: Manifest, name: str | None) -> Head:
 def read_manifest(path: Path) -> Manifest:
     """Read and check one manifest; ManifestError says which key is wrong and what was expected."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        raw = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); expected a model's manifest.json") from error
     except ValueError as error:
@@ -226,6 +228,10 @@ def _check(path: Path, raw: object) -> None:
 
 
 def _head(path: Path, place: int, entry: dict, before: list[dict]) -> Head:
+    if UNSURE in entry["labels"]:
+        raise ManifestError(
+            f"{path}: heads/{place}/labels: {UNSURE!r} is what is said where no label can be; name that label otherwise"
+        )
     if entry["kind"] == "sigmoid" and len(entry["labels"]) != 2:
         raise ManifestError(f"{path}: heads/{place}/labels: a sigmoid head has 2 labels, got {entry['labels']}")
     if any(other["name"] == entry["name"] for other in before):

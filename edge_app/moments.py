@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, SettingsError
+from .labels import canonical
 from .manifest import unknown
 
 LONGEST = 1.0  # s that one frame is taken to last, where the next comes later
@@ -62,19 +63,20 @@ def _is_result(line: Any) -> bool:
 def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:
     """The moments in which some face is said to show `label`, best first.
 
-    Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
+    Aliases of labels are known. Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
     label that the results do not know.
     """
     shown: dict[str, list[tuple[float, float]]] = defaultdict(list)  # source -> time, confidence or 0
     labels: set[str] = set()
+    wanted = canonical(label)
     for line in lines:
         said = [face["expression"] for face in line["faces"] if "expression" in face]
         labels.update(name for one in said for name in one["probs"])
         sure = [face["expression"] for face in line["faces"] if not face.get("unsure", True)]
         shown[line["source"]].append(
-            (line["t"], max((s["confidence"] for s in sure if s["name"] == label), default=0.0))
+            (line["t"], max((s["confidence"] for s in sure if canonical(s["name"]) == wanted), default=0.0))
         )
-    if labels and label not in labels:
+    if labels and wanted not in map(canonical, labels):
         raise SettingsError(unknown("label", label, sorted(labels)))
     moments = [one for source, frames in shown.items() for one in _stretches(source, frames, gap)]
     return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -one.weight)

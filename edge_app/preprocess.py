@@ -8,6 +8,7 @@ import numpy as np
 from .geometry import centres, roll, sizes
 from .manifest import Crop, Input
 
+SHARP_SIDE = 48  # px of the crop at which sharpness is measured; decide.BLURRED is of that
 LARGEST = 4  # longer sides of the picture; a square beyond that is cut to it, and still all but border
 
 
@@ -66,8 +67,14 @@ def to_input(crops: np.ndarray, spec: Input) -> np.ndarray:
 
 
 def sharpness(crop: np.ndarray) -> float:
-    """Variance of the Laplacian of a crop (h, w, c) uint8: the usual focus measure (Pech-Pacheco et al. 2000)."""
+    """Variance of the Laplacian of a crop (h, w, c) uint8: the usual focus measure (Pech-Pacheco et al. 2000).
+
+    Larger crops are looked at as SHARP_SIDE pixels: the measure falls with the square of what one pixel covers.
+    """
     grey = crop[..., 0] if crop.shape[2] == 1 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    if max(grey.shape) > SHARP_SIDE:
+        scale = SHARP_SIDE / max(grey.shape)
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S, ksize=3))
     return float(deviation[0, 0]) ** 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import tomllib
@@ -69,7 +70,7 @@ class Settings:
         for key in values:
             if key not in names:
                 raise SettingsError(unknown("key", key, names))
-        return replace(self, **{key: _at_home(key, value) for key, value in values.items() if value is not None})
+        return replace(self, **{key: _plain(key, value) for key, value in values.items() if value is not None})
 
 
 def default_path() -> Path:
@@ -85,7 +86,7 @@ def read_settings(path: Path | None = None) -> Settings:
         if not path.is_file():
             return Settings()
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a TOML file of settings") from error
     except ValueError as error:
@@ -112,9 +113,14 @@ def filled(address: str) -> str:
     return re.sub(r"\$\{([A-Za-z_]\w*)\}", value, address)
 
 
-def _at_home(name: str, value: object) -> object:
-    place = name in PLACES and isinstance(value, str) and value.startswith("~/")
-    return os.path.expanduser(value) if place else value
+def _plain(name: str, value: object) -> object:
+    """A path as a text, ~/ of places expanded, NumPy's numbers as Python's."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if name not in PLACES or not isinstance(value, (str, os.PathLike)):
+        return value
+    text = os.fspath(value)
+    return os.path.expanduser(text) if text.startswith("~/") else text
 
 
 def _check(name: str, value: object, hint: Any) -> None:

@@ -206,3 +206,24 @@ def test_the_crops_of_a_result_can_be_classified_again():
     with Analyzer() as analyzer:
         crops = analyzer(image).faces.crops
         assert [decision.label for decision in analyzer.classify(crops)] == ["happy"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((40, 40, 3), np.float32),
+        np.zeros((40, 40, 3), np.uint16),
+        np.zeros((40, 40, 4), np.uint8),
+        np.zeros((40, 40, 2), np.uint8),
+        np.zeros((0, 40, 3), np.uint8),
+        np.zeros(40, np.uint8),
+    ],
+)
+def test_what_is_no_crop_is_refused(analyzer, bad):
+    with pytest.raises(ValueError, match=r"expected crops \(h, w, 3\) or \(h, w\) uint8, got"):
+        analyzer.classify([np.zeros((40, 40, 3), np.uint8), bad])
+
+
+def test_a_model_may_be_a_path_and_numbers_those_of_numpy(tmp_path):
+    with Analyzer(model=write_model(tmp_path / "m"), conf=np.float32(0.5), threads=np.int64(1)) as one:
+        assert (one.settings.model, one.settings.conf, one.settings.threads) == (str(tmp_path / "m"), 0.5, 1)

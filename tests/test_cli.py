@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from clips import write_clip
+from patience import PATIENCE
+from small_model import write_model
 
 from edge_app import cli as module
 from edge_app.cli import COMMANDS, cli
@@ -151,3 +157,24 @@ def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
             signal.raise_signal(signal.SIGINT)
     assert ended.value.code == 130
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("speaks", ["cp949", "ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf8(tmp_path, speaks):
+    """Names are told as far as it can write them, JSON is JSON, and nothing that was done is lost."""
+    clip, other = (write_clip(tmp_path / unicodedata.normalize(form, "한글.mp4"), frames=3) for form in ("NFD", "NFC"))
+    model = write_model(tmp_path / "모델 é")
+    where = {**os.environ, "PYTHONIOENCODING": speaks, "PYTHONUTF8": "0"}
+
+    def calmcam(*words: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "edge_app", *map(str, words)]
+        return subprocess.run(command, capture_output=True, cwd=ROOT, env=where, timeout=60 * PATIENCE)
+
+    told = calmcam("annotate", clip, other, "--model", model, "-o", tmp_path / "out")
+    assert told.returncode == 0, told.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    told = calmcam("models", "show", model, "--json")
+    assert json.loads(told.stdout)["folder"] == str(model)
+    told = calmcam("live", "--source", clip, "--model", model, "--no-show", "--json")
+    assert told.returncode == 0, told.stderr
+    assert [json.loads(line)["frame"] for line in told.stdout.splitlines()] == [0, 1, 2]

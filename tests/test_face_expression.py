@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 from cases import make_crops
 from small_model import write_model
 
+from edge_app import devices
 from edge_app.backends import fake, litert
 from edge_app.catalogue import check_answer
 from edge_app.errors import DeviceLost, ModelError
-from edge_app.manifest import Head, Manifest, read_manifest
+from edge_app.manifest import Head, Manifest, find_model, read_manifest
 from edge_app.preprocess import crop_faces, sharpness
 from edge_app.tasks.face_expression import Classify, Crop
 from edge_app.types import NO_FACES, Faces, Frame
@@ -128,3 +131,39 @@ def test_a_blurred_face_is_less_sharp(model):
     crop = Crop(model, model.artifact("int8"))
     blurred = Frame(cv2.GaussianBlur(FRAME.image, (0, 0), 5), 0, 0)
     assert crop(blurred, FACES).sharpness[0] < crop(FRAME, FACES).sharpness[0] / 4
+
+
+@pytest.mark.parametrize(
+    ("emits", "values", "told"),
+    [
+        ("probabilities", [0.2, 0.5, 0.3], ""),
+        ("probabilities", [-1.0, 2.5, 0.3], "expected probabilities"),
+        ("probabilities", [0.2, 0.9, 0.3], "expected probabilities"),
+        ("logits", [-1.0, 2.5, 0.3], ""),
+        ("logits", [0.2, 0.5, 0.3], "needs emits: probabilities"),
+    ],
+)
+def test_what_a_model_emits_is_looked_at(tmp_path, caplog, emits, values, told):
+    class Answering:
+        def infer(self, batch):
+            return {"mood": np.array([values], np.float32), "tease": np.array([[0.5]], np.float32)}
+
+    model = find_model(str(write_model(tmp_path / "m")))
+    artifact = replace(model.artifact("int8"), emits=emits)
+    if told and emits == "probabilities":
+        with pytest.raises(ModelError, match=told):
+            check_answer(model, artifact, Answering())
+    else:
+        check_answer(model, artifact, Answering())
+        assert told in caplog.text if told else not caplog.text
+
+
+def test_a_file_may_be_called_otherwise_and_lie_under_a_name_that_is_no_utf8(tmp_path):
+    """As a zip packed by a Korean Windows names its folders."""
+    folder = write_model(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + "모델".encode("cp949"))))
+    model = find_model(str(folder))
+    model = replace(model, artifacts={"mine": model.artifact("int8")})
+    assert devices.choose(model, None, "cpu")[0] == "mine"
+    backend = devices.open_backend(model.artifact("mine"))
+    check_answer(model, model.artifact("mine"), backend)
+    backend.close()

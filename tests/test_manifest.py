@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_written_and_read_again_it_is_the_same(folder):
         (lambda raw: raw["artifacts"]["int8"].pop("input"), ["artifacts/int8", "expected a key 'input'"]),
         (lambda raw: raw["heads"][0].update(labels=["one"]), ["heads/0/labels"]),
         (lambda raw: raw["heads"][0].update(labels=["a", "a"]), ["heads/0/labels"]),
+        (lambda raw: raw["heads"][0].update(labels=["a", "unsure"]), ["heads/0/labels", "'unsure'", "otherwise"]),
         (lambda raw: raw["heads"][1].update(labels=["a", "b", "c"]), ["heads/1/labels", "2 labels"]),
         (lambda raw: raw["heads"].append(raw["heads"][0]), ["heads", "'mood'", "twice"]),
         (lambda raw: raw["heads"][0].update(temperature=0), ["heads/0/temperature"]),
@@ -133,3 +135,17 @@ def test_of_two_models_of_one_name_the_bundled_one_is_taken(monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     write_model(tmp_path / "calmcam" / "models" / "emotions")
     assert manifest.find_model("emotions").folder == bundled
+
+
+def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    written, typed = (unicodedata.normalize(form, "한글모델") for form in ("NFD", "NFC"))
+    write_model(tmp_path / "calmcam" / "models" / written)
+    assert manifest.find_model(typed).folder.name == written
+
+
+def test_a_manifest_that_an_editor_began_with_a_mark(folder):
+    path = folder / "manifest.json"
+    before = manifest.read_manifest(path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert manifest.read_manifest(path) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 
 import av
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from clips import times, write_clip
 
 from edge_app.cli import cli
+from edge_app.drawing.words import meant
 from edge_app.errors import InputError, SettingsError
 from edge_app.moments import find, read_results
 
@@ -183,3 +185,8 @@ def test_a_run_file_that_is_damaged(annotated, content):
     (annotated / "run.json").write_text(content)
     result = moments(annotated)
     assert result.exit_code == 2 and "run.json: expected" in result.output
+
+
+@pytest.mark.parametrize("label", ["joy", "Happy", "행복", unicodedata.normalize("NFD", "행복")])
+def test_a_label_may_be_named_as_it_is_drawn_or_called_elsewhere(label):
+    assert len(find(story("shhhs"), meant(label), gap=0.0, least=0.0)) == 1

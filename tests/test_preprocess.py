@@ -148,3 +148,12 @@ def test_sharpness_falls_with_blur():
     assert values == sorted(values, reverse=True)
     assert sharpness(face) > 4 * values[-1]
     assert sharpness(np.full((48, 48, 1), 9, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("side", [64, 112, 224])
+def test_sharpness_is_of_the_face_and_not_of_the_size_that_a_model_takes(side):
+    import cv2
+
+    face = cv2.imread(str(make_crops.HERE / "astronaut.jpg"), cv2.IMREAD_GRAYSCALE)[60:220, 160:320]
+    small, large = (fit(face, Input(size, size, "gray", "uint8")) for size in (48, side))
+    assert sharpness(large) == pytest.approx(sharpness(small), rel=0.35)

@@ -694,6 +694,7 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (("options.dropout=2",), SettingsError, "cannot be built with options"),
         (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
         (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
+        (("backbone=/no/such.dat",), ModelError, "/no/such.dat: "),
         (("backbone=imagenet",), SettingsError, "family residual: has no ImageNet weights"),
     ],
 )

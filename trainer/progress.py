@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 @contextmanager
 def progress() -> Iterator[Callable[[float, str], None] | None]:
     """A function that takes the done share 0..1 and a few words, or None when stderr is no terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if not console.is_terminal:
         yield None
         return

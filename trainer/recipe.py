@@ -17,7 +17,7 @@ import yaml
 
 from edge_app.errors import SettingsError
 from edge_app.files import whole
-from edge_app.labels import canonical
+from edge_app.labels import UNSURE, canonical
 from edge_app.manifest import Crop, Input, unknown
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -263,6 +263,10 @@ def parse(raw: Mapping, where: str) -> Recipe:
         if len(head.labels) < 2 or len(set(map(canonical, head.labels))) < len(head.labels):
             raise SettingsError(
                 f"{where}: heads.{head.name}: expected two or more different labels, got {list(head.labels)}"
+            )
+        if UNSURE in map(canonical, head.labels):
+            raise SettingsError(
+                f"{where}: heads.{head.name}: {UNSURE!r} is what is said where no label can be; name that label otherwise"
             )
         if head.kind == "sigmoid" and len(head.labels) != 2:
             raise SettingsError(f"{where}: heads.{head.name}: a sigmoid head has two labels, got {list(head.labels)}")

@@ -132,8 +132,9 @@ def _build(recipe: Recipe) -> None:
     import keras
 
     from .train import network
+    from .weights import take_weights
 
-    network(recipe)
+    take_weights(network(recipe), recipe)
     keras.utils.clear_session()
 
 

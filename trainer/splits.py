@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from edge_app.errors import InputError, SettingsError
-from edge_app.labels import PARTS
+from edge_app.labels import PARTS, composed
 
 from .folders import Item, has_test
 from .recipe import DataRecipe
@@ -103,7 +102,7 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, 
     """
     tables = {source: _groups_file(path, recipe.groups_file) for source, path in paths.items()}
     try:
-        pattern = re.compile(_composed(recipe.group)) if recipe.group else None
+        pattern = re.compile(composed(recipe.group)) if recipe.group else None
     except re.error as error:
         raise SettingsError(f"data.group: {recipe.group!r} is no regular expression ({error})") from error
     if pattern is not None and pattern.groups < 1:
@@ -111,8 +110,8 @@ def named_groups(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, 
     names, alone = [], []
     for item in items:
         table = tables[item.source]
-        hit = pattern.search(_composed(_below_class(item))) if pattern else None
-        below = _composed(item.file.removeprefix(f"{item.source}/" if item.source else ""))
+        hit = pattern.search(composed(_below_class(item))) if pattern else None
+        below = composed(item.file.removeprefix(f"{item.source}/" if item.source else ""))
         said = table.get(below) or table.get(_uncut(below)) or (hit.group(1) if hit else "")
         if not said:
             alone.append(item.file)
@@ -214,11 +213,6 @@ def _close(rows: np.ndarray, hashes: np.ndarray, near: int) -> list[tuple[int, i
     return found
 
 
-def _composed(name: str) -> str:
-    """A name in composed letters: macOS writes Hangul in pieces, tables do not."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _uncut(file: str) -> str:
     """The name that a crop and the picture or clip that it was cut from share."""
     clip = CLIP.match(file)
@@ -234,7 +228,7 @@ def _groups_file(path: Path, name: str) -> dict[str, str]:
             rows = csv.DictReader(opened)
             if not {"file", "group"} <= set(rows.fieldnames or ()):
                 raise InputError(f"{file}: expected a CSV with the columns file,group, got {rows.fieldnames}")
-            files = {_composed(row["file"] or ""): row["group"] for row in rows}
+            files = {composed(row["file"] or ""): row["group"] for row in rows}
             groups = {file.replace("\\", "/").removeprefix("./"): group for file, group in files.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: expected a CSV (UTF-8) with the columns file,group ({error})") from error

@@ -59,13 +59,26 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def start_weights(model: keras.Model, recipe: Recipe, images: np.ndarray) -> int:
-    """Copy the backbone's weights by layer name and shape; returns how many layers took some.
+    """Copy the backbone's weights into the model; returns how many layers took some.
 
-    "none" and "imagenet" (which the family loads while it builds) copy nothing; what comes without statistics of
-    batch normalisation gets those of `images` (N, H, W, C). ModelError when nothing fits.
+    What comes without statistics of batch normalisation gets those of `images` (N, H, W, C). ModelError as `take_weights`.
+    """
+    path, taken = take_weights(model, recipe)
+    if _is_dlib(recipe.backbone):
+        dlib_weights.standing(model, images)
+    if taken:
+        log.info("%d layers start from %s", taken, path)
+    return taken
+
+
+def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
+    """Copy the backbone's weights by layer name and shape: from which file, and how many layers took some.
+
+    "none" and "imagenet" (which the family loads while it builds) copy nothing. ModelError when a file is missing or
+    nothing fits.
     """
     if recipe.backbone in ("none", "imagenet"):
-        return 0
+        return None, 0
     path, source = _source(recipe.backbone, recipe.input.spec.channels)
     taken = 0
     for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]:
@@ -77,10 +90,7 @@ def start_weights(model: keras.Model, recipe: Recipe, images: np.ndarray) -> int
         raise ModelError(
             f"{path}: no layer fits the family {recipe.family}; expected weights of that family, or --set backbone=none"
         )
-    if _is_dlib(recipe.backbone):
-        dlib_weights.standing(model, images)
-    log.info("%d layers start from %s", taken, path)
-    return taken
+    return path, taken
 
 
 def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:

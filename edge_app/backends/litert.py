@@ -32,7 +32,7 @@ class Backend:
         self._path, self._mutex = artifact.path, threading.Lock()
         tflite.check(self._path)
         with tflite.quiet("LiteRT"), _errors(self._path, ModelError):
-            self._interpreter: Interpreter | None = Interpreter(str(self._path), num_threads=threads)
+            self._interpreter: Interpreter | None = _interpreter(self._path, threads)
             signature = self._signature()
             self._interpreter.allocate_tensors()
         self._input, self._outputs = self._match(artifact, signature)
@@ -89,7 +89,7 @@ class Backend:
 def bare(artifact: Artifact, *, threads: int) -> Callable[[int], None]:
     """An interpreter with nothing around it, the benchmark's floor: runs that many rows of zeros."""
     with tflite.quiet("LiteRT"):
-        interpreter = Interpreter(str(artifact.path), num_threads=threads)
+        interpreter = _interpreter(artifact.path, threads)
         interpreter.allocate_tensors()
     (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
     row = np.zeros(given["shape"], given["dtype"])
@@ -102,6 +102,15 @@ def bare(artifact: Artifact, *, threads: int) -> Callable[[int], None]:
                 interpreter.get_tensor(output["index"])
 
     return invoke
+
+
+def _interpreter(path: Path, threads: int) -> Interpreter:
+    """LiteRT takes no name that is not UTF-8, as folders from a Korean Windows may have; those it gets by content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return Interpreter(model_content=path.read_bytes(), num_threads=threads)
+    return Interpreter(str(path), num_threads=threads)
 
 
 def dequantised(values: np.ndarray, detail: dict) -> np.ndarray:

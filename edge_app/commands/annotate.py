@@ -104,7 +104,7 @@ def _report(outcomes: list[Outcome], folder: Path) -> None:
     """Print a table; one input that failed was told already and needs none."""
     if not any(outcome.report.frames for outcome in outcomes) and len(outcomes) < 2:
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
     table = Table("input", "frames", "took s", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:
         report = outcome.report

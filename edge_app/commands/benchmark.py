@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,7 @@ from ..manifest import unknown
 from ..settings import Settings
 from . import measure
 from .bench_tables import comparison_table, tables
+from .json_out import echo_json
 from .measure import Alone, Plan
 from .options import MODEL_SETTINGS, as_flags, settings_options
 
@@ -55,7 +55,7 @@ def benchmark(settings: Settings, compare: str | None, as_json: bool, **options:
         found = _measured(settings, plan, options)
     found = {"machine": machine(), "versions": runs.versions(), **found}
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo_json(found, indent=2)
     else:
         click.echo(comparison_table(found) if compare else tables(found))
 

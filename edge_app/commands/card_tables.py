@@ -16,7 +16,7 @@ Judged = Mapping[str, Any]
 
 def show(card: Mapping[str, Any]) -> None:
     """Print a card as `Tally.card` makes it, with its `models`, `head`, `data`, `excluded` and `folder`."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     models = " + ".join(f"{model['name']} {model['variant']} ({model['device']})" for model in card["models"])
     left_out = f", {card['excluded']} excluded" if card["excluded"] else ""
     console.print(

@@ -29,7 +29,7 @@ class StatusLine(AbstractContextManager):
 
     def __init__(self, source: Any, stop: Stop, *, frames: int | None = None) -> None:
         self._source, self._stop, self._left = source, stop, frames
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, emoji=False)
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )

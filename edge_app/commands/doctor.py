@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ..health import hailo, host, pi
 from ..health.checks import BROKEN, OK, WARNING, Check, Machine
 from ..manifest import find_model
 from ..settings import default_path, read_settings
+from .json_out import echo_json
 
 COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 
@@ -40,7 +40,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     found = examine(Machine(), getattr(ctx.find_root().obj, "config", None))
     broken = sum(check.state == BROKEN for check in found)
     if as_json:
-        click.echo(json.dumps({"broken": broken, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
+        echo_json({"broken": broken, "checks": [asdict(check) for check in found]})
     else:
         show(found)
     ctx.exit(1 if broken else 0)

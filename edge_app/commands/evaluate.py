@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -34,6 +33,7 @@ from ..scoring.tally import Tally
 from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
+from .json_out import echo_json
 from .options import Signals, output_options, settings_options
 
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
@@ -92,7 +92,7 @@ def evaluate(
     card = {"folder": str(folder), "data": str(data), "excluded": excluded, **_subject(ensemble), **tally.card()}
     _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
     if as_json:
-        click.echo(json.dumps(card, ensure_ascii=False))
+        echo_json(card)
     else:
         show(card)
 
@@ -135,7 +135,7 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("pictures", total=total)

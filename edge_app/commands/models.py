@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from .. import devices, plugins
 from ..catalogue import CARD, Entry, best_score, entries, named, score_text, trials
 from ..errors import ManifestError
 from ..manifest import Head, Manifest
+from .json_out import echo_json
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -36,7 +36,7 @@ def list_models(folder: Path | None = None, as_json: bool = False) -> None:
     """Installed models, or those in FOLDER."""
     found = entries(folder)
     if as_json:
-        click.echo(json.dumps([_plain(entry) for entry in found], ensure_ascii=False, default=str))
+        echo_json([_plain(entry) for entry in found], default=str)
         return
     table = Table("model", "task", "heads", "files", "best score", box=None, pad_edge=False)
     for entry in found:
@@ -57,7 +57,7 @@ def show(model: str, as_json: bool) -> None:
     if entry.manifest is None:
         raise ManifestError(entry.problem)
     if as_json:
-        click.echo(json.dumps(_plain(entry), ensure_ascii=False, default=str))
+        echo_json(_plain(entry), default=str)
         return
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for name, text in _facts(entry.manifest):
@@ -78,7 +78,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
         else:
             rows += [asdict(trial) for trial in trials(entry.manifest, devices.open_backend, _detector)]
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False))
+        echo_json(rows)
     else:
         for row in rows:
             state = click.style("ok" if row["good"] else "broken", fg="green" if row["good"] else "red")
@@ -91,7 +91,7 @@ def _detector(path: Path) -> Any:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import plugins, runs
 from ..build import file_kind, open_file
+from ..drawing.words import meant
 from ..errors import InputError, SourceError
 from ..files import whole
 from ..moments import Moment, find, read_results
@@ -36,7 +37,7 @@ class Clip:
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--label", required=True, help="The expression that is looked for.")
+@click.option("--label", required=True, help="The expression that is looked for, as in the results or as drawn.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many moments at most.")
 @click.option("--least", type=click.FloatRange(0), default=0.5, show_default=True, help="Shortest moment, seconds.")
 @click.option(
@@ -61,7 +62,8 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
+    label = meant(options["label"])
+    found = find(read_results(folder / "results.jsonl"), label, gap=options["gap"], least=options["least"])
     if not found:
         click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
         return

@@ -40,7 +40,7 @@ class ProgressBar(AbstractContextManager):
 
     def __init__(self, inputs: int) -> None:
         self._inputs, self._finished = inputs, 0
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, emoji=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
         self._progress = Progress(
             *columns, console=self._console, transient=True, disable=not self._console.is_terminal

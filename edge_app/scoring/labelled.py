@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError, SourceError
-from ..labels import PARTS, index_of, nearest
+from ..labels import PARTS, composed, index_of, nearest
 from ..manifest import sha256
 from ..media import pictures_below
 
@@ -41,7 +40,7 @@ class Exclusions:
 
     def of(self, path: Path) -> set[str]:
         """What names the file at `path`: ends of its path, or its content."""
-        parts = _plain(path.as_posix()).split("/")
+        parts = composed(path.as_posix()).split("/")
         ends = self.ends.intersection("/".join(parts[start:]) for start in range(len(parts)))
         return {*ends, *(self.digests.intersection([sha256(path)]) if self.digests else ())}
 
@@ -55,7 +54,7 @@ def read_exclusions(path: Path) -> Exclusions:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: expected UTF-8 text with one file name per line, got other bytes") from error
     names = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
-    lines = {_plain(name.replace("\\", "/").removeprefix("./")) for name in names} - {""}
+    lines = {composed(name.replace("\\", "/").removeprefix("./")) for name in names} - {""}
     digests = {line for line in lines if len(line) == 64 and set(line.lower()) <= HEX}
     folders = {line for line in lines if line.endswith("/")}
     return Exclusions(
@@ -97,7 +96,7 @@ def _classes(folder: Path, labels: Sequence[str], exclude: Exclusions) -> list[t
         raise SourceError(
             f"{folder}: cannot be read ({error.strerror}); expected a folder with one folder per class"
         ) from error
-    names = [name for name in names if _plain(name) not in exclude.folders]
+    names = [name for name in names if composed(name) not in exclude.folders]
     if not names:
         raise SourceError(f"{folder}: no class folders; expected one folder per class: {', '.join(labels)}")
     found = [(name, index_of(name, labels)) for name in names]
@@ -116,7 +115,3 @@ def _strange(folder: Path, strange: list[str], names: list[str], labels: Sequenc
         f"{folder}: the model has no class {strange[0]!r}{hint} (its classes: {', '.join(labels)}); rename the folder, "
         f"or leave it out with a line '{strange[0]}/' in an --exclude file"
     )
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

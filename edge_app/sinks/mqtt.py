@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from paho.mqtt import client as paho
 
 from .. import __version__
-from ..decide import UNSURE
 from ..errors import OutputError, SettingsError
+from ..labels import UNSURE
 from ..result_line import result_line
 from ..types import Result
 

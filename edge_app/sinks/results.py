@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from ..errors import OutputError
+from ..files import takes_utf8
 from ..result_line import result_line
 from ..types import Result
 
@@ -74,7 +75,7 @@ class Sink:
         self._jsonl.write(text)
         if self._csv.path:
             self._csv.write(_encodable(self._rows(line)))
-        self._tell(text)
+        self._tell(text if takes_utf8(self._stream) else json.dumps(line) + "\n")
         if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
             self._flushed = time.monotonic()
             self._jsonl.flush()

@@ -35,13 +35,14 @@ def _say_nothing() -> None:
     """Keep MediaPipe's reports of its use in this process.
 
     Its wheels since 0.10.35 send them to play.googleapis.com and offer no way to say no (its issue 6291). libcurl, which
-    sends them, goes by the proxy that the environment names: one where nobody listens, whatever stood there.
+    sends them, goes by the proxy that the environment names: one where nobody listens, whatever stood there. That is
+    the environment of C; `os.environ`, which Python's own requests go by, stays as it is for whoever imports us.
     """
-    os.environ["https_proxy"] = "http://127.0.0.1:9"  # discard, RFC 863
+    os.putenv("https_proxy", "http://127.0.0.1:9")  # discard, RFC 863
     for name in ("no_proxy", "NO_PROXY"):
         if name in os.environ:  # hosts that go without it: all but Google's
             hosts = [host.strip() for host in os.environ[name].split(",")]
-            os.environ[name] = ",".join(host for host in hosts if not GOOGLE.endswith(host.lstrip("*.")))
+            os.putenv(name, ",".join(host for host in hosts if not GOOGLE.endswith(host.lstrip("*."))))
 
 
 GOOGLE = "play.googleapis.com"
