@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ class _Stderr(logging.Handler):
     """Writes to what `sys.stderr` is at that moment, so that a progress bar can make room."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        with suppress(OSError):  # a log that takes no more is no reason to end
+            sys.stderr.write(self.format(record) + "\n")
 
 
 def _log_to_stderr() -> None:

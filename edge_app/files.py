@@ -18,6 +18,15 @@ def takes_utf8(stream: TextIO | None) -> bool:
     return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
+def settle(path: Path) -> None:
+    """Have a file on the disk before it gets its name: a power cut leaves the old one or the new one, no empty one."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to: it takes the place of `path` when the block ends well, else it is removed.
@@ -27,6 +36,7 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         yield part
+        settle(part)
         part.replace(path)
     except OSError as error:
         raise OutputError.of(path, error) from error

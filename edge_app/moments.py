@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import statistics
 from collections import defaultdict
@@ -14,6 +15,8 @@ from typing import Any
 from .errors import InputError, SettingsError
 from .labels import canonical
 from .manifest import unknown
+
+log = logging.getLogger(__name__)
 
 LONGEST = 1.0  # s that one frame is taken to last, where the next comes later
 
@@ -39,12 +42,20 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, start=1):
+                if not text.endswith("\n"):
+                    log.warning("%s: its last line was cut off and is left out", path)
+                    return
                 line = json.loads(text)
                 if not _is_result(line):
                     raise ValueError(f"line {number} is no result of a frame")
                 yield line
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
+        if (cut := Path(f"{path}.part")).is_file() and not path.exists():
+            raise InputError(
+                f"{path}: is not there, but what a run left that was cut off; take the .part off the names in "
+                f"{cut.parent}, then try again"
+            ) from error
         raise InputError(
             f"{path}: expected the results that calmcam annotate or live --save wrote, one JSON object per line ({what})"
         ) from error

@@ -20,13 +20,14 @@ def reconnect(name: str, lost: str, since_ns: int, connect: Callable[[], None], 
     and returns False.
     """
     log.warning("%s: %s, reconnecting", name, lost)
-    delay = FIRST_DELAY
+    delay, told = FIRST_DELAY, log.warning
     while pause(delay):
         try:
             connect()
         except SourceError as error:
-            log.debug("%s: still not there: %s", name, error)
+            told("%s: still not there: %s", name, error)
+            told = log.debug
             delay = min(2 * delay, LONGEST_DELAY)
         else:
-            log.info("%s: back after %.1f s", name, (time.monotonic_ns() - since_ns) / 1e9)
+            log.warning("%s: back after %.1f s", name, (time.monotonic_ns() - since_ns) / 1e9)
             return

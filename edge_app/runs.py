@@ -77,11 +77,15 @@ def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json"
         part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
+def begin(folder: Path, more: Mapping[str, Any]) -> None:
+    """Write a `run.json` that stands until the run has ended: the command, with which versions, and `more`."""
+    write_record(folder, {"command": sys.argv, "versions": versions(), **more})
+
+
 def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
     """Write `run.json`: the command, when it ended, with which versions, `more`, and what the run did."""
     ended = datetime.now().astimezone().isoformat(timespec="seconds")
-    head = {"command": sys.argv, "ended": ended, "versions": versions()}
-    write_record(folder, {**head, **more, "report": report.summary()})
+    begin(folder, {"ended": ended, **more, "report": report.summary()})
 
 
 def without_secrets(text: str) -> str:

@@ -10,7 +10,9 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +27,13 @@ from small_model import write_model
 from edge_app.cli import cli
 from edge_app.commands.console import StatusLine, status_line, summary
 from edge_app.commands.live import _tell as tell
-from edge_app.errors import OutputError
-from edge_app.pace import Paced
+from edge_app.commands.recording import Spare
+from edge_app.errors import InputError, OutputError
+from edge_app.moments import read_results
+from edge_app.pace import Paced, Repeated
 from edge_app.report import Report
 from edge_app.run import Stop, run
+from edge_app.sinks import video
 from edge_app.sinks.null import Sink
 from edge_app.sources.synthetic import Source
 from edge_app.track import KEEP_NEW_S
@@ -308,3 +313,76 @@ def test_the_summary_counts():
     text = summary(report)
     assert "30 frames in 1.0 s · 30.0 fps" in text and "dropped 2" in text and "happy 75 %, sad 25 %" in text
     assert summary(Report()) == "no frame in 0.0 s"
+
+
+class Failing:
+    """A sink that takes `most` results; the disk is full then, or at once when it is opened."""
+
+    name = "video"
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken, self.closed = most, 0, 0
+
+    def __enter__(self):
+        if self.most < 0:
+            raise OutputError("v.mp4: the disk is full")
+        return self
+
+    def write(self, result):
+        if self.taken == self.most:
+            raise OutputError("v.mp4: the disk is full")
+        self.taken += 1
+
+    def __exit__(self, *exc):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("most", [-1, 0, 3])
+def test_where_the_disk_takes_no_more_the_others_go_on(most, caplog):
+    full, line = Failing(most), Failing(99)
+    spare = Spare(full)
+    run(Repeated(Source(), frames=10), [], [spare, line], live=False)
+    assert line.taken == 10 and full.taken == max(0, most)
+    assert full.closed == (most >= 0) and str(spare.error) == "v.mp4: the disk is full"
+    assert caplog.text.count("recording has ended, the run goes on") == 1
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_recording_that_breaks_off_is_told_at_the_end(live, tmp_path, monkeypatch, watched):
+    monkeypatch.setattr(video.Sink, "write", Failing(0).write)
+    options = ("--json",) if watched else ()
+    ended = live("--source", "synthetic", "--no-show", "--save", "--frames", 5, *options)
+    assert ended.exit_code == OutputError.exit_code and "the disk is full" in ended.stderr
+    assert len(ended.stdout.splitlines()) == (5 if watched else 0)
+    folder = tmp_path / "runs" / "live" / "synthetic"
+    assert (folder / "run.json").is_file() and (folder / "results.jsonl").is_file() == watched
+
+
+def test_what_a_killed_run_left_can_be_told(model, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "edge_app",
+        "live",
+        "--model",
+        model,
+        "--source",
+        "synthetic",
+        "--no-show",
+        "-o",
+        out,
+    ]
+    with subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 20 * PATIENCE
+        while not any(out.glob("*.jsonl.part")) or not (out / "results.jsonl.part").stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    about = json.loads((out / "run.json").read_text())
+    assert datetime.fromisoformat(about["started"]).tzinfo and about["arguments"]["settings"]["source"] == "synthetic"
+    with pytest.raises(InputError, match="take the .part off the names"):
+        list(read_results(out / "results.jsonl"))
+    text = (out / "results.jsonl.part").read_text()
+    (out / "results.jsonl").write_text(text[: text.rindex("\n") - 5])  # cut off within a line
+    assert len(list(read_results(out / "results.jsonl"))) == text.count("\n") - 1

@@ -305,3 +305,27 @@ def test_live_tells_and_its_death_is_told(port, heard, tmp_path, monkeypatch):
         until(heard, "live/available", "offline")
     events = [json.loads(value) for topic, value in found if topic == "live/events"]
     assert events[0]["type"] == "new" and events[0]["source"] == "synthetic"
+
+
+def test_a_camera_that_is_lost_sees_nothing_and_not_nobody(port, heard, monkeypatch):
+    monkeypatch.setattr(mqtt, "GONE_S", 0.0)
+    lost = False
+    with mqtt.Sink(f"mqtt://127.0.0.1:{port}/blind", waits=lambda: lost) as sink:
+        sink.write(result(0, (1, "happy", 20)))
+        sink.idle()
+        lost = True
+        sink.idle()
+        sink.idle()
+        until(heard, "blind/available", "offline")
+        lost = False
+        sink.write(result(1))
+        until(heard, "blind/available", "online")
+
+
+def test_a_patient_run_waits_for_its_broker(tmp_path, caplog):
+    port = free_port()
+    with mqtt.Sink(f"mqtt://127.0.0.1:{port}/later", patient=True) as sink:
+        assert "asking again" in caplog.text
+        sink.write(result(0, (1, "happy", 20)))
+        with broker(tmp_path, port), listening(port, "later/#") as messages:
+            until(messages, "later/expression", "happy")

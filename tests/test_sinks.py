@@ -831,3 +831,16 @@ def test_a_slow_recording_that_is_whole_is_not_called_cut(tmp_path: Path) -> Non
         base = 1000 if name != "in.avi" else 25
         with Source(clip(tmp_path / name, [0, 2 * base, 4 * base, 6 * base], base=base)) as source:
             assert len(list(source)) == 4, name
+
+
+def test_a_recording_goes_on_after_a_night_without_a_camera(tmp_path):
+    """MP4 holds no sample of 2^31 ticks: 99 minutes of ours."""
+    night = 10 * 3600 * 10**9
+    moments = [*range(0, 10**9, 10**8), *range(night, night + 10**9, 10**8)]
+    sink = video.Sink(tmp_path / "out.mp4", preset="ultrafast", recording=True)
+    write_all(sink, [result(number, moment) for number, moment in enumerate(moments)])
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    for moment in moments:
+        assert min(abs(moment / 1e9 - one) for one in shown) < 1e-3
+    assert max(after - before for before, after in zip(shown, shown[1:], strict=False)) < 601

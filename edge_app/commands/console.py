@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ class StatusLine(AbstractContextManager):
         if self._live:
             self._live.update(text, refresh=True)
         else:
-            self._console.print(text, soft_wrap=True)
+            with suppress(OSError):  # a log that takes no more is no reason to look away
+                self._console.print(text, soft_wrap=True)
 
 
 def status_line(result: Result, state: str = "", *, said: bool = True) -> str:

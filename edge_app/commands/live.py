@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from .. import plugins, runs
 from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import Overlay
 from ..drawing.words import WORDS
-from ..errors import SourceError
+from ..errors import OutputError, SourceError
 from ..pace import Paced, Repeated
 from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings, filled
 from .console import StatusLine, summary
 from .options import MODEL_SETTINGS, Signals, output_options, settings_options
+from .recording import Begun, Spare
 
 CAMERAS = ("camera", "picamera")
 
@@ -55,28 +57,35 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         signals = stack.enter_context(Signals(stop))
         analysis = stack.enter_context(Analysis(settings))
         click.echo(f"classifying on {analysis.why}", err=True)
-        served = _served(analysis, settings, options)
+        served = _served(analysis, source, settings, options)
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
-        sinks = served + _sinks(analysis, source, folder, show, options, stop)
+        about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
+        begun = Begun(folder, about) if folder else None
+        kept = _recording(folder, begun, analysis.head.labels) if folder else []
+        if served or show or options["to_stdout"]:  # somebody watches on when the disk is full
+            kept = [Spare(sink) for sink in kept]
+        sinks = served + kept + _sinks(analysis, source, folder, show, options, stop)
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
+        draw = _draw(settings, show or folder or options["web"] is not None)
         try:
-            run(
-                source,
-                analysis.stages(),
-                sinks,
-                live=True,
-                draw=_draw(settings, show or folder or options["web"] is not None),
-                stop=stop,
-                report=report,
-            )
-        finally:
-            _tell(report, folder, {**analysis.record(), "arguments": {**ctx.params, "settings": settings}})
+            run(source, analysis.stages(), sinks, live=True, draw=draw, stop=stop, report=report)
+        except BaseException:
+            with suppress(OutputError):  # what ended the run is told
+                _tell(report, folder, about | _since(begun))
+            raise
+        _tell(report, folder, about | _since(begun))
+    if lost := next((one.error for one in kept if isinstance(one, Spare) and one.error), None):
+        raise lost
     if options["seconds"] and not report.frames and not signals.exit_code:
         within = f"no frame came within {options['seconds']:g} s"
         raise SourceError(f"{source.name}: {within}; look at the source with calmcam doctor, or raise --seconds")
     ctx.exit(signals.exit_code)
+
+
+def _since(begun: Begun | None) -> dict[str, str]:
+    return {"started": begun.started} if begun else {}
 
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
@@ -132,29 +141,37 @@ def _sinks(
     sinks: list[Sink] = []
     if show:
         sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))
-    if folder:
-        sinks.append(plugins.load("sinks", "video").Sink(folder / "annotated.mp4", recording=True))
-        sinks.append(
-            plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels)
-        )
     if options["to_stdout"]:
         sinks.append(plugins.load("sinks", "results").Sink(stream=sys.stdout, labels=labels))
     if "NOTIFY_SOCKET" in os.environ:
-        sinks.append(
-            plugins.load("sinks", "systemd").Sink(waits=lambda: getattr(source, "state", "") == "reconnecting")
-        )
+        sinks.append(plugins.load("sinks", "systemd").Sink(waits=partial(_waits, source)))
     return [*sinks, StatusLine(source, stop, frames=options["frames"])]
 
 
-def _served(analysis: Analysis, settings: Settings, options: dict[str, Any]) -> list[Sink]:
-    """What others on the network are told."""
+def _waits(source: Any) -> bool:
+    return getattr(source, "state", "") == "reconnecting"
+
+
+def _recording(folder: Path, begun: Begun, labels: Sequence[str]) -> list[Sink]:
+    video = plugins.load("sinks", "video").Sink(folder / "annotated.mp4", recording=True)
+    results = plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels)
+    return [begun, video, results]
+
+
+def _served(analysis: Analysis, source: Any, settings: Settings, options: dict[str, Any]) -> list[Sink]:
+    """What others on the network are told; a service waits for a broker that is not there yet."""
     sinks: list[Sink] = []
     if options["web"] is not None:
         password, tell = os.environ.get("CALMCAM_WEB_PASSWORD", ""), partial(click.echo, err=True)
         words = WORDS[settings.labels]
         sinks.append(plugins.load("sinks", "web").Sink(options["web"], password=password, words=words, tell=tell))
     if options["mqtt"] is not None:
-        sinks.append(plugins.load("sinks", "mqtt").Sink(filled(options["mqtt"]), labels=analysis.head.labels))
+        how = {
+            "labels": analysis.head.labels,
+            "waits": partial(_waits, source),
+            "patient": "NOTIFY_SOCKET" in os.environ,
+        }
+        sinks.append(plugins.load("sinks", "mqtt").Sink(filled(options["mqtt"]), **how))
     return sinks
 
 

@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +40,17 @@ _DISCOVERY = "homeassistant/sensor/{node}/{sensor}/config"  # home-assistant.io/
 class Sink:
     """Publishes to `address`, mqtt[s]://[user[:password]@]host[:port][/prefix]; the prefix is "calmcam" if none is given.
 
-    `labels` are what the model can say. SettingsError for what is no such address; OutputError, when entered, for a
-    broker that is not there or lets nobody in. One that is lost later is asked again and again; the run never waits.
+    `labels` are what the model can say; while the source is lost, as `waits` tells, the run counts as offline.
+    SettingsError for what is no such address; OutputError, when entered, for a broker that lets nobody in, or is not
+    there: a `patient` sink asks again and again instead, as all do for one that is lost later. The run never waits.
     """
 
     name = "mqtt"
 
-    def __init__(self, address: str, *, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, address: str, *, labels: Sequence[str] = (), waits: Callable[[], bool] = bool, patient: bool = False
+    ) -> None:
+        self._waits, self._patient, self._blind = waits, patient, False
         self._at = _place(address)
         self._sensors = {topic: json.dumps(about) for topic, about in _sensors(self._at.prefix, labels)}
 
@@ -67,7 +71,14 @@ class Sink:
         try:
             client.connect(at.host, at.port, _KEEPALIVE_S)
         except (OSError, UnicodeError) as error:
-            raise self._not_there(str(error)) from error
+            if not self._patient:
+                raise self._not_there(str(error)) from error
+            log.warning("mqtt %s: not there (%s); asking again", at.host, error)
+            self._warned = True
+            self._answered.set()
+            client.connect_async(at.host, at.port, _KEEPALIVE_S)
+            client.loop_start()
+            return self
         client.loop_start()
         self._answered.wait(_CONNECT_S)
         if not client.is_connected():
@@ -80,11 +91,13 @@ class Sink:
         """Tell what has changed."""
         line = result_line(result)
         self._when = {"t": line["t"], "source": line["source"]}
+        self._see(True)
         self._change(line["faces"], time.monotonic())
 
     def idle(self) -> None:
-        """Faces go, too, while no picture comes."""
+        """Faces go, too, while no picture comes; a camera that was lost sees nothing, not nobody."""
         self._change([], time.monotonic())
+        self._see(not self._waits())
 
     def __exit__(self, *exc: object) -> None:
         self._change([], math.inf)
@@ -95,6 +108,12 @@ class Sink:
         if there:
             self._client.loop_stop()  # else its thread may be asking for the broker; it ends by itself
 
+    def _see(self, sees: bool) -> None:
+        if self._blind == sees:
+            with self._telling:
+                self._blind = not sees
+                self._publish_available()
+
     def _change(self, faces: list[dict[str, Any]], now: float) -> None:
         for event in self._there.seen(faces, now):
             self._publish("events", json.dumps({**event, **self._when}, ensure_ascii=False))
@@ -103,6 +122,9 @@ class Sink:
             with self._telling:
                 self._state = state
                 self._publish_state()
+
+    def _publish_available(self) -> None:
+        self._publish("available", "offline" if self._blind else "online", retain=True)
 
     def _publish_state(self) -> None:
         for topic, value in self._state.items():
@@ -120,9 +142,9 @@ class Sink:
         for topic, about in self._sensors.items():
             client.publish(topic, about, retain=True)
         with self._telling:
-            self._publish("available", "online", retain=True)
+            self._publish_available()
             self._publish_state()
-        log.info("mqtt %s: connected", self._at.host)
+        (log.warning if self._warned else log.info)("mqtt %s: connected", self._at.host)
         self._warned = False
         self._answered.set()
 

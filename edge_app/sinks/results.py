@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from ..errors import OutputError
-from ..files import takes_utf8
+from ..files import settle, takes_utf8
 from ..result_line import result_line
 from ..types import Result
 
@@ -30,7 +30,7 @@ FACE_COLUMNS = (
     "unsure",
     "why",
 )
-_FLUSH_SECONDS = 1.0  # what a power cut may cost
+_FLUSH_SECONDS = 1.0  # what a kill may cost; a power cut costs what the kernel keeps back, half a minute
 _LONGEST_LINE = 2**20  # bytes; looked at for the last whole one when the disk is full
 
 
@@ -64,7 +64,7 @@ class Sink:
                     opened.callback(file.close)
                     file.open()
                 opened.pop_all()
-            self._flushed = time.monotonic()
+            self._flushed, self._waiting = time.monotonic(), False
         self._depth += 1
         return self
 
@@ -76,8 +76,13 @@ class Sink:
         if self._csv.path:
             self._csv.write(_encodable(self._rows(line)))
         self._tell(text if takes_utf8(self._stream) else json.dumps(line) + "\n")
-        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-            self._flushed = time.monotonic()
+        self._waiting = True
+        self.idle()
+
+    def idle(self) -> None:
+        """Nothing waits in memory for the next frame, which may never come."""
+        if self._waiting and time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self._flushed, self._waiting = time.monotonic(), False
             self._jsonl.flush()
             self._csv.flush()
 
@@ -156,6 +161,7 @@ class _File:
             with self._told():
                 file.close()
                 if not self.empty and not self._failed:
+                    settle(self._part)
                     os.replace(self._part, self.path)
         finally:
             with suppress(OSError):

@@ -16,6 +16,7 @@ from av.codec.context import Flags
 
 from ..containers import end_ns, ns, origin_ns, pictures_end_ns
 from ..errors import CalmcamError, OutputError, SourceError
+from ..files import settle
 from ..types import Result
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 
 _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
+_LONGEST = 600 * TICKS  # that one picture is shown
 _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute back
     "movflags": "+hybrid_fragmented",
     "frag_duration": "2000000",  # µs
@@ -40,8 +42,9 @@ _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's w
 class Sink:
     """Writes `result.picture` (or the bare frame) at `frame.time_ns` into `path`, an MP4 that is complete or not there.
 
-    A `recording` cannot be made again: what a full disk has taken of it is kept, and what a kill or a power cut leaves,
-    `path`.part, can be played up to its last two seconds (an MP4 in fragments, ISO 14496-12, 8.8, until it is closed).
+    A `recording` cannot be made again: what a full disk has taken of it is kept, and what a kill leaves, `path`.part,
+    can be played up to its last two seconds (an MP4 in fragments, ISO 14496-12, 8.8, until it is closed), and after a
+    power cut up to what the kernel had written, half a minute before.
     Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
     first. `start` and `end` (s) are what was cut from the source: the copy's clock begins at `start`. Every sound track
     of `audio_from` is copied packet by packet, or transcoded to AAC where MP4 cannot hold it, and ends with the
@@ -133,12 +136,23 @@ class Sink:
         frame.duration = round(duration_ns * TICKS / _SECOND)
         frame.colorspace, frame.color_range = BT601, 1
         if self._pending:
+            self._bridge(frame.pts)
             frame.pts = max(frame.pts, self._pending.pts + 1)  # a player needs rising stamps
             gap = frame.pts - self._pending.pts
             self._pending.duration = gap
             frame.duration = frame.duration or gap
             self._encode(self._pending)
         self._pending = frame
+
+    def _bridge(self, until: int) -> None:
+        """Show the last picture again and again through a long pause: MP4 holds no sample of 2^31 ticks."""
+        while until - self._pending.pts > _LONGEST:
+            again = av.VideoFrame.from_ndarray(self._pending.to_ndarray(), format="yuv420p")
+            again.pts, again.time_base = self._pending.pts + _LONGEST, self._pending.time_base
+            again.colorspace, again.color_range = BT601, 1
+            self._pending.duration = _LONGEST
+            self._encode(self._pending)
+            self._pending = again
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         self._container.mux(self._stream.encode(frame))
@@ -159,6 +173,7 @@ class Sink:
     def _close(self) -> None:
         container, self._container = self._container, None
         container.close()
+        settle(self._part)
 
     def _abandon(self) -> None:
         """Let go of everything; what was not completed is removed, unless it is a recording that the disk cut off."""

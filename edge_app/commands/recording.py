@@ -1,0 +1,82 @@
+"""What `live --save` writes beside the pictures, and what becomes of the run when the disk takes no more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .. import runs
+from ..errors import OutputError
+from ..run import Sink
+from ..types import Result
+
+log = logging.getLogger(__name__)
+
+
+class Spare:
+    """A sink that the run can do without: where it cannot write any more it ends, and the others go on."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self.name = sink, sink.name
+        self.error: OutputError | None = None
+
+    def __enter__(self) -> Spare:
+        try:
+            self._sink.__enter__()
+        except OutputError as error:
+            self._lose(error)
+        return self
+
+    def write(self, result: Result) -> None:
+        """Hand on, as long as it takes something."""
+        if self.error is None:
+            self._spared(self._sink.write, result)
+
+    def idle(self) -> None:
+        if self.error is None and hasattr(self._sink, "idle"):
+            self._spared(self._sink.idle)
+
+    def __exit__(self, *exc: Any) -> None:
+        if self.error is None:
+            try:
+                self._sink.__exit__(*exc)
+            except OutputError as error:
+                self._lose(error)
+
+    def _spared(self, call: Callable[..., None], *given: Any) -> None:
+        try:
+            call(*given)
+        except OutputError as error:
+            with suppress(OutputError):
+                self._sink.__exit__(type(error), error, None)
+            self._lose(error)
+
+    def _lose(self, error: OutputError) -> None:
+        self.error = error
+        log.warning("%s; recording has ended, the run goes on", error)
+
+
+class Begun:
+    """Writes `run.json` at the first result, so that a run that is killed can be told, and when it was."""
+
+    name = ""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self._folder, self._about = folder, about
+        self.started = ""
+
+    def __enter__(self) -> Begun:
+        return self
+
+    def write(self, result: Result) -> None:
+        """Only the first counts; results tell their time from it."""
+        if not self.started:
+            self.started = datetime.now().astimezone().isoformat(timespec="milliseconds")
+            runs.begin(self._folder, {**self._about, "started": self.started})
+
+    def __exit__(self, *exc: object) -> None:
+        return None
