@@ -90,17 +90,16 @@ def _since(begun: Begun | None) -> dict[str, str]:
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
     """Sum the run up, in its folder and here, where nobody may read; of a run without a frame nothing is kept."""
-    if not report.frames:
-        if folder:
-            runs.discard_empty(folder)
-        return
     saved = ""
     try:
-        if folder:
+        if folder and report.frames:
             runs.record(folder, report, about)
             saved = f"\nsaved in {folder}"
     finally:
-        click.echo(summary(report) + saved, err=True)
+        if folder:
+            runs.discard_empty(folder)
+        if report.frames:
+            click.echo(summary(report) + saved, err=True)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
