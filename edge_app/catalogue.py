@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
 from .heads import probabilities
+from .labels import same
 from .manifest import Artifact, Head, Manifest, find_model, installed, read_manifest, verify
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ def named(names: tuple[str, ...]) -> list[Entry]:
     known = installed()
     found: list[Entry] = []
     for name in names:
-        if name in known:
-            found.append(_entry(known[name]))
+        if there := same(name, known):
+            found.append(_entry(known[there]))
         elif Path(name).exists():
             found += entries(Path(name))
         else:
@@ -184,14 +185,20 @@ def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
 
 
 def _check_emits(artifact: Artifact, head: Head, values: np.ndarray) -> None:
-    """ModelError for "probabilities" that are none; a warning where "logits" (C,) look like probabilities."""
-    shares = values.min() >= -QUANTUM and values.max() <= 1 + QUANTUM
-    shares &= head.kind == "sigmoid" or abs(values.sum() - 1) <= QUANTUM * len(values)
-    if artifact.emits == "probabilities" and not shares and np.isfinite(values).all():
+    """ModelError for "probabilities" that cannot be; a warning where "logits" (C,) look like probabilities.
+
+    Few bits round probabilities far, so that their sum may be.
+    """
+    if not np.isfinite(values).all():
+        return
+    total = 1.0 if head.kind == "sigmoid" else float(values.sum())
+    inside = -0.1 <= values.min() and values.max() <= 1.1
+    if artifact.emits == "probabilities" and not (inside and 0.5 <= total <= 1.5):
         raise ModelError(
             f"{artifact.path}: head {head.name!r}: expected probabilities, as the manifest's emits says, got "
             f"{', '.join(f'{value:.2f}' for value in values[:7])}; without softmax inside it is emits: logits"
         )
+    shares = values.min() >= 0 and abs(total - 1) <= QUANTUM * len(values)
     if artifact.emits == "logits" and shares and head.kind == "softmax":
         log.warning(
             "%s: head %r: what should be logits sums to one; with softmax inside the manifest needs emits: probabilities",

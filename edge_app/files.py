@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -19,10 +20,16 @@ def takes_utf8(stream: TextIO | None) -> bool:
 
 
 def settle(path: Path) -> None:
-    """Have a file on the disk before it gets its name: a power cut leaves the old one or the new one, no empty one."""
-    file = os.open(path, os.O_RDONLY)
+    """Have a file on the disk before it gets its name: a power cut leaves the old one or the new one, no empty one.
+
+    A network's file system may not do that, and is not asked twice; OSError for a disk that is full or broken.
+    """
+    file = os.open(path, os.O_RDWR)
     try:
         os.fsync(file)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
     finally:
         os.close(file)
 

@@ -38,7 +38,13 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-@functools.cache
+def same(name: str, names: Iterable[str]) -> str | None:
+    """The one among `names` that is `name`, or else that is written alike; None when none is."""
+    known = list(names)
+    return name if name in known else next((one for one in known if composed(one) == composed(name)), None)
+
+
+@functools.lru_cache(1024)
 def canonical(name: str) -> str:
     """The one spelling of a class name: lower case, words joined by "_", known aliases mapped, Hangul composed."""
     plain = "_".join(composed(name).casefold().replace("-", " ").replace("_", " ").split())

@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import ManifestError, ModelError, SettingsError
 from .files import whole
-from .labels import UNSURE, composed
+from .labels import UNSURE, same
 
 _HERE = Path(__file__).parent
 
@@ -120,12 +120,11 @@ def installed() -> dict[str, Path]:
     return found
 
 
-def find_model(name: str) -> Manifest:
+def find_model(name: str | Path) -> Manifest:
     """The manifest of an installed model, or of a folder given as a path."""
-    folders = installed()
-    for known in folders:
-        if composed(known) == composed(name):
-            return read_manifest(folders[known] / "manifest.json")
+    folders, name = installed(), os.fspath(name)
+    if known := same(name, folders):
+        return read_manifest(folders[known] / "manifest.json")
     path = Path(name)
     if path.name == "manifest.json":
         return read_manifest(path)
@@ -148,10 +147,11 @@ def choose_head(manifest: Manifest, name: str | None) -> Head:
         raise SettingsError(
             f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
         )
-    for head in manifest.heads:
-        if name is None or composed(name) == composed(head.name):
-            return head
-    raise SettingsError(f"{manifest.name}: {unknown('head', str(name), [head.name for head in manifest.heads])}")
+    names = [head.name for head in manifest.heads]
+    found = same(name, names) if name else names[0]
+    if found:
+        return manifest.heads[names.index(found)]
+    raise SettingsError(f"{manifest.name}: {unknown('head', str(name), names)}")
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .drawing.words import meant
 from .errors import InputError, SettingsError
-from .labels import canonical
+from .labels import index_of
 from .manifest import unknown
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ class Moment:
 def read_results(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a `results.jsonl`, one per frame; InputError for a file that is none."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, text in enumerate(file, start=1):
-                if not text.endswith("\n"):
+                if not text.endswith(b"\n") and not _is_json(text):
                     log.warning("%s: its last line was cut off and is left out", path)
                     return
                 line = json.loads(text)
@@ -53,12 +54,20 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
         what = error.strerror if isinstance(error, OSError) else error
         if (cut := Path(f"{path}.part")).is_file() and not path.exists():
             raise InputError(
-                f"{path}: is not there, but what a run left that was cut off; take the .part off the names in "
-                f"{cut.parent}, then try again"
+                f"{path}: is not there yet, or was cut off; end the run that writes it, or where none does take the "
+                f".part off the names in {cut.parent}"
             ) from error
         raise InputError(
             f"{path}: expected the results that calmcam annotate or live --save wrote, one JSON object per line ({what})"
         ) from error
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_result(line: Any) -> bool:
@@ -74,23 +83,33 @@ def _is_result(line: Any) -> bool:
 def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:
     """The moments in which some face is said to show `label`, best first.
 
-    Aliases of labels are known. Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
+    It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
     label that the results do not know.
     """
-    shown: dict[str, list[tuple[float, float]]] = defaultdict(list)  # source -> time, confidence or 0
+    seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()
-    wanted = canonical(label)
     for line in lines:
         said = [face["expression"] for face in line["faces"] if "expression" in face]
         labels.update(name for one in said for name in one["probs"])
-        sure = [face["expression"] for face in line["faces"] if not face.get("unsure", True)]
-        shown[line["source"]].append(
-            (line["t"], max((s["confidence"] for s in sure if canonical(s["name"]) == wanted), default=0.0))
-        )
-    if labels and wanted not in map(canonical, labels):
-        raise SettingsError(unknown("label", label, sorted(labels)))
+        sure: dict[str, float] = {}
+        for said in (face["expression"] for face in line["faces"] if not face.get("unsure", True)):
+            sure[said["name"]] = max(said["confidence"], sure.get(said["name"], 0.0))
+        seen[line["source"]].append((line["t"], sure))
+    name = _named(label, labels)
+    shown = {source: [(t, sure.get(name, 0.0)) for t, sure in frames] for source, frames in seen.items()}
     moments = [one for source, frames in shown.items() for one in _stretches(source, frames, gap)]
     return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -one.weight)
+
+
+def _named(label: str, labels: set[str]) -> str:
+    """The one of the results' labels that is meant: by its name, by an alias, as it is drawn."""
+    if not labels or label in labels:
+        return label
+    names = sorted(labels)
+    for text in (label, meant(label)):
+        if (place := index_of(text, names)) is not None:
+            return names[place]
+    raise SettingsError(unknown("label", label, names))
 
 
 def _stretches(source: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:

@@ -74,7 +74,8 @@ def sharpness(crop: np.ndarray) -> float:
     grey = crop[..., 0] if crop.shape[2] == 1 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     if max(grey.shape) > SHARP_SIDE:
         scale = SHARP_SIDE / max(grey.shape)
-        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = (max(1, round(side * scale)) for side in grey.shape)
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S, ksize=3))
     return float(deviation[0, 0]) ** 2
 

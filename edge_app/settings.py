@@ -119,7 +119,7 @@ def _plain(name: str, value: object) -> object:
         return int(value) if isinstance(value, numbers.Integral) else float(value)
     if name not in PLACES or not isinstance(value, (str, os.PathLike)):
         return value
-    text = os.fspath(value)
+    text = os.fsdecode(value)
     return os.path.expanduser(text) if text.startswith("~/") else text
 
 

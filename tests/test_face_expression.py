@@ -138,7 +138,8 @@ def test_a_blurred_face_is_less_sharp(model):
     [
         ("probabilities", [0.2, 0.5, 0.3], ""),
         ("probabilities", [-1.0, 2.5, 0.3], "expected probabilities"),
-        ("probabilities", [0.2, 0.9, 0.3], "expected probabilities"),
+        ("probabilities", [0.9, 0.9, 0.3], "expected probabilities"),
+        ("probabilities", [0.12, 0.12, 0.36], ""),  # rounded to 4 bits
         ("logits", [-1.0, 2.5, 0.3], ""),
         ("logits", [0.2, 0.5, 0.3], "needs emits: probabilities"),
     ],

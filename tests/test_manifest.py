@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_model import write_model
 
-from edge_app import manifest
+from edge_app import catalogue, manifest
 from edge_app.errors import ManifestError, ModelError, SettingsError
 
 
@@ -149,3 +149,13 @@ def test_a_manifest_that_an_editor_began_with_a_mark(folder):
     before = manifest.read_manifest(path)
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
     assert manifest.read_manifest(path) == before
+
+
+def test_of_two_names_that_look_alike_the_one_that_was_typed_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    for form in ("NFD", "NFC"):
+        write_model(tmp_path / "calmcam" / "models" / unicodedata.normalize(form, "놀림"))
+    for form in ("NFD", "NFC"):
+        name = unicodedata.normalize(form, "놀림")
+        assert manifest.find_model(name).folder.name == name == catalogue.named((name,))[0].folder.name
+    assert catalogue.named((unicodedata.normalize("NFKD", "놀림"),))

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from clips import times, write_clip
 
 from edge_app.cli import cli
-from edge_app.drawing.words import meant
 from edge_app.errors import InputError, SettingsError
 from edge_app.moments import find, read_results
 
@@ -189,4 +188,22 @@ def test_a_run_file_that_is_damaged(annotated, content):
 
 @pytest.mark.parametrize("label", ["joy", "Happy", "행복", unicodedata.normalize("NFD", "행복")])
 def test_a_label_may_be_named_as_it_is_drawn_or_called_elsewhere(label):
-    assert len(find(story("shhhs"), meant(label), gap=0.0, least=0.0)) == 1
+    assert len(find(story("shhhs"), label, gap=0.0, least=0.0)) == 1
+
+
+@pytest.mark.parametrize(("label", "names"), [("화남", ("행복", "화남")), ("joy", ("happy", "joy"))])
+def test_a_label_is_first_what_the_results_call_it(label, names):
+    lines = [line(i / 10, (name, 0.9)) for i, name in enumerate((*names, label, label))]
+    for one in lines:
+        one["faces"][0]["expression"]["probs"] = dict.fromkeys(names, 0.5)
+    (moment,) = find(lines, label, gap=0.0, least=0.0)
+    assert round(moment.start, 3) == 0.1
+
+
+def test_the_last_line_counts_unless_it_was_cut_off(tmp_path, caplog):
+    path, lines = tmp_path / "results.jsonl", story("hhs", source="얼굴.mp4")
+    text = "\n".join(json.dumps(one, ensure_ascii=False) for one in lines).encode()
+    path.write_bytes(text)
+    assert list(read_results(path)) == lines and not caplog.text
+    path.write_bytes(text[: text.rindex("얼".encode()) + 1])  # within a letter
+    assert list(read_results(path)) == lines[:2] and "cut off" in caplog.text

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -170,14 +170,15 @@ def test_a_face_that_is_missed_for_a_moment_has_not_gone():
     assert len(there) == 0 and there.main() == "none"
 
 
-def test_faces_go_while_no_picture_comes(port, heard, monkeypatch):
+def test_what_is_told_stands_while_no_picture_comes(port, heard, monkeypatch):
+    """Nobody knows who is there then: a room is not called empty because its camera stutters."""
     monkeypatch.setattr(mqtt, "GONE_S", 0.0)
     with mqtt.Sink(f"mqtt://127.0.0.1:{port}/idle") as sink:
-        sink.idle()
         sink.write(result(0, (1, "happy", 20)))
-        until(heard, "idle/expression", "happy")
-        while len(sink._there):
+        for _ in range(3):
             sink.idle()
+        assert len(sink._there) == 1
+        sink.write(result(1))
         until(heard, "idle/expression", "none")
 
 
@@ -329,3 +330,40 @@ def test_a_patient_run_waits_for_its_broker(tmp_path, caplog):
         sink.write(result(0, (1, "happy", 20)))
         with broker(tmp_path, port), listening(port, "later/#") as messages:
             until(messages, "later/expression", "happy")
+
+
+class Refusing(threading.Thread):
+    """Takes connections on a port: hangs up on the first, refuses the login of the others (MQTT 3.1.1, 3.2)."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        with suppress(OSError):
+            self.server.accept()[0].close()
+            while True:
+                with self.server.accept()[0] as one:
+                    one.recv(999)
+                    one.sendall(bytes([0x20, 2, 0, 5]))
+
+
+def test_a_patient_run_outlasts_a_broker_that_hangs_up_and_says_when_it_is_refused(caplog):
+    refusing = Refusing()
+    with mqtt.Sink(f"mqtt://127.0.0.1:{refusing.port}", patient=True) as sink:
+        assert "it hung up" in caplog.text
+        sink.write(result(0))
+        deadline = time.monotonic() + LONG
+        while "Not authorized" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.02)
+    refusing.server.shutdown(socket.SHUT_RDWR)
+    refusing.join()
+    refusing.server.close()
+    assert caplog.text.count("Not authorized") == 1
+
+
+def test_a_patient_run_does_not_wait_for_a_name_that_cannot_be():
+    with pytest.raises(OutputError, match="expected an MQTT broker"), mqtt.Sink("mqtt://a..b", patient=True):
+        pass

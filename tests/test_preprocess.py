@@ -148,6 +148,7 @@ def test_sharpness_falls_with_blur():
     assert values == sorted(values, reverse=True)
     assert sharpness(face) > 4 * values[-1]
     assert sharpness(np.full((48, 48, 1), 9, np.uint8)) == 0
+    assert sharpness(np.full((8, 1024, 3), 9, np.uint8)) == sharpness(np.full((300, 1, 1), 9, np.uint8)) == 0
 
 
 @pytest.mark.parametrize("side", [64, 112, 224])

@@ -843,4 +843,4 @@ def test_a_recording_goes_on_after_a_night_without_a_camera(tmp_path):
         shown = [frame.time for frame in container.decode(video=0)]
     for moment in moments:
         assert min(abs(moment / 1e9 - one) for one in shown) < 1e-3
-    assert max(after - before for before, after in zip(shown, shown[1:], strict=False)) < 601
+    assert max(after - before for before, after in zip(shown, shown[1:], strict=False)) < 5401

@@ -695,6 +695,11 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
         (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
         (("backbone=/no/such.dat",), ModelError, "/no/such.dat: "),
+        (
+            ("stages.0.teacher_share=0.5", "stages.0.teachers=[/no/run]"),
+            SettingsError,
+            "/no/run: expected a finished run",
+        ),
         (("backbone=imagenet",), SettingsError, "family residual: has no ImageNet weights"),
     ],
 )

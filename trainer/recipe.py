@@ -162,6 +162,11 @@ class Recipe:
             raise SettingsError(f"{self.name}: {unknown('head', name, list(known))}")
         return known[name]
 
+    def others(self, first: int = 0) -> list[str]:
+        """The runs that teach it from the stage at `first` on, each once."""
+        taught = (stage for stage in self.stages[first:] if stage.teacher_share)
+        return list(dict.fromkeys(name for stage in taught for name in stage.teachers if name != ITSELF))
+
     @property
     def epochs(self) -> int:
         """Epochs of all stages together."""

@@ -131,11 +131,14 @@ def _build(recipe: Recipe) -> None:
     """Build the network once, before anything is written: what it cannot be or have is said now."""
     import keras
 
+    from .teacher import find_teacher
     from .train import network
     from .weights import take_weights
 
     take_weights(network(recipe), recipe)
     keras.utils.clear_session()
+    for name in recipe.others():
+        find_teacher(Path(name))
 
 
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:

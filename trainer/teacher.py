@@ -105,10 +105,7 @@ def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
     It must have the same heads and input, and have learnt from no picture that judges `run`. A judging picture that `run`
     itself learns from, a duplicate in the published data, is nobody's lead.
     """
-    if not (other / "best.keras").is_file() or not (other / "recipe.yaml").is_file():
-        raise SettingsError(
-            f"{other}: expected a finished run to learn from, found none; train it first, or leave it out of the teachers"
-        )
+    find_teacher(other)
     found = read_recipe(str(other / "recipe.yaml"))
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
@@ -117,6 +114,14 @@ def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
         raise SettingsError(
             f"{other}: cannot teach here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
             "train it on the same data with the same seed and data settings"
+        )
+
+
+def find_teacher(other: Path) -> None:
+    """SettingsError unless there is a run in the folder `other`."""
+    if not (other / "best.keras").is_file() or not (other / "recipe.yaml").is_file():
+        raise SettingsError(
+            f"{other}: expected a finished run to learn from, found none; train it first, or leave it out of the teachers"
         )
 
 

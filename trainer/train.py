@@ -60,8 +60,7 @@ def fit(
         state.read_counters()
         if state.best_epoch and not (run / "best.keras").is_file():
             raise InputError(f"{run / 'best.keras'}: missing, the best weights so far; start the run again")
-    left = recipe.stages[state.stage :]
-    for name in {name for stage in left if stage.teacher_share for name in stage.teachers} - {ITSELF}:
+    for name in recipe.others(state.stage):
         check_teacher(Path(name), recipe, run)  # now, not hours later
     with explained(recipe, run):
         for position in range(state.stage, len(recipe.stages)):

@@ -63,9 +63,13 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
         begun = Begun(folder, about) if folder else None
         kept = _recording(folder, begun, analysis.head.labels) if folder else []
-        if served or show or options["to_stdout"]:  # somebody watches on when the disk is full
+        said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if options["to_stdout"] else []
+        if served or show:  # somebody watches on when the disk is full
+            said = [Spare(sink) for sink in said]
+        if served or show or said:
             kept = [Spare(sink) for sink in kept]
-        sinks = served + kept + _sinks(analysis, source, folder, show, options, stop)
+        kept += said
+        sinks = served + kept + _sinks(source, folder, show, options, stop)
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         draw = _draw(settings, show or folder or options["web"] is not None)
@@ -76,7 +80,8 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
                 _tell(report, folder, about | _since(begun))
             raise
         _tell(report, folder, about | _since(begun))
-    if lost := next((one.error for one in kept if isinstance(one, Spare) and one.error), None):
+    lost = next((one.error for one in kept if isinstance(one, Spare) and one.error), None)
+    if lost and not signals.exit_code:
         raise lost
     if options["seconds"] and not report.frames and not signals.exit_code:
         within = f"no frame came within {options['seconds']:g} s"
@@ -133,15 +138,10 @@ def _draw(settings: Settings, wanted: object) -> Draw | None:
     return Overlay(labels=settings.labels, blur=settings.blur) if wanted else None
 
 
-def _sinks(
-    analysis: Analysis, source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop
-) -> list[Sink]:
-    labels = analysis.head.labels
+def _sinks(source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop) -> list[Sink]:
     sinks: list[Sink] = []
     if show:
         sinks.append(plugins.load("sinks", "window").Sink(stop=stop, folder=folder or "."))
-    if options["to_stdout"]:
-        sinks.append(plugins.load("sinks", "results").Sink(stream=sys.stdout, labels=labels))
     if "NOTIFY_SOCKET" in os.environ:
         sinks.append(plugins.load("sinks", "systemd").Sink(waits=partial(_waits, source)))
     return [*sinks, StatusLine(source, stop, frames=options["frames"])]

@@ -15,7 +15,6 @@ import numpy as np
 
 from .. import plugins, runs
 from ..build import file_kind, open_file
-from ..drawing.words import meant
 from ..errors import InputError, SourceError
 from ..files import whole
 from ..moments import Moment, find, read_results
@@ -62,8 +61,7 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    label = meant(options["label"])
-    found = find(read_results(folder / "results.jsonl"), label, gap=options["gap"], least=options["least"])
+    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
     if not found:
         click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
         return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,12 @@ class Begun:
         return self
 
     def write(self, result: Result) -> None:
-        """Only the first counts; results tell their time from it."""
+        """Only the first counts; `started` is where the time of results is 0."""
         if not self.started:
-            self.started = datetime.now().astimezone().isoformat(timespec="milliseconds")
+            frame = result.frame
+            age = time.monotonic_ns() - frame.captured_ns + frame.time_ns
+            zero = datetime.now().astimezone() - timedelta(microseconds=age / 1000)
+            self.started = zero.isoformat(timespec="milliseconds")
             runs.begin(self._folder, {**self._about, "started": self.started})
 
     def __exit__(self, *exc: object) -> None:

@@ -58,7 +58,7 @@ class Sink:
         at = self._at
         self._when: dict[str, Any] = {}
         self._there, self._state = _There(), {"faces": "0", "expression": NONE}
-        self._answered, self._why_not, self._warned = threading.Event(), "", False
+        self._answered, self._why_not, self._told, self._refused = threading.Event(), "", "", False
         self._telling = threading.Lock()  # the state is told by the run and, at each connection, by paho's thread
         self._client = client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         client.connect_timeout = _CONNECT_S
@@ -71,20 +71,22 @@ class Sink:
         try:
             client.connect(at.host, at.port, _KEEPALIVE_S)
         except (OSError, UnicodeError) as error:
-            if not self._patient:
+            if not self._patient or isinstance(error, UnicodeError):
                 raise self._not_there(str(error)) from error
-            log.warning("mqtt %s: not there (%s); asking again", at.host, error)
-            self._warned = True
-            self._answered.set()
             client.connect_async(at.host, at.port, _KEEPALIVE_S)
+            self._go_on(str(error))
             client.loop_start()
             return self
         client.loop_start()
         self._answered.wait(_CONNECT_S)
         if not client.is_connected():
+            why = self._why_not or f"it said nothing within {_CONNECT_S:g} s"
+            if self._patient and not self._refused:
+                self._go_on(why)
+                return self
             client.disconnect()
             client.loop_stop()
-            raise self._not_there(self._why_not or f"it said nothing within {_CONNECT_S:g} s")
+            raise self._not_there(why)
         return self
 
     def write(self, result: Result) -> None:
@@ -95,8 +97,7 @@ class Sink:
         self._change(line["faces"], time.monotonic())
 
     def idle(self) -> None:
-        """Faces go, too, while no picture comes; a camera that was lost sees nothing, not nobody."""
-        self._change([], time.monotonic())
+        """A camera that was lost sees nothing, not nobody."""
         self._see(not self._waits())
 
     def __exit__(self, *exc: object) -> None:
@@ -137,6 +138,7 @@ class Sink:
 
     def _on_connect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
         if code.is_failure:
+            self._refused = True
             self._lost(str(code))
             return
         for topic, about in self._sensors.items():
@@ -144,8 +146,8 @@ class Sink:
         with self._telling:
             self._publish_available()
             self._publish_state()
-        (log.warning if self._warned else log.info)("mqtt %s: connected", self._at.host)
-        self._warned = False
+        (log.warning if self._told else log.info)("mqtt %s: connected", self._at.host)
+        self._told = ""
         self._answered.set()
 
     def _on_disconnect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
@@ -153,13 +155,18 @@ class Sink:
             self._lost(str(code) if self._answered.is_set() else "it hung up; with TLS it is mqtts://")
 
     def _lost(self, why: str) -> None:
-        """At first `__enter__` says why, later the log says so, once for each loss."""
+        """At first `__enter__` says why, later the log says so, once for each loss and whenever the reason changes."""
         if not self._answered.is_set():
             self._why_not = why
             self._answered.set()
-        elif not self._why_not and not self._warned:
-            self._warned = True
-            log.warning("mqtt %s: lost (%s); asking again", self._at.host, why)
+        elif not (self._why_not and not self._patient):  # else `__enter__` gives up just now
+            self._go_on(why)
+
+    def _go_on(self, why: str) -> None:
+        self._answered.set()
+        if why != self._told:
+            self._told = why
+            log.warning("mqtt %s: not there (%s); asking again", self._at.host, why)
 
     def _not_there(self, why: str) -> OutputError:
         own = "where it made its certificate itself, let the environment variable SSL_CERT_FILE name that"

@@ -29,7 +29,7 @@ SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 
 _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
-_LONGEST = 600 * TICKS  # that one picture is shown
+_LONGEST = 5400 * TICKS  # that one picture is shown; MP4 holds fewer than 2^31
 _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute back
     "movflags": "+hybrid_fragmented",
     "frag_duration": "2000000",  # µs
@@ -145,7 +145,7 @@ class Sink:
         self._pending = frame
 
     def _bridge(self, until: int) -> None:
-        """Show the last picture again and again through a long pause: MP4 holds no sample of 2^31 ticks."""
+        """Show the last picture again and again through a long pause."""
         while until - self._pending.pts > _LONGEST:
             again = av.VideoFrame.from_ndarray(self._pending.to_ndarray(), format="yuv420p")
             again.pts, again.time_base = self._pending.pts + _LONGEST, self._pending.time_base
