@@ -61,15 +61,13 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
         show = options["show"] and _display()
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
-        begun = Begun(folder, about) if folder else None
-        kept = _recording(folder, begun, analysis.head.labels) if folder else []
         said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if options["to_stdout"] else []
+        kept = _recording(folder, about, analysis.head.labels) if folder else []
         if served or show:  # somebody watches on when the disk is full
             said = [Spare(sink) for sink in said]
         if served or show or said:
             kept = [Spare(sink) for sink in kept]
-        kept += said
-        sinks = served + kept + _sinks(source, folder, show, options, stop)
+        sinks = [*served, *said, *kept, *_sinks(source, folder, show, options, stop)]
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
         draw = _draw(settings, show or folder or options["web"] is not None)
@@ -77,20 +75,16 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
             run(source, analysis.stages(), sinks, live=True, draw=draw, stop=stop, report=report)
         except BaseException:
             with suppress(OutputError):  # what ended the run is told
-                _tell(report, folder, about | _since(begun))
+                _tell(report, folder, about)
             raise
-        _tell(report, folder, about | _since(begun))
-    lost = next((one.error for one in kept if isinstance(one, Spare) and one.error), None)
+        _tell(report, folder, about)
+    lost = [one.error for one in (*said, *kept) if isinstance(one, Spare) and one.error]
     if lost and not signals.exit_code:
-        raise lost
+        raise lost[0]
     if options["seconds"] and not report.frames and not signals.exit_code:
         within = f"no frame came within {options['seconds']:g} s"
         raise SourceError(f"{source.name}: {within}; look at the source with calmcam doctor, or raise --seconds")
     ctx.exit(signals.exit_code)
-
-
-def _since(begun: Begun | None) -> dict[str, str]:
-    return {"started": begun.started} if begun else {}
 
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:
@@ -151,10 +145,10 @@ def _waits(source: Any) -> bool:
     return getattr(source, "state", "") == "reconnecting"
 
 
-def _recording(folder: Path, begun: Begun, labels: Sequence[str]) -> list[Sink]:
+def _recording(folder: Path, about: dict[str, object], labels: Sequence[str]) -> list[Sink]:
     video = plugins.load("sinks", "video").Sink(folder / "annotated.mp4", recording=True)
     results = plugins.load("sinks", "results").Sink(folder / "results.jsonl", folder / "results.csv", labels=labels)
-    return [begun, video, results]
+    return [Begun(folder, about), video, results]
 
 
 def _served(analysis: Analysis, source: Any, settings: Settings, options: dict[str, Any]) -> list[Sink]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -62,25 +62,27 @@ class Spare:
 
 
 class Begun:
-    """Writes `run.json` at the first result, so that a run that is killed can be told, and when it was."""
+    """Writes `run.json` at the first result, so that a run that is killed can be told, and when it was.
+
+    `about` is what stands in it; "started", the moment at which the time of results is 0, is added.
+    """
 
     name = ""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder, self._about = folder, about
-        self.started = ""
 
     def __enter__(self) -> Begun:
         return self
 
     def write(self, result: Result) -> None:
-        """Only the first counts; `started` is where the time of results is 0."""
-        if not self.started:
+        """Only the first counts."""
+        if "started" not in self._about:
             frame = result.frame
-            age = time.monotonic_ns() - frame.captured_ns + frame.time_ns
-            zero = datetime.now().astimezone() - timedelta(microseconds=age / 1000)
-            self.started = zero.isoformat(timespec="milliseconds")
-            runs.begin(self._folder, {**self._about, "started": self.started})
+            ago_ns = time.monotonic_ns() - frame.captured_ns + frame.time_ns
+            started = datetime.now().astimezone() - timedelta(microseconds=ago_ns / 1000)
+            self._about["started"] = started.isoformat(timespec="milliseconds")
+            runs.begin(self._folder, self._about)
 
     def __exit__(self, *exc: object) -> None:
         return None
