@@ -148,7 +148,7 @@ def choose_head(manifest: Manifest, name: str | None) -> Head:
             f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
         )
     names = [head.name for head in manifest.heads]
-    found = same(name, names) if name else names[0]
+    found = names[0] if name is None else same(name, names)
     if found:
         return manifest.heads[names.index(found)]
     raise SettingsError(f"{manifest.name}: {unknown('head', str(name), names)}")

@@ -83,8 +83,8 @@ def _is_result(line: Any) -> bool:
 def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:
     """The moments in which some face is said to show `label`, best first.
 
-    It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than `least` seconds are left out. SettingsError for a
-    label that the results do not know.
+    It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than
+    `least` seconds are left out. SettingsError for a label that the results do not know.
     """
     seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()
