@@ -177,6 +177,5 @@ def test_a_terminal_that_is_not_utf8(tmp_path, speaks):
     assert json.loads(told.stdout)["folder"] == str(model)
     told = calmcam("live", "--source", clip, "--model", model, "--no-show", "--json")
     assert told.returncode == 0, told.stderr
-    assert {json.loads(line)["source"] for line in told.stdout.splitlines()} == {
-        clip.name
-    }  # a slow machine drops frames
+    sources = {json.loads(line)["source"] for line in told.stdout.splitlines()}  # how many, a slow machine decides
+    assert sources == {clip.name}
