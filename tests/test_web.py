@@ -344,3 +344,22 @@ def test_live_shows_itself(tmp_path):
             process.kill()
     assert line["source"] == "synthetic" and process.returncode == 143
     assert "Traceback" not in said and "frames in" in said
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
+def test_a_request_that_drips_holds_no_place(monkeypatch, begun):
+    monkeypatch.setattr(web, "_PATIENCE_S", 0.5)
+    with web.Sink("0") as sink:
+        room = sink._server.room = threading.BoundedSemaphore(1)
+        port = int(sink.url.rpartition(":")[2].strip("/"))
+        with socket.create_connection(("127.0.0.1", port), 5) as dripping:
+            dripping.sendall(begun)
+            deadline = time.monotonic() + 20 * PATIENCE
+            while room.acquire(blocking=False):
+                room.release()
+                assert time.monotonic() < deadline
+            while not room.acquire(timeout=0.05):
+                assert time.monotonic() < deadline
+                with suppress(ConnectionError):
+                    dripping.sendall(b"G")
+        room.release()
