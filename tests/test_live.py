@@ -47,6 +47,22 @@ def model(tmp_path_factory):
     return str(write_model(tmp_path_factory.mktemp("model")))
 
 
+def headless(model: str, *more: object) -> list[str]:
+    """The command for a process of its own."""
+    return [
+        sys.executable,
+        "-m",
+        "edge_app",
+        "live",
+        "--source",
+        "synthetic",
+        "--no-show",
+        "--model",
+        model,
+        *map(str, more),
+    ]
+
+
 @pytest.fixture
 def live(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -166,18 +182,7 @@ def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
-    command = [
-        sys.executable,
-        "-m",
-        "edge_app",
-        "live",
-        "--model",
-        model,
-        "--source",
-        "synthetic",
-        "--no-show",
-        "--json",
-    ]
+    command = headless(model, "--json")
     command += ["-o", str(tmp_path / "out")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(10):
@@ -193,7 +198,7 @@ def test_a_signal_ends_it_with_a_playable_video(model, tmp_path, number, code):
 @pytest.mark.parametrize("both", [False, True])
 def test_a_reader_that_has_enough_ends_it_in_good_order(model, tmp_path, both):
     """As in `calmcam live --json | head -2`, and with 2>&1."""
-    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    command = headless(model)
     errors = subprocess.STDOUT if both else subprocess.PIPE
     command += ["--json", "-o", str(tmp_path / "out")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
@@ -211,7 +216,7 @@ def test_a_reader_that_has_enough_ends_it_in_good_order(model, tmp_path, both):
 
 
 def test_a_lost_connection_ends_it_in_good_order(model, tmp_path):
-    command = [sys.executable, "-m", "edge_app", "live", "--model", model, "--source", "synthetic", "--no-show"]
+    command = headless(model)
     child, terminal = pty.fork()
     if not child:
         os.chdir(ROOT)
@@ -360,20 +365,8 @@ def test_a_recording_that_breaks_off_is_told_at_the_end(live, tmp_path, monkeypa
 
 def test_what_a_killed_run_left_can_be_told(model, tmp_path):
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "edge_app",
-        "live",
-        "--model",
-        model,
-        "--source",
-        "synthetic",
-        "--no-show",
-        "-o",
-        out,
-    ]
-    with subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    command = headless(model, "-o", out)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20 * PATIENCE
         while not any(out.glob("*.jsonl.part")) or not (out / "results.jsonl.part").stat().st_size:
             assert time.monotonic() < deadline
