@@ -62,13 +62,12 @@ class Analyzer(AbstractContextManager):
 
         ValueError for one crop that is not in a list, and for another shape or dtype.
         """
-        if isinstance(crops, np.ndarray) and (crops.ndim == 2 or crops.ndim == 3 and crops.shape[2] in (1, 3)):
+        if isinstance(crops, np.ndarray) and _is_picture(crops):
             raise ValueError(f"expected a list of crops, got one of shape {crops.shape}; write [crop]")
         if not len(crops):
             return []
         for crop in map(np.asarray, crops):
-            grey = crop.ndim == 2 or (crop.ndim == 3 and crop.shape[2] == 1)
-            if crop.dtype != np.uint8 or not crop.size or not (grey or crop.ndim == 3 and crop.shape[2] == 3):
+            if crop.dtype != np.uint8 or not crop.size or not _is_picture(crop):
                 raise ValueError(f"expected crops (h, w, 3) or (h, w) uint8, got {crop.shape} {crop.dtype}")
         head, spec = self._analysis.head, self._analysis.artifact.input
         ready = np.stack([fit(np.ascontiguousarray(crop), spec) for crop in crops])
@@ -151,6 +150,10 @@ class _Handover:
         with self._change:
             self._open = False
             self._change.notify_all()
+
+
+def _is_picture(array: np.ndarray) -> bool:
+    return array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 3)
 
 
 def _decision(probs: dict[str, float], unsure_below: float) -> Decision:

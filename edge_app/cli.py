@@ -169,10 +169,8 @@ def _log_to_stderr() -> None:
 @click.version_option(__version__, prog_name="calmcam")
 def cli() -> None:
     """Reads faces: finds them in camera pictures, videos and images, and says what they express."""
-    for stream in (sys.stdout, sys.stderr):
-        if (
-            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
-        ):  # a terminal that is not UTF-8 shows what it lacks escaped
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows what it lacks escaped
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -49,18 +49,8 @@ def model(tmp_path_factory):
 
 def headless(model: str, *more: object) -> list[str]:
     """The command for a process of its own."""
-    return [
-        sys.executable,
-        "-m",
-        "edge_app",
-        "live",
-        "--source",
-        "synthetic",
-        "--no-show",
-        "--model",
-        model,
-        *map(str, more),
-    ]
+    words = "-m edge_app live --source synthetic --no-show --model".split()
+    return [sys.executable, *words, model, *map(str, more)]
 
 
 @pytest.fixture

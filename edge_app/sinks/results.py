@@ -55,6 +55,7 @@ class Sink:
     ) -> None:
         self._jsonl, self._csv = _File(jsonl), _File(csv)
         self._stream, self._labels = stream, tuple(labels)
+        self._plain_stream = not takes_utf8(stream)
         self._depth = 0
 
     def __enter__(self) -> Sink:
@@ -75,7 +76,7 @@ class Sink:
         self._jsonl.write(text)
         if self._csv.path:
             self._csv.write(_encodable(self._rows(line)))
-        self._tell(text if takes_utf8(self._stream) else json.dumps(line) + "\n")
+        self._tell(json.dumps(line) + "\n" if self._plain_stream else text)
         self._waiting = True
         self.idle()
 
