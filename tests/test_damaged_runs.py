@@ -22,7 +22,7 @@ import pictures  # noqa: E402
 
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
 from trainer.data import load_run  # noqa: E402
-from trainer.recipe import read_recipe  # noqa: E402
+from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, start  # noqa: E402
 from trainer.teacher import Teacher  # noqa: E402
 

@@ -29,7 +29,8 @@ from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
 from trainer.folders import has_test, scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
-from trainer.recipe import Recipe, apply, parse, write_recipe  # noqa: E402
+from trainer.recipe import Recipe  # noqa: E402
+from trainer.recipe_file import apply, parse, write_recipe  # noqa: E402
 from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E402
 
 LABELS = ("angry", "happy")

@@ -18,7 +18,7 @@ import keras  # noqa: E402
 
 from edge_app.errors import ModelError  # noqa: E402
 from trainer import dlib_weights  # noqa: E402
-from trainer.recipe import read_recipe  # noqa: E402
+from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.train import network  # noqa: E402
 from trainer.weights import resolve, start_weights  # noqa: E402
 

@@ -26,7 +26,7 @@ from trainer import export, ferplus, finalscore, parity, quantise, representativ
 from trainer.card import card
 from trainer.data import load_run
 from trainer.families.residual import build
-from trainer.recipe import parse
+from trainer.recipe_file import parse
 from trainer.record import digest
 
 # Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves

@@ -7,7 +7,8 @@ import pytest
 yaml = pytest.importorskip("yaml")
 
 from edge_app.errors import SettingsError  # noqa: E402
-from trainer.recipe import RECIPES, apply, earlier_stages, names, parse, read_recipe, write_recipe  # noqa: E402
+from trainer.recipe import earlier_stages  # noqa: E402
+from trainer.recipe_file import RECIPES, apply, names, parse, read_recipe, write_recipe  # noqa: E402
 
 TINY = {
     "name": "tiny",

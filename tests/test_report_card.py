@@ -10,7 +10,7 @@ pytest.importorskip("keras")
 
 from edge_app.manifest import Artifact, Head, Input, Manifest
 from trainer import card, finalscore, parity, report
-from trainer.recipe import parse
+from trainer.recipe_file import parse
 from trainer.study import Study
 
 HEAD = Head("mood", "softmax", ("행복", "so <sad> $^$"), temperature=2.0, unsure_below=0.6)

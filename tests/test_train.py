@@ -38,7 +38,8 @@ from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.feed import Batches, targets  # noqa: E402
 from trainer.folds import read_folds, summary  # noqa: E402
-from trainer.recipe import Recipe, read_recipe  # noqa: E402
+from trainer.recipe import Recipe  # noqa: E402
+from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.rounding import rounded, straight_through  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.scores import judge  # noqa: E402

@@ -22,7 +22,8 @@ from edge_app.preprocess import fit
 
 from . import ferplus
 from .folders import Item, Scan, has_test, known_test_classes, scan
-from .recipe import EVERY, HeadRecipe, Recipe, read_recipe
+from .recipe import EVERY, HeadRecipe, Recipe
+from .recipe_file import read_recipe
 from .record import digest, read_run
 from .splits import divide
 

@@ -21,7 +21,8 @@ from .calibrate import FEWEST, calibrated
 from .card import write_card
 from .data import Part, load_run, sources
 from .machine import versions
-from .recipe import Recipe, write_recipe
+from .recipe import Recipe
+from .recipe_file import write_recipe
 from .record import digest, read_run, run_recipe
 from .report import write_report
 from .study import Study

@@ -11,7 +11,8 @@ from pathlib import Path
 from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
 
-from .recipe import Recipe, parse_crop, read_recipe
+from .recipe import Recipe
+from .recipe_file import parse_crop, read_recipe
 
 TOLD = {  # of `run.json`, whatever a run is asked later
     "finished": bool,

@@ -21,7 +21,8 @@ from edge_app.runs import discard_empty, output_folder
 from .data import Member, Part, load_run, members, parts, sources, write_split
 from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
-from .recipe import Recipe, read_recipe, write_recipe
+from .recipe import Recipe
+from .recipe_file import read_recipe, write_recipe
 from .record import digest, read_run, with_crop, write_json
 
 log = logging.getLogger(__name__)

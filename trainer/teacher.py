@@ -21,7 +21,8 @@ from edge_app.manifest import Head
 
 from .augment import augment
 from .data import read_split
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe
+from .recipe_file import read_recipe
 
 BATCH = 256
 

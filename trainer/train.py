@@ -26,7 +26,8 @@ from .data import Part
 from .feed import Batches
 from .machine import precision
 from .norm import fuse
-from .recipe import ITSELF, Recipe, Stage, earlier_stages, read_recipe
+from .recipe import ITSELF, Recipe, Stage, earlier_stages
+from .recipe_file import read_recipe
 from .rounding import rounded
 from .state import State
 from .teacher import Teacher, check_teacher
