@@ -198,6 +198,6 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 def table() -> str:
-    """The README's table of what each status means, in Markdown."""
+    """The table in deploy/README.md of what each status means, in Markdown."""
     rows = [f"| {s.number} {s.name} | {s.meaning} | {s.advice} |" for s in STATUSES.values()]
     return "\n".join(["| status | what it means | what to do |", "|---|---|---|", *rows])
