@@ -156,7 +156,7 @@ def test_identical_and_near_identical_pictures_stay_on_one_side(data: Path) -> N
         near = np.clip(original.astype(int) + number % 3, 0, 255).astype(np.uint8)
         save(data / "train" / "angry" / f"twin{number}.png", near)
     for seed in range(4):
-        found, _ = members(recipe(f"seed={seed}"), data)
+        found, _ = members(recipe(f"data.seed={seed}"), data)
         twins = {m.split for m in found if "twin" in m.item.file or m.item.file.endswith("angry/0000.png")}
         assert len(twins) == 1
 

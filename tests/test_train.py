@@ -314,11 +314,18 @@ def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_
     taught = ("stages.0.epochs=1", "stages.0.teacher_share=0.9", f"stages.0.teachers=[{run}]")
     losses = []
     once = (*taught, "stages.0.teacher_views=2")
-    for name, changes in (("plain", taught[:1]), ("taught", taught), ("again", taught), ("once", once)):
+    for name, changes in (
+        ("plain", taught[:1]),
+        ("taught", taught),
+        ("again", taught),
+        ("once", once),
+        ("other", (*taught, "seed=2")),
+    ):
         start(Request(TINY, data, changes, tmp_path / name))
         with (tmp_path / name / "history.csv").open() as file:
             losses.append(next(csv.DictReader(file))["loss"])
     assert losses[1] == losses[2] != losses[0]
+    assert losses[4] not in losses[:4], "another seed divides the data alike, so it can be taught"
     assert losses[3] not in losses[:3] and (tmp_path / "once" / "teacher-1.npz").is_file()
 
 
@@ -327,7 +334,7 @@ def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path:
     with pytest.raises(SettingsError, match="cannot teach here; expected the same heads and input"):
         start(Request(TINY, data, (*taught, "input.size=32"), tmp_path / "size"))
     with pytest.raises(SettingsError, match="it learnt from [1-9][0-9]* of the pictures that .* is judged by"):
-        start(Request(TINY, data, (*taught, "seed=5"), tmp_path / "seed"))
+        start(Request(TINY, data, (*taught, "data.seed=5"), tmp_path / "seed"))
     twin = tmp_path / "twin"
     shutil.copytree(run, twin)
     rows = (twin / "split.csv").read_text().splitlines()

@@ -80,7 +80,7 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
     for name, path in paths.items():
         known_test_classes(path, _labels(recipe, name))
     scans = [scan(path, name, _labels(recipe, name), recipe.input.spec) for name, path in paths.items()]
-    found = divide([item for scanned in scans for item in scanned.items], recipe.data, recipe.seed, paths)
+    found = divide([item for scanned in scans for item in scanned.items], recipe.data, paths)
     return [Member(item, split, group) for item, split, group in found], scans
 
 

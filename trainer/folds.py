@@ -25,12 +25,14 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
     numbers = {name: i for i, name in enumerate(dict.fromkeys(member.group for member in found))}
     groups = [numbers[member.group] for member in found]
     labels = [f"{member.item.source}/{member.item.label}" for member in found]
-    fold = folds(groups, labels, count, recipe.seed)
+    fold = folds(groups, labels, count, recipe.data.seed)
     result = []
     for held_out in range(count):
         rest = np.flatnonzero(fold != held_out)
         shares = {"validation": recipe.data.validation}
-        inner = assign([groups[row] for row in rest], [labels[row] for row in rest], shares, recipe.seed + held_out)
+        inner = assign(
+            [groups[row] for row in rest], [labels[row] for row in rest], shares, recipe.data.seed + held_out
+        )
         splits = np.full(len(found), "test", dtype="<U10")
         splits[rest] = inner
         complete(labels, splits.tolist(), ("train", "validation", "test"), f"--folds {count}")

@@ -50,6 +50,7 @@ class DataRecipe:
     groups_file: str = ""  # CSV beside the images: file,group
     votes: str = "ferplus_votes.csv"  # looked for beside the images, as is the published fer2013new.csv; "" none
     limit: int = 0  # images per class for train and validation together, 0 = all; for trials
+    seed: int = 1  # of the division; runs that differ in the recipe's seed alone can teach each other
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Recipe:
     balance: Balance = Balance()
     augment: AugmentRecipe = AugmentRecipe()
     batch: int = 128
-    seed: int = 1
+    seed: int = 1  # of first weights, order and augmentation
     precision: str = "auto"  # "float32", "mixed_bfloat16", "mixed_float16"; auto asks the machine
     ema: float = 0.0  # momentum of the averaged weights that are judged and kept, 0 = off
     clip: float = 0.0  # largest global gradient norm, 0 = off

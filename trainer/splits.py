@@ -23,9 +23,7 @@ CLIP = re.compile(r"(.+)\.f[0-9]{6,}\.png$")  # a frame of a clip, as `calmcam c
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 
-def divide(
-    items: Sequence[Item], recipe: DataRecipe, seed: int, paths: Mapping[str, Path]
-) -> list[tuple[Item, str, str]]:
+def divide(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[tuple[Item, str, str]]:
     """(item, "train" | "validation" | "test", group) for every item, whole groups together, classes in proportion.
 
     `paths` holds the folder of every data set, which are divided together: a picture that lies in two of them falls on
@@ -36,7 +34,7 @@ def divide(
     groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
     held_out = 0.0 if any(map(has_test, paths.values())) else recipe.test
     shares = {"validation": recipe.validation * (1 - held_out), "test": held_out}
-    splits = assign(groups, labels, shares, seed)
+    splits = assign(groups, labels, shares, recipe.seed)
     held = ["train", *(name for name, share in shares.items() if share)]
     complete(labels, splits, held, ", ".join(str(path) for path in paths.values()))
     return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]

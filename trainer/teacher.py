@@ -114,7 +114,7 @@ def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
     if seen := judging & _learnt(other):
         raise SettingsError(
             f"{other}: cannot teach here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
-            "train it on the same data with the same seed and data settings"
+            "train it on the same data with the same data settings"
         )
 
 
