@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .errors import SourceError
 
@@ -84,8 +84,8 @@ def picture_bytes(path: Path) -> bytes:
 def decode_picture(raw: bytes, path: Path) -> np.ndarray:
     """A picture file's content as (H, W, 3) uint8 RGB; SourceError, which names `path`, says what is wrong with it.
 
-    EXIF orientation is applied; what is transparent is laid on white; 16 bits become 8; of an animation the first
-    frame is taken, and a warning tells of the others.
+    EXIF orientation is applied; what is transparent is laid on white; 16 bits become 8; the colours of a wide-gamut
+    profile become sRGB's; of an animation the first frame is taken, and a warning tells of the others.
     """
     try:
         # Pillow warns of odd metadata and of sizes; the size is checked here.
@@ -127,8 +127,22 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+        flat = Image.alpha_composite(white, picture).convert("RGB")
+    else:
+        flat = picture.convert("RGB")
+    return _in_srgb(flat, picture.info.get("icc_profile"))
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """An RGB picture whose colours `profile` (ICC) describes; as it is where that is none for RGB, or is damaged."""
+    if not profile:
+        return picture
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB")) or picture
+    except (OSError, ImageCms.PyCMSError) as error:
+        log.debug("colour profile: %s", error)
+        return picture
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from . import text
 
 BACKING = 0.25  # what is left of the picture's light behind charts and lines
 SMALLEST = 12  # px, of text
+CHART_FROM, CHART_TO = 0.5, 0.4  # of a chart's height: a face at least so tall gets one; below that it goes again
 TEXT_SHARE = 0.028  # of the picture's shorter side
 CHART_SHARE = 0.8  # of the text size
 CHART_ROWS = 9
@@ -63,40 +64,54 @@ class Canvas:
         self._taken: list[Rect] = []
 
     def box(self, box: Rect, colour: Colour) -> None:
-        """A frame around a face with a thin dark edge, so that it stands out on any ground; kept inside the picture."""
+        """A frame around a face with a thin dark edge, so that it stands out on any ground; kept inside the picture.
+
+        It stands inside the box; around a small face outside it, or little would be left to see.
+        """
         pad = self._stroke // 2 + 1
-        box = box.clipped(self._width, self._height)
+        box = self._outer(box).clipped(self._width, self._height)
         corners = (box.x1 + pad, box.y1 + pad), (box.x2 - 1 - pad, box.y2 - 1 - pad)
         cv2.rectangle(self._image, *corners, EDGE, self._stroke + 2)
         cv2.rectangle(self._image, *corners, colour, self._stroke)
 
-    def tag(self, box: Rect, colour: Colour, caption: str, number: str) -> None:
-        """Label and track number on the face's colour: above the face, else below, else where there is room."""
+    def tag(self, box: Rect, colour: Colour, caption: str, number: str, held: int | None = None) -> int | None:
+        """Label and track number on the face's colour: above the face, else below, else where there is room.
+
+        Returns which of its places it took, for the next picture: it stays at `held` while there is room.
+        """
         bitmap = _tag(caption, number, colour, self._size)
         tall, wide = bitmap.shape[:2]
-        above = Rect(box.x1, box.y1 - tall, box.x1 + wide, box.y1)
-        below = Rect(box.x1, box.y2, box.x1 + wide, box.y2 + tall)
-        lifted = Rect(above.x1, above.y1 - tall, above.x2, above.y1)
-        sunk = Rect(below.x1, below.y2, below.x2, below.y2 + tall)
+        face, box = box, self._outer(box)
+        lefts = (box.x1, box.x2 - wide, (box.x1 + box.x2 - wide) // 2)
+        tops = (box.y1 - tall, box.y2, box.y1 - 2 * tall, box.y2 + tall)
         inner = Rect(box.x1, box.y1, box.x1 + wide, box.y1 + tall)
-        spots = [spot.moved_sideways(self._width) for spot in (above, below, lifted, sunk, inner)]
-        self._paste(bitmap, self._place(spots, box) or inner)
+        spots = [Rect(x, y, x + wide, y + tall) for y in tops for x in lefts] + [inner]
+        place = self._place([spot.moved_sideways(self._width) for spot in spots], face, held)
+        self._paste(bitmap, inner if place is None else self._taken[-1])
+        return place
 
-    def chart(self, box: Rect, colour: Colour, values: Mapping[str, float]) -> None:
-        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover something."""
+    def chart(self, box: Rect, colour: Colour, values: Mapping[str, float], held: int | None = None) -> int | None:
+        """Bars of `values` (name -> 0..1) beside, below or above the face; none where it would cover something.
+
+        Returns which of its places it took, or None, as `tag` does.
+        """
         if not values:
-            return
+            return None
         chart = _chart(tuple(values), max(SMALLEST - 1, round(self._size * CHART_SHARE)))
         tall, wide = chart.panel.shape[:2]
-        spot = self._place(self._beside(box, tall, wide)) if 2 * (box.y2 - box.y1) >= tall else None
-        if spot is None:
-            return
+        if box.y2 - box.y1 < tall * (CHART_FROM if held is None else CHART_TO):
+            return None
+        place = self._place(list(self._beside(box, tall, wide)), held=held)
+        if place is None:
+            return None
+        spot = self._taken[-1]
         self._shade(chart.panel, spot)
         left = spot.x1 + chart.start
         for index, value in enumerate(values.values()):
             first, last = chart.bar(index)
             length = max(1, round(chart.full * min(max(value, 0.0), 1.0)))
             cv2.rectangle(self._image, (left, spot.y1 + first), (left + length - 1, spot.y1 + last), colour, cv2.FILLED)
+        return place
 
     def _beside(self, box: Rect, tall: int, wide: int) -> Iterator[Rect]:
         """Where a chart may stand: right, left, under or over the face, there also with room for its label between."""
@@ -108,6 +123,13 @@ class Canvas:
         for y in (box.y2 + gap, box.y2 + gap + label, box.y1 - gap - tall, box.y1 - gap - label - tall):
             yield Rect(box.x1, y, box.x1 + wide, y + tall).moved_sideways(self._width)
 
+    def _outer(self, box: Rect) -> Rect:
+        """Where the frame around a face ends."""
+        pad = self._stroke + 2
+        if min(box.x2 - box.x1, box.y2 - box.y1) >= 5 * pad:
+            return box
+        return Rect(box.x1 - pad, box.y1 - pad, box.x2 + pad, box.y2 + pad)
+
     def corner(self, caption: str) -> None:
         """One line in the lower left corner."""
         panel = _strip(caption, self._size)
@@ -115,13 +137,17 @@ class Canvas:
         self._shade(panel, spot.clipped(self._width, self._height))
         self._taken.append(spot)
 
-    def _place(self, spots: Iterable[Rect], own: Rect | None = None) -> Rect | None:
-        """The first spot inside the picture that covers nothing but perhaps `own`; it is taken from then on."""
+    def _place(self, spots: Sequence[Rect], own: Rect | None = None, held: int | None = None) -> int | None:
+        """Number of the first spot, `held` before all, that is in the picture and covers nothing but perhaps `own`.
+
+        It is the last of those taken from then on.
+        """
         others = [face for face in self._faces if face is not own]
-        for spot in spots:
+        for place in [*([] if held is None else [held]), *range(len(spots))]:
+            spot = spots[place]
             if spot.inside(self._width, self._height) and not any(map(spot.meets, self._taken + others)):
                 self._taken.append(spot)
-                return spot
+                return place
         return None
 
     def _paste(self, bitmap: np.ndarray, spot: Rect) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 from ..types import Decision, Faces, Result
 from .canvas import CHART_ROWS, Canvas, Colour, Rect
 from .pixelate import Pixelate
+from .steady import Memory, Shown
 from .words import word
 
-# Eleven light colours that differ from each other and from skin, in an order that keeps neighbours apart.
+# Light colours that differ from each other and from skin, in an order that keeps neighbours apart.
 PALETTE: tuple[Colour, ...] = (
-    (64, 196, 255), (255, 202, 40), (105, 240, 174), (255, 110, 180), (179, 136, 255), (255, 145, 60),
-    (29, 233, 182), (240, 98, 92), (130, 177, 255), (212, 225, 87), (224, 130, 255)
+    (64, 196, 255), (255, 202, 40), (105, 240, 174), (255, 110, 180), (212, 225, 87), (179, 136, 255), (255, 145, 60)
 )  # fmt: skip
 GREY: Colour = (176, 184, 188)
 CHARTS_FROM = 300  # px of the picture's shorter side; below that a chart would cover what it explains
@@ -23,10 +23,11 @@ class Overlay:
 
     `labels` is the language ("en", "ko"); `blur` pixelates faces; `bars` draws a chart of the probabilities where there
     is room beside a face; `status` "live" draws fps, latency, drops and device, "clock" the media time, "" nothing.
+    Percentages are renewed twice a second, or when they jump; `results.jsonl` has each.
     """
 
     def __init__(self, *, labels: str = "en", blur: bool = False, bars: bool = True, status: str = "live"):
-        self._language, self._bars, self._status = labels, bars, status
+        self._language, self._bars, self._status, self._memory = labels, bars, status, Memory()
         self._pixelate = Pixelate() if blur else None
 
     def __call__(self, result: Result) -> np.ndarray:
@@ -35,25 +36,38 @@ class Overlay:
             self._pixelate(image, result)
         boxes = [Rect(*box) for box in np.rint(faces.boxes).astype(int).tolist()]
         colours = [colour(faces, row) for row in range(len(faces))]
+        now = result.frame.time_ns
+        shown = self._shown(result)
         canvas = Canvas(image, boxes)
         if caption := self._caption(result):
             canvas.corner(caption)
         for box, ink in zip(boxes, colours, strict=True):
             canvas.box(box, ink)
-        for row, (box, ink) in enumerate(zip(boxes, colours, strict=True)):
-            canvas.tag(box, ink, self._label(faces, row), "" if faces.ids is None else f"#{faces.ids[row]}")
+        for row, (box, ink, one) in enumerate(zip(boxes, colours, shown, strict=True)):
+            number = "" if faces.ids is None else f"#{faces.ids[row]}"
+            one.tag = canvas.tag(box, ink, self._label(faces, row, one, now), number, one.tag)
         if self._bars and faces.decisions and min(image.shape[:2]) >= CHARTS_FROM:
-            for box, ink, decision in zip(boxes, colours, faces.decisions, strict=True):
-                canvas.chart(box, ink, self._chart(decision))
+            for box, ink, decision, one in zip(boxes, colours, faces.decisions, shown, strict=True):
+                if one.may_chart(now):
+                    one.charted(canvas.chart(box, ink, self._chart(decision), one.chart), now)
         return image
 
-    def _label(self, faces: Faces, row: int) -> str:
+    def _shown(self, result: Result) -> list[Shown]:
+        """What stood at each face before; nothing while faces are not tracked."""
+        frame, ids = result.frame, result.faces.ids
+        if ids is None:
+            return [Shown(frame.time_ns) for _ in range(len(result.faces))]
+        return self._memory.of(ids.tolist(), frame.source, frame.time_ns)
+
+    def _label(self, faces: Faces, row: int, shown: Shown, now: int) -> str:
         if faces.decisions is None:
-            return f"{word('face', self._language)} {faces.scores[row] * 100:.0f}%"
-        decision = faces.decisions[row]
-        if decision.unsure:
-            return f"{word('unsure', self._language)} · {word(decision.why, self._language)}"
-        return f"{word(decision.label, self._language)} {decision.confidence * 100:.0f}%"
+            name, share = "face", float(faces.scores[row])
+        else:
+            decision = faces.decisions[row]
+            if decision.unsure:
+                return f"{word('unsure', self._language)} · {word(decision.why, self._language)}"
+            name, share = decision.label, decision.confidence
+        return f"{word(name, self._language)} {shown.percent(name, share, now)}%"
 
     def _chart(self, decision: Decision) -> dict[str, float]:
         """The likeliest labels in the model's order, so that rows do not dance, with their probabilities."""
@@ -67,7 +81,7 @@ class Overlay:
             return f"{rate}{state.age_ms:.0f} ms   {dropped} {state.dropped}   {state.device}".rstrip()
         if self._status == "clock":
             minutes, seconds = divmod(result.frame.time_ns // 10_000_000, 6000)
-            return f"{minutes}:{seconds // 100:02d}.{seconds % 100:02d}   {result.status.device}".rstrip()
+            return f"{minutes}:{seconds // 100:02d}.{seconds % 100:02d}"
         return ""
 
 

@@ -22,7 +22,7 @@ from ..types import Result
 log = logging.getLogger(__name__)
 
 TICKS = 360_000  # per second: whole for 24, 25, 30, 50, 60 fps, for each of them / 1.001, for 1 kHz and 90 kHz clocks
-BT601 = 6  # ISO 23091-2: what OpenCV's conversion to YUV is
+BT601, BT709 = 6, 1  # ITU-T H.273: the matrix of OpenCV's conversion to YUV; sRGB's primaries, and video's curve
 HELD_BY_MP4 = frozenset("aac ac3 alac eac3 flac mp2 mp3 opus".split())
 LEAST_MP3_RATE = 16_000  # Hz; libav refuses slower MP3 in MP4
 SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))  # of AAC
@@ -123,7 +123,9 @@ class Sink:
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = self._stream.time_base = Fraction(1, TICKS)
-        context.thread_count, context.colorspace, context.color_range = self._threads, BT601, 1
+        context.thread_count = self._threads
+        context.colorspace, context.color_range = BT601, 1
+        context.color_primaries, context.color_trc = BT709, BT709
         context.flags |= Flags.frame_duration
         for track in range(_sound_tracks(self._audio_from) if self._audio_from else 0):
             self._sounds.append(_Sound(self._audio_from, track, self._start_ns, self._end_ns))

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import av
-import numpy as np
 from av.codec.context import Flags
-from av.video.reformatter import VideoReformatter
 
 from ..background import Background
+from ..decoded import ToRgb
 from ..errors import SourceError
 from ..reconnect import FIRST_DELAY, reconnect
 from ..runs import public_host
@@ -83,12 +82,12 @@ class Source:
         self._reader.stop()
 
     def __iter__(self) -> Iterator[Frame]:
-        reformatter = VideoReformatter()
+        to_rgb = ToRgb()
         for arrival in self._reader:
             if not self._open:
                 break
             begun = time.perf_counter()
-            image: np.ndarray = reformatter.reformat(arrival.picture, format="rgb24", threads=1).to_ndarray()
+            image = to_rgb(arrival.picture)
             cost = arrival.decode_ms + (time.perf_counter() - begun) * 1e3
             moment = arrival.moment_ns - self._started
             yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)

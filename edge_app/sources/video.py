@@ -14,9 +14,9 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from ..containers import end_ns, ns, origin_ns, pictures_end_ns
+from ..decoded import ToRgb
 from ..errors import SourceError, TruncatedError
 from ..media import check_file
 from ..types import Frame
@@ -103,7 +103,7 @@ class Source:
     def _prepare(self, container: av.container.InputContainer) -> None:
         self._stream = _video_stream(container, self.path)
         self._stream.codec_context.thread_count = self._threads
-        self._reformatter = VideoReformatter()
+        self._to_rgb = ToRgb()
         self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self._frame_ns = round(_SECOND / self._rate)
         self._jump = 0  # ns that later time stamps are moved by
@@ -211,8 +211,7 @@ class Source:
     def _convert(self, picture: av.VideoFrame) -> np.ndarray:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         width = max(2, round(picture.width * aspect)) if Fraction(1, 8) < aspect < 8 else picture.width
-        converted = self._reformatter.reformat(picture, width=width, format="rgb24", threads=1)
-        return _upright(converted.to_ndarray(), picture)
+        return _upright(self._to_rgb(picture, width), picture)
 
     def _index_of_first(self) -> int:
         return max(0, self._index(self._media_ns(self._waiting))) if self._start else 0
