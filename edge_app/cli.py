@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -48,6 +50,14 @@ class Globals:
     config: Path | None = None
     level: str = "warning"
     verbose: bool = False
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class LazyGroup(click.Group):
@@ -86,8 +96,13 @@ class LazyGroup(click.Group):
         """Run the command; whatever fails becomes one sentence on stderr and an exit code."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+        except (click.ClickException, click.exceptions.Exit):
             raise
+        except (click.Abort, KeyboardInterrupt) as stopped:
+            with suppress(OSError):
+                click.echo("stopped", err=True)
+            _let_go_of_pipes()
+            raise click.exceptions.Exit(128 + getattr(stopped, "number", signal.SIGINT)) from stopped
         except ModuleNotFoundError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
@@ -102,10 +117,32 @@ def _let_go_of_pipes() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    """SIGTERM and a lost terminal end a command as Ctrl-C does; `Signals` of a command of its own comes before."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored as nohup asks
+            before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGHUP:
+        from .commands.options import _let_go_of_terminal
+
+        _let_go_of_terminal()
+    raise Stopped(number)
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
@@ -167,7 +204,8 @@ def _log_to_stderr() -> None:
 
 @click.group(cls=LazyGroup, params=_global_options(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="calmcam")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Reads faces: finds them in camera pictures, videos and images, and says what they express."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows what it lacks escaped
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -175,6 +213,7 @@ def cli() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_to_stderr()
+    ctx.with_resource(_signals_stop())
 
 
 def main() -> None:

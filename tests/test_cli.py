@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -179,3 +180,62 @@ def test_a_terminal_that_is_not_utf8(tmp_path, speaks):
     assert told.returncode == 0, told.stderr
     sources = {json.loads(line)["source"] for line in told.stdout.splitlines()}  # how many, a slow machine decides
     assert sources == {clip.name}
+
+
+def begun(process: subprocess.Popen, number: int = signal.SIGTERM) -> subprocess.Popen:
+    """`process`, once calmcam handles that signal in it."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) >> number - 1 & 1:
+            return process
+        threading.Event().wait(0.005)
+    raise AssertionError(f"it ended by itself: {process.communicate()}")
+
+
+def started(*words: object, ignore: int | None = None, **more: object) -> subprocess.Popen:
+    """`calmcam` in a process of its own; `ignore` is a signal that it is started deaf to, as nohup does."""
+
+    def before() -> None:  # whatever these tests were started with
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number == ignore else signal.SIG_DFL)
+
+    command = [sys.executable, "-m", "edge_app", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=before, **pipes, **more)
+
+
+LONG = ("benchmark", "--frames", 1_000_000, "--size", "160x120", "--no-startup")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "code"),
+    [
+        (LONG, signal.SIGINT, 130),
+        (LONG, signal.SIGTERM, 143),
+        (LONG, signal.SIGHUP, 129),
+        (("doctor",), signal.SIGINT, 130),
+        (("models", "verify"), signal.SIGTERM, 143),
+        (("parity", "emotions", "--b", "int8", "--data", "/dev/zero"), signal.SIGINT, 130),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_a_signal_is_told_from_a_failure(words, number, code):
+    process = begun(started(*words))
+    process.send_signal(number)
+    out, said = process.communicate(timeout=60 * PATIENCE)
+    assert (process.returncode, out) == (code, "") and said.splitlines()[-1] == "stopped", said
+    assert "Traceback" not in said and "Aborted" not in said
+
+
+def test_nohup_is_respected_by_every_command():
+    process = begun(started(*LONG, ignore=signal.SIGHUP))
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60 * PATIENCE)[1] == "stopped\n" and process.returncode == 143
+
+
+def test_handlers_of_signals_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    assert calmcam("models", "list").exit_code == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

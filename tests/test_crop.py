@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -11,13 +15,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clips import write_clip
+from patience import PATIENCE
 from small_model import write_model
 
 from edge_app.cli import cli
 from edge_app.manifest import read_manifest
 from edge_app.preprocess import crop_squares
 
-ASTRONAUT = Path(__file__).parent.parent / "edge_app" / "astronaut.jpg"
+ROOT = Path(__file__).parent.parent
+ASTRONAUT = ROOT / "edge_app" / "astronaut.jpg"
 
 
 @pytest.fixture
@@ -118,3 +124,29 @@ def test_without_a_face_nothing_is_left(crop, tmp_path):
         assert refused.exit_code == 2 and "expected a folder that holds a folder" in refused.stderr
     full = crop(tmp_path / "walls", "-o", "walls")
     assert full.exit_code == 2 and "not empty" in full.stderr
+
+
+def test_a_signal_says_how_far_it_came(labelled, tmp_path):
+    write_clip(labelled / "other" / "long.mp4", frames=3000, size=(64, 48))
+    write_model(tmp_path / "model")
+    command = [
+        sys.executable,
+        "-m",
+        "edge_app",
+        "crop",
+        labelled,
+        "--model",
+        tmp_path / "model",
+        "-o",
+        tmp_path / "out",
+    ]
+    with subprocess.Popen(
+        [*command, "--vid-stride", "1"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        first = tmp_path / "out" / "happy" / "웃음.png"
+        while process.poll() is None and not first.exists():
+            threading.Event().wait(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=60 * PATIENCE)
+    assert process.returncode == 143, errors
+    assert said.startswith("stopped after ") and " of 5 inputs, " in said and "faces in" in said

@@ -6,7 +6,10 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -19,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 import pictures  # noqa: E402
+from patience import PATIENCE  # noqa: E402
 
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
 from trainer.data import load_run  # noqa: E402
@@ -26,6 +30,7 @@ from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, start  # noqa: E402
 from trainer.teacher import Teacher  # noqa: E402
 
+ROOT = Path(__file__).parent.parent
 TINY = str(Path(__file__).parent / "cases" / "tiny.yaml")
 LABELS = ("angry", "happy", "neutral")
 TWO = ("stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.01}]",)
@@ -133,6 +138,25 @@ def test_a_stopped_run_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         start(Request(TINY, data, ("stages.0.epochs=1",), tmp_path / "run"))
     assert f"stopped; go on with --resume {tmp_path / 'run'}" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_run_that_a_signal_stopped_says_so_too(data: Path, tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "run"
+    words = ["train", TINY, "--data", data, "-o", out, "--set", "stages.0.epochs=5000", "--device", "cpu"]
+    command = [sys.executable, "-m", "edge_app", *map(str, words)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=_hears) as process:
+        while process.poll() is None and not (out / "checkpoint.npz").exists():
+            threading.Event().wait(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=60 * PATIENCE)[1]
+    assert process.returncode == code, said
+    assert f"{out}: stopped; go on with --resume {out}\nstopped\n" in said and "Traceback" not in said
+
+
+def _hears() -> None:
+    """Whatever these tests were started with: nohup has it ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_answers_of_teachers_that_were_damaged_are_asked_for_anew(pool: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ def export(settings: Settings, run: Path, output_dir: Path | None, data: tuple[s
         from .export import export as do
 
     logging.getLogger("trainer").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing half made is left
     out = output_dir or free(Path(settings.runs_dir) / "export", flags["name"] or run.name)
     order = Order(
         run=run,

@@ -62,17 +62,18 @@ def crop(
         if {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
             raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
-            failed, empty = _work(items, outputs, analysis, stride, stop, report)
+            done, failed, empty = _work(items, outputs, analysis, stride, stop, report)
         finally:
             runs.discard_empty(out)
     if report.faces:
         runs.record(out, report, {**analysis.record(), "arguments": ctx.params})
         runs.write_record(out, {"crop": asdict(analysis.manifest.crop)}, "crop.json")  # for the trainer
-    click.echo(f"{counted(len(items), 'input')}, {counted(report.frames, 'picture')}")
+    inputs = counted(len(items), "input")
+    click.echo(f"{f'stopped after {done} of ' if stop.requested else ''}{inputs}, {counted(report.frames, 'picture')}")
     if empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
-    if not report.faces and not failed:
+    if not report.faces and not failed and not stop.requested:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
     if report.faces:
         if old := [path for path, written in before.items() if _written(path) == written]:
@@ -101,14 +102,13 @@ def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
 
 def _work(
     items: Sequence[Input], outputs: Sequence[Path], analysis: Analysis, stride: int, stop: Stop, report: Report
-) -> tuple[list[CalmcamError], list[Path]]:
-    """Cut all inputs; returns what could not be read, and the inputs without a face. `report` grows meanwhile."""
+) -> tuple[int, list[CalmcamError], list[Path]]:
+    """Cut all inputs; returns how many, what could not be read, and those without a face. `report` grows meanwhile."""
+    done = 0
     failed: list[CalmcamError] = []
     empty: list[Path] = []
     with ProgressBar(len(items)) as bar:
         for number, (item, output) in enumerate(zip(items, outputs, strict=True)):
-            if stop.requested:
-                break
             before = report.faces
             try:
                 if item.problem:
@@ -122,10 +122,13 @@ def _work(
             except InputError as error:
                 failed.append(error.with_traceback(None))
                 bar.say(f"{error}", failed=True)
-                continue
-            if report.faces == before and not stop.requested:
-                empty.append(item.path)
-    return failed, empty
+            else:
+                if report.faces == before and not stop.requested:
+                    empty.append(item.path)
+            if stop.requested:
+                break
+            done += 1
+    return done, failed, empty
 
 
 class _Faces(AbstractContextManager):

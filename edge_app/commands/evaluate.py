@@ -80,15 +80,12 @@ def evaluate(
     crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
     if crop and not flags["detect"]:
         raise SettingsError(f"--{min(crop)} crops what the detector finds; it needs --detect")
-    stop = Stop()
-    with Signals(stop) as signals, ExitStack() as stack:
+    with Signals(Stop()) as signals, ExitStack() as stack:
         ensemble = open_models(models, settings, flags["head"], crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
-        tally = _work(samples, ensemble, find, folder, stop)
-    if stop.requested:
-        ctx.exit(signals.exit_code)
+        tally = _work(samples, ensemble, find, folder, signals)
     card = {"folder": str(folder), "data": str(data), "excluded": excluded, **_subject(ensemble), **tally.card()}
     _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
     if as_json:
@@ -119,15 +116,17 @@ def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok
     return runs.output_folder(given, Path(settings.runs_dir) / "evaluate", name, exist_ok=exist_ok)
 
 
-def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, stop: Stop) -> Tally:
+def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, signals: Signals) -> Tally:
+    """Look at all pictures; a signal ends it, and nothing is left."""
     tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
-    with _predictions(folder, ensemble.labels, stop) as write, _progress(len(samples)) as advance:
+    with _predictions(folder, ensemble.labels) as write, _progress(len(samples)) as advance:
         for row in rows(samples, ensemble, read_picture, find):
             tally.add(row)
             write(row)
             advance()
-            if stop.requested:
-                break
+            if signals.exit_code:
+                click.echo("stopped; nothing was kept", err=True)
+                raise click.exceptions.Exit(signals.exit_code)
         if tally.unreadable and not len(tally):
             raise SourceError(f"none of the {len(samples)} pictures can be read; {tally.unreadable[0][1]}")
     return tally
@@ -143,7 +142,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _predictions(folder: Path, labels: tuple[str, ...], stop: Stop) -> Iterator[Callable[[Row], None]]:
+def _predictions(folder: Path, labels: tuple[str, ...]) -> Iterator[Callable[[Row], None]]:
     """Write `predictions.csv`, one line per picture; nothing is left of it when the work fails or is stopped."""
     path = folder / "predictions.csv"
     part = path.with_name("predictions.csv.part")
@@ -152,8 +151,7 @@ def _predictions(folder: Path, labels: tuple[str, ...], stop: Stop) -> Iterator[
             lines = csv.writer(file)
             lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
             yield lambda row: lines.writerow(_line(row, labels))
-        if not stop.requested:
-            part.replace(path)
+        part.replace(path)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); free space or name another folder with -o"
