@@ -36,6 +36,7 @@ POOR = 0.01  # weight of a sighting that is too small, turned or blurred, agains
 SMALL = 20.0  # px, shorter side of the box; the crop is a little larger
 TURNED = 1.0  # of geometry.turn
 BLURRED = 500.0  # preprocess.sharpness of the crop
+DARK = 40.0  # mean light of the crop, of 255; the sharpness falls with its square, and it is a lamp that is missing
 
 
 class Decider:
@@ -76,14 +77,15 @@ class Decider:
 
     @staticmethod
     def _flaws(faces: Faces) -> list[str]:
-        """Per face what is wrong with it: "small", "turned", "blurred" or ""."""
+        """Per face what is wrong with it: "small", "turned", "dark", "blurred" or ""."""
         none = [False] * len(faces)
         small = (sizes(faces.boxes).min(axis=1) < SMALL).tolist()
         turned = none if faces.points is None else (turn(faces.points) > TURNED).tolist()
         blurred = none if faces.sharpness is None else (faces.sharpness < BLURRED).tolist()
+        dark = none if faces.crops is None else (faces.crops.mean(axis=(1, 2, 3)) < DARK).tolist()
         return [
-            "small" if s else "turned" if t else "blurred" if b else ""
-            for s, t, b in zip(small, turned, blurred, strict=True)
+            "small" if s else "turned" if t else ("dark" if d else "blurred") if b else ""
+            for s, t, b, d in zip(small, turned, blurred, dark, strict=True)
         ]
 
 

@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,18 @@ class Moment:
     """One stretch; times in seconds as `results.jsonl` has them."""
 
     source: str
+    label: str
     start: float
     end: float
     confidence: float  # mean of the expression's, over the frames that show it
     peak: float  # when it was largest
+
+    def within(self, most: float) -> Moment:
+        """At most `most` seconds of it, around the peak."""
+        if self.end - self.start <= most:
+            return self
+        start = min(max(self.start, self.peak - most / 2), self.end - most)
+        return replace(self, start=start, end=start + most)
 
     @property
     def weight(self) -> float:
@@ -80,11 +88,13 @@ def _is_result(line: Any) -> bool:
         return False
 
 
-def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5) -> list[Moment]:
+def find(
+    lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least: float = 0.5, most: float = math.inf
+) -> list[Moment]:
     """The moments in which some face is said to show `label`, best first.
 
     It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than
-    `least` seconds are left out. SettingsError for a label that the results do not know.
+    `least` seconds are left out, of longer ones `most` seconds around their peak are taken. SettingsError for a label that the results do not know.
     """
     seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()
@@ -97,7 +107,7 @@ def find(lines: Iterable[dict[str, Any]], label: str, *, gap: float = 1.0, least
         seen[line["source"]].append((line["t"], sure))
     name = _named(label, labels)
     shown = {source: [(t, sure.get(name, 0.0)) for t, sure in frames] for source, frames in seen.items()}
-    moments = [one for source, frames in shown.items() for one in _stretches(source, frames, gap)]
+    moments = [one.within(most) for source, frames in shown.items() for one in _stretches(source, name, frames, gap)]
     return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -one.weight)
 
 
@@ -112,7 +122,7 @@ def _named(label: str, labels: set[str]) -> str:
     raise SettingsError(unknown("label", label, names))
 
 
-def _stretches(source: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:
+def _stretches(source: str, label: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:
     times = [t for t, _ in frames]
     steps = [after - before for before, after in zip(times, times[1:], strict=False)]
     steps.append(statistics.median(steps) if steps else 0.0)
@@ -122,4 +132,4 @@ def _stretches(source: str, frames: list[tuple[float, float]], gap: float) -> It
         stretch, hits = hits[:count], hits[count:]
         peak = max(stretch, key=lambda hit: hit[2])[0]
         mean = statistics.fmean(sure for _, _, sure in stretch)
-        yield Moment(source, stretch[0][0], stretch[-1][1], mean, peak)
+        yield Moment(source, label, stretch[0][0], stretch[-1][1], mean, peak)

@@ -49,6 +49,8 @@ class Settings:
     min_size: int = 1  # px; a face whose shorter side is below is ignored, small ones are unsure anyway
     labels: str = "en"  # language of the drawn labels
     blur: bool = False  # pixelate faces in what is drawn
+    bars: bool = True  # draw the probabilities beside each face
+    hud: bool = True  # draw time, or rate, age and device, in the corner
     width: int | None = None  # px, asked of a camera; None leaves it to the source
     height: int | None = None  # px
     fps: float | None = None  # per second, asked of a camera

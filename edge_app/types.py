@@ -36,7 +36,7 @@ class Decision:
     confidence: float  # smoothed calibrated probability of the leading label, 0..1
     probs: Mapping[str, float]  # label -> smoothed calibrated probability
     unsure: bool = False
-    why: str = ""  # why unsure: "small", "blurred", "turned", "confidence"; "" otherwise
+    why: str = ""  # why unsure: "small", "turned", "dark", "blurred", "confidence"; "" otherwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,13 +23,14 @@ def frame(seconds: float, source: str = "clip") -> Frame:
     return Frame(PICTURE, 0, round(seconds * 1e9), source)
 
 
-def faces(*probabilities, ids=(1,), side=100.0, points=FRONTAL, sharpness=5000.0) -> Faces:
+def faces(*probabilities, ids=(1,), side=100.0, points=FRONTAL, sharpness=5000.0, light=128) -> Faces:
     n = len(probabilities)
     return Faces(
         boxes=np.tile(np.array([0, 0, side, side], np.float32), (n, 1)),
         scores=np.ones(n, np.float32),
         points=np.tile(np.array(points, np.float32), (n, 1, 1)),
         ids=None if ids is None else np.array(ids, np.int64),
+        crops=np.full((n, 8, 8, 1), light, np.uint8),
         sharpness=np.full(n, sharpness, np.float32),
         heads={"emotion": np.array(probabilities, np.float32).reshape(n, 3)},
     )
@@ -119,6 +120,7 @@ def test_a_wrong_first_frame_is_mended_quickly(fps):
         ({"points": TURNED}, "turned"),
         ({"points": [[200 - x, y] for x, y in TURNED]}, "turned"),
         ({"sharpness": 300.0}, "blurred"),
+        ({"sharpness": 300.0, "light": 20}, "dark"),
     ],
 )
 @RATES
@@ -131,6 +133,10 @@ def test_a_poor_face_is_unsure_until_it_is_seen_well(fps, flaw, why):
     assert said[-1][1] == "happy"
     assert len(switches(said)) == 1, "neither does a poor moment count nor does it take the decision away"
     assert "angry" not in {label for _, label in said}
+
+
+def test_a_dark_face_that_is_sharp_enough_is_decided():
+    assert Decider(HEAD)(frame(0), faces(HAPPY, light=20)).decisions[0].label == "happy"
 
 
 @RATES

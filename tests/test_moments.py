@@ -57,6 +57,20 @@ def test_the_peak_and_the_mean():
     assert (round(moment.peak, 3), round(moment.confidence, 3)) == (0.3, 0.85)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("hhhhhhHhhh", (0.45, 0.75)),  # around the peak at 0.6
+        ("Hhhhhhhhhh", (0.0, 0.3)),  # no earlier than it begins
+        ("hhhhhhhhhH", (0.7, 1.0)),  # no later than it ends
+        ("hHhs", (0.0, 0.3)),
+    ],
+)
+def test_of_a_long_moment_what_is_around_its_peak(words, expected):
+    (moment,) = find(story(words), "happy", least=0.0, most=0.3)
+    assert (round(moment.start, 3), round(moment.end, 3)) == expected and moment.label == "happy"
+
+
 def test_sources_do_not_run_into_each_other_and_any_face_counts():
     lines = story("ssh", source="a.mp4") + story("hss", source="b.mp4")
     lines += [line(9.0, ("sad", 0.9), ("happy", 0.7), source="c.mp4"), line(9.1, source="c.mp4")]
@@ -122,7 +136,7 @@ def seconds(path):
 def test_a_moment_is_cut_with_its_sound(annotated, tmp_path, options, first):
     result = moments(annotated, "-o", tmp_path / "out", "--around", 0.2, *options)
     assert result.exit_code == 0, result.output
-    cut = tmp_path / "out" / "01_clip_00-00-02.mp4"
+    cut = tmp_path / "out" / "01_happy_clip_00-00-02.mp4"
     assert len(times(cut)) == 35 and abs(seconds(cut)[0] - 1.4) < 0.1 and seconds(cut)[1] == 1
     whole = tmp_path / "clip.mp4" if options else annotated / "clip.mp4"
     with av.open(str(whole)) as container:
@@ -131,7 +145,7 @@ def test_a_moment_is_cut_with_its_sound(annotated, tmp_path, options, first):
         got = next(container.decode(video=0)).to_ndarray(format="gray")
     assert abs(got.astype(int) - expected).mean() < 3
     (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
-    assert (row["start"], row["end"], row["confidence"]) == ("2.000", "3.000", "0.900")
+    assert (row["label"], row["start"], row["end"], row["confidence"]) == ("happy", "2.000", "3.000", "0.900")
 
 
 @pytest.mark.parametrize(("around", "frames"), [(0.2, (30, 25)), (0.5, (40, 33))])
@@ -176,7 +190,7 @@ def test_a_recording_of_live(annotated, tmp_path):
     write_clip(annotated / "annotated.mp4", frames=100)
     result = moments(annotated, "-o", tmp_path / "out", "--top", 1)
     assert result.exit_code == 0, result.output
-    assert len(times(tmp_path / "out" / "01_clip_00-00-02.mp4")) == 75
+    assert len(times(tmp_path / "out" / "01_happy_clip_00-00-02.mp4")) == 75
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"files": 3, "arguments": {}}', '{"files": [{}], "arguments": {}}'])

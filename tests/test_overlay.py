@@ -237,7 +237,7 @@ def test_words() -> None:
     labels = (
         "angry disgust fear happy neutral sad surprise calm teasing non_teasing contempt embarrassment confused shy"
     )
-    assert {*labels.split(), "unsure", "small", "blurred", "turned", "confidence"} <= KOREAN.keys()
+    assert {*labels.split(), "unsure", "small", "blurred", "dark", "turned", "confidence"} <= KOREAN.keys()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from edge_app.errors import SourceError
 from edge_app.media import LIMIT_MEGAPIXELS
@@ -85,6 +85,15 @@ def test_every_mode_becomes_rgb(tmp_path: Path, name: str, image: Image.Image, e
     assert frame.image.shape == (image.height, image.width, 3)
     assert frame.image.flags.c_contiguous
     np.testing.assert_allclose(pixel(frame.image), expected, atol=2)
+
+
+def test_the_colours_of_a_profile_become_srgb(tmp_path: Path) -> None:
+    """A profile in which red and green are changed over, and damage."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    for profile, expected in ((srgb, (200, 40, 90)), (swapped, (40, 200, 90)), (b"damaged", (200, 40, 90))):
+        Image.new("RGB", (8, 8), (200, 40, 90)).save(tmp_path / "a.png", icc_profile=profile)
+        assert np.allclose(pixel(frames(tmp_path / "a.png")[0].image), expected, atol=3)
 
 
 def test_transparent_palette_is_laid_on_white(tmp_path: Path) -> None:

@@ -367,3 +367,46 @@ def test_leaving_while_another_thread_reads_ends_that_thread(clip: Path) -> None
     with Source(clip) as source, Background(source) as background:
         assert next(iter(background)).index == 0
     assert threading.active_count() == before
+
+
+# --- colours
+
+
+def write_plain(path: Path, form: str, values: tuple[int, int, int], size: tuple[int, int], **tags: int) -> Path:
+    """Two pictures of one Y, Cb, Cr, stored without loss and with these tags (ITU-T H.273)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, form
+        for name, tag in tags.items():
+            setattr(stream.codec_context, name, tag)
+        for index in range(2):
+            picture = av.VideoFrame(*size, form)
+            for plane, value in zip(picture.planes, values, strict=True):
+                count = plane.buffer_size // (2 if "10" in form else 1)
+                plane.update(np.full(count, value, np.uint16 if "10" in form else np.uint8).tobytes())
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "values", "tags"),
+    [
+        ((1280, 720), (73, 111, 203), {}),  # HD that says nothing is BT.709, as players have it
+        ((1280, 720), (73, 111, 203), {"colorspace": 1}),
+        ((640, 480), (85, 103, 203), {}),
+        ((1280, 720), (85, 103, 203), {"colorspace": 6}),
+    ],
+)
+def test_colours_are_those_that_players_show(tmp_path: Path, size, values, tags) -> None:
+    with Source(write_plain(tmp_path / "a.mkv", "yuv420p", values, size, color_range=1, **tags)) as source:
+        assert np.allclose(next(iter(source)).image[9, 9], (200, 30, 30), atol=4)
+
+
+def test_hdr_is_brought_down_to_what_a_screen_shows(tmp_path: Path) -> None:
+    """The reference white of HLG is 75 % of its range (ITU-R BT.2408): read as SDR it would be a grey of 191."""
+    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": 18, "color_range": 1}
+    path = write_plain(tmp_path / "a.mkv", "yuv420p10le", (64 + 657, 512, 512), (64, 64), **tags)
+    with Source(path) as source:
+        assert next(iter(source)).image.min() > 210

@@ -136,6 +136,24 @@ def test_a_stream_of_pictures_each_encoded_once(sink, monkeypatch):
     assert len(encoded) == 3
 
 
+def test_a_picture_that_is_no_longer_live_is_dark(monkeypatch):
+    monkeypatch.setattr(web, "_FRESH_S", 0.2)
+    with web.Sink("0") as sink:
+        sink.write(result(100))
+        with asked(sink.url, "/stream.mjpg") as stream:
+            live, stale = part(stream), part(stream)
+            sink.write(result(90))
+            again = part(stream)
+            while again.mean() < 0.5 * live.mean():  # dark ones came first
+                again = part(stream)
+    assert stale.mean() < 0.4 * live.mean() and abs(again.mean() - live.mean()) < 20
+
+
+def test_the_page_brings_its_hangul(sink):
+    with asked(sink.url, "/font.ttf") as response:
+        assert response.headers["Content-Type"] == "font/ttf" and len(response.read()) > 100_000
+
+
 def test_nobody_looks_and_nothing_is_encoded(sink, monkeypatch):
     monkeypatch.setattr(web.cv2, "imencode", lambda *given: pytest.fail("encoded"))
     for index in range(50):

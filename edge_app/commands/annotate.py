@@ -21,13 +21,13 @@ from ..run import Stop
 from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
 from .console import main_labels
-from .options import MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
+from .options import DRAWN, MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE...")
-@settings_options(*MODEL_SETTINGS, "head", "labels", "blur")
+@settings_options(*MODEL_SETTINGS, "head", *DRAWN)
 @output_options
 @click.option("--start", type=Seconds(), help="Leave out what comes before, seconds or hh:mm:ss of the video.")
 @click.option("--end", type=Seconds(), help="Leave out what comes after.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import plugins
 from ..build import Analysis, file_kind, open_file
-from ..drawing.overlay import Overlay
+from ..drawing.overlay import overlay
 from ..errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
 from ..inputs import Input, stems
 from ..media import COPIES
@@ -108,12 +108,9 @@ class Annotation:
             yield outcome
 
     def _draw(self, output: Path) -> Draw | None:
-        status = "clock" if output.suffix == ".mp4" else ""
-        return (
-            Overlay(labels=self._settings.labels, blur=self._settings.blur, status=status)
-            if self.options.video
-            else None
-        )
+        if not self.options.video:
+            return None
+        return overlay(self._settings, "clock" if output.suffix == ".mp4" else "")
 
     def _copies(self, path: Path, output: Path) -> list[Sink]:
         if not self.options.video:

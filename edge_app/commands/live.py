@@ -16,7 +16,7 @@ import click
 
 from .. import plugins, runs
 from ..build import Analysis, camera_options, open_source, source_kind, turned
-from ..drawing.overlay import Overlay
+from ..drawing.overlay import overlay
 from ..drawing.words import WORDS
 from ..errors import OutputError, SourceError
 from ..pace import Paced, Repeated
@@ -24,14 +24,14 @@ from ..report import Report
 from ..run import Draw, Sink, Stop, run
 from ..settings import Settings, filled
 from .console import StatusLine, summary
-from .options import MODEL_SETTINGS, Signals, output_options, settings_options
+from .options import DRAWN, MODEL_SETTINGS, Signals, output_options, settings_options
 from .recording import Begun, Spare
 
 CAMERAS = ("camera", "picamera")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "head", "labels", "blur", "width", "height", "fps", "rotate", "mirror")
+@settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, "width", "height", "fps", "rotate", "mirror")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
@@ -129,7 +129,7 @@ def _display() -> bool:
 
 
 def _draw(settings: Settings, wanted: object) -> Draw | None:
-    return Overlay(labels=settings.labels, blur=settings.blur) if wanted else None
+    return overlay(settings, "live") if wanted else None
 
 
 def _sinks(source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop) -> list[Sink]:

@@ -40,6 +40,13 @@ class Clip:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many moments at most.")
 @click.option("--least", type=click.FloatRange(0), default=0.5, show_default=True, help="Shortest moment, seconds.")
 @click.option(
+    "--most",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Longest, seconds; of a longer one what is around its surest picture.",
+)
+@click.option(
     "--gap", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest pause within one, seconds."
 )
 @click.option(
@@ -61,9 +68,10 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    found = find(read_results(folder / "results.jsonl"), options["label"], gap=options["gap"], least=options["least"])
+    label, most = options["label"], options["most"]
+    found = find(read_results(folder / "results.jsonl"), label, gap=options["gap"], least=options["least"], most=most)
     if not found:
-        click.echo(f"no moment of {options['label']!r} in {folder}; a lower --least or a longer --gap may find some")
+        click.echo(f"no moment of {label!r} in {folder}; a lower --least or a longer --gap may find some")
         return
     clips = _clips(folder, {one.source for one in found}, options["original"])
     chosen = [one for one in found if one.source in clips][: options["top"]]
@@ -73,9 +81,8 @@ def moments(
         )
     stop = Stop()
     with Signals(stop) as signals:
-        out = runs.output_folder(
-            output_dir, Path(settings.runs_dir) / "moments", folder.resolve().name, exist_ok=exist_ok
-        )
+        name = f"{folder.resolve().name}_{_plain(found[0].label)}"
+        out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
         try:
             failed = _cut(chosen, clips, out, options["around"], stop)
         finally:
@@ -114,7 +121,7 @@ def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: fl
         clip = clips[moment.source]
         start, end = (t - clip.begins for t in _widened(moment, chosen, around))
         part = {"start": max(0.0, start), "end": end}
-        output = out / f"{number:02d}_{Path(moment.source).stem}_{_clock(moment.start)}.mp4"
+        output = out / f"{number:02d}_{_plain(moment.label)}_{Path(moment.source).stem}_{_clock(moment.start)}.mp4"
         sink = plugins.load("sinks", "video").Sink(output, audio_from=clip.path, **part)
         try:
             run(open_file(clip.path, **part), [], [sink], live=False, draw=_as_it_is, stop=stop)
@@ -129,6 +136,7 @@ def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: fl
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
     if rows:
         _write_table(out / "moments.csv", rows)
+        click.echo(f"results in {out}")
     return failed
 
 
@@ -147,10 +155,15 @@ def _as_it_is(result: Result) -> np.ndarray:
 def _write_table(path: Path, rows: Sequence[tuple[Path, Moment]]) -> None:
     with whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file)
-        table.writerow(("file", "source", "start", "end", "peak", "confidence"))
+        table.writerow(("file", "label", "source", "start", "end", "peak", "confidence"))
         for output, moment in rows:
             figures = (moment.start, moment.end, moment.peak, moment.confidence)
-            table.writerow((output.name, moment.source, *(f"{figure:.3f}" for figure in figures)))
+            table.writerow((output.name, moment.label, moment.source, *(f"{figure:.3f}" for figure in figures)))
+
+
+def _plain(label: str) -> str:
+    """A label as part of a file's name."""
+    return label.replace("/", "_")
 
 
 def _clock(seconds: float) -> str:

@@ -31,6 +31,8 @@ HELP = {
     "min_size": "Shorter side in pixels below which a face is ignored.",
     "labels": "Language of the drawn labels.",
     "blur": "Pixelate the faces in what is drawn.",
+    "bars": "Draw the probabilities beside each face.",
+    "hud": "Draw the line in the corner: time, or rate, age and device.",
     "width": "Picture width asked of the camera, pixels.",
     "height": "Picture height asked of the camera, pixels.",
     "fps": "Frames per second asked of the camera.",
@@ -39,6 +41,7 @@ HELP = {
 }
 WHOLE = ("threads", "max_faces", "min_size", "width", "height", "rotate")
 NUMBERS = {"conf": float, "fps": float} | dict.fromkeys(WHOLE, int)
+DRAWN = ("labels", "blur", "bars", "hud")
 MODEL_SETTINGS = ("model", "variant", "device", "threads", "detector", "conf", "max_faces", "min_size")
 
 
@@ -78,7 +81,8 @@ def output_options(command: Callable) -> Callable:
 def _option(name: str) -> Callable:
     default = getattr(Settings(), name)
     text = HELP[name] + (f"  [{'|'.join(map(str, CHOICES[name]))}]" if name in CHOICES else "")
-    text += f"  [default: {default}]" if default not in (None, False) else ""
+    if default not in (None, False):
+        text += f"  [default: {name if default is True else default}]"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
         return click.option(f"{flag}/--no-{name}", name, default=None, help=text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..settings import Settings
 from ..types import Decision, Faces, Result
 from .canvas import CHART_ROWS, Canvas, Colour, Rect
 from .pixelate import Pixelate
@@ -83,6 +84,13 @@ class Overlay:
             minutes, seconds = divmod(result.frame.time_ns // 10_000_000, 6000)
             return f"{minutes}:{seconds // 100:02d}.{seconds % 100:02d}"
         return ""
+
+
+def overlay(settings: Settings, status: str) -> Overlay:
+    """What draws as the settings say; `status` as `Overlay` takes it."""
+    return Overlay(
+        labels=settings.labels, blur=settings.blur, bars=settings.bars, status=status if settings.hud else ""
+    )
 
 
 def colour(faces: Faces, row: int) -> Colour:

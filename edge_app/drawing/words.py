@@ -23,9 +23,11 @@ KOREAN = {
     "face": "얼굴",
     "small": "작음",
     "blurred": "흐림",
+    "dark": "어두움",
     "turned": "옆얼굴",
     "confidence": "확신 부족",
     "dropped": "누락",
+    "waiting for a picture": "화면을 기다리는 중",
 }
 ENGLISH = {"non_teasing": "not teasing", "confidence": "low confidence"}
 WORDS = {"en": ENGLISH, "ko": KOREAN}

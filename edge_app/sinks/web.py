@@ -1,6 +1,6 @@
 """The live picture and its results over HTTP: for a browser, for OBS, for other programs.
 
-`/` is a page (`/?label` the words alone, on nothing), `/stream.mjpg` the picture, `/snapshot.jpg` the newest one, `/events` each
+`/` is a page (`/?picture` the picture alone, `/?label` the word alone, on nothing), `/stream.mjpg` the picture, `/snapshot.jpg` the newest one, `/events` each
 result as a server-sent event (WHATWG HTML, 9.2), the same line as in results.jsonl.
 """
 
@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import cv2
 
+from ..drawing.text import FONT
 from ..errors import OutputError, SettingsError
 from ..result_line import result_line
 from ..types import Result
@@ -39,12 +40,14 @@ _FRESH_S = 5.0  # a picture that is older is none; a viewer who waits so long he
 _UNSENT = 128 * 1024  # bytes that wait for a slow viewer: more, and it would see the past
 _QUALITY = 85  # of the JPEGs, 0 to 100
 _PAGE = Path(__file__).with_name("web.html")
+_FONT = Path(__file__).parents[1] / "drawing" / FONT
+_STALE = 0.3  # of its light is left to a picture that is no longer live
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",  # no other site shows the picture
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; connect-src 'self'; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    "font-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
 }
 
 
@@ -119,7 +122,7 @@ class _Newest:
         self._change, self._encoding = threading.Condition(), threading.Lock()
         self._result: Result | None = None
         self._number, self._came, self._open = 0, -_FRESH_S, True
-        self._jpeg: tuple[Result | None, bytes] = None, b""
+        self._jpeg: tuple[Result | None, bool, bytes] = None, False, b""
 
     def put(self, result: Result) -> None:
         with self._change:
@@ -150,14 +153,18 @@ class _Newest:
                 seen = self._number
             yield result
 
-    def jpeg(self, result: Result) -> bytes:
-        """Its picture, encoded once for all who look."""
+    def jpeg(self, result: Result, *, stale: bool = False) -> bytes:
+        """Its picture, encoded once for all who look; grey and dark when it is `stale`."""
         with self._encoding:
-            if self._jpeg[0] is not result:
+            if self._jpeg[0] is not result or self._jpeg[1] != stale:
                 image = result.frame.image if result.picture is None else result.picture
-                bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-                self._jpeg = result, cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-            return self._jpeg[1]
+                if stale:
+                    shown = cv2.convertScaleAbs(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), alpha=_STALE)
+                else:
+                    shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+                jpeg = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+                self._jpeg = result, stale, jpeg
+            return self._jpeg[2]
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._came < _FRESH_S
@@ -225,6 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers = {
             "/": self._page,
+            "/font.ttf": self._font,
             "/stream.mjpg": self._stream,
             "/snapshot.jpg": self._snapshot,
             "/events": self._events,
@@ -256,6 +264,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin("text/html; charset=utf-8", len(self.server.page))
         self.wfile.write(self.server.page)
 
+    def _font(self) -> None:
+        font = _FONT.read_bytes()
+        self._begin("font/ttf", len(font), {"Cache-Control": "max-age=86400"})
+        self.wfile.write(font)
+
     def _snapshot(self) -> None:
         result = self.server.newest.fresh()
         if result is None:
@@ -267,23 +280,25 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         self._begin("multipart/x-mixed-replace; boundary=frame")
         self.wfile.write(b"--frame\r\n")
-        part = b""
+        last = None
         for result in self.server.newest:
-            if result is not None:
-                jpeg = self.server.newest.jpeg(result)
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                part = head.encode() + jpeg + b"\r\n--frame\r\n"  # browsers show a picture when the next one begins
-            self.wfile.write(part)
+            last = result or last
+            if last is None:
+                continue
+            jpeg = self.server.newest.jpeg(last, stale=result is None)
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            # Browsers show a picture when the next one begins.
+            self.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
 
     def _events(self) -> None:
         self._begin("text/event-stream")
         for result in self.server.newest:
             self.wfile.write(b":\n\n" if result is None else f"data: {json.dumps(result_line(result))}\n\n".encode())
 
-    def _begin(self, kind: str, length: int | None = None) -> None:
+    def _begin(self, kind: str, length: int | None = None, more: Mapping[str, str] | None = None) -> None:
         self.send_response(HTTPStatus.OK)
         ends = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
-        for name, value in {"Content-Type": kind, **_HEADERS, **ends}.items():
+        for name, value in {"Content-Type": kind, **_HEADERS, **ends, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
 
