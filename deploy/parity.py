@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_app.errors import CalmcamError
+from edge_app.errors import CalmcamError, SourceError
 from edge_app.scoring import metrics
+
+NAMED = 100  # unreadable pictures that a summary names; all are counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +32,7 @@ class Parity:
     a: np.ndarray  # (N, C) float32
     b: np.ndarray  # (N, C) float32
     truth: np.ndarray | None  # (N,) int64, None when unlabelled
+    unreadable: tuple[tuple[str, str], ...] = ()  # names of pictures that were left out, and why
 
     @property
     def agreement(self) -> metrics.Agreement:
@@ -55,6 +58,7 @@ class Parity:
             "flips": self.flips(),
             "mean_absolute_difference": agreement.mean_dp,
             "worst": self.worst(10),
+            "unreadable": {"count": len(self.unreadable), "first": [list(one) for one in self.unreadable[:NAMED]]},
         }
         for name, probs in (("a", self.a), ("b", self.b)) if self.truth is not None else ():
             hits = int((probs.argmax(axis=1) == self.truth).sum())
@@ -63,20 +67,30 @@ class Parity:
         return found
 
 
-def compare(labels: Sequence[str], pairs: Iterable[Pair]) -> Parity:
-    """Collect pairs; CalmcamError when there is none."""
+def compare(labels: Sequence[str], pairs: Iterable[Pair], unreadable: Sequence[tuple[str, str]] = ()) -> Parity:
+    """Collect pairs, while which `unreadable` may grow.
+
+    SourceError when no picture can be read, CalmcamError when there is none.
+    """
     pairs = list(pairs)
+    if unreadable and not pairs:
+        raise SourceError(f"none of the {len(unreadable)} pictures can be read; {unreadable[0][1]}")
     if not pairs:
         raise CalmcamError("parity: expected faces to compare, found none; give a labelled folder or a clip with faces")
     truth = None if any(pair.truth is None for pair in pairs) else np.array([pair.truth for pair in pairs])
     a, b = (np.stack([getattr(pair, side) for pair in pairs]) for side in ("a", "b"))
-    return Parity(tuple(labels), tuple(pair.name for pair in pairs), a, b, truth)
+    return Parity(tuple(labels), tuple(pair.name for pair in pairs), a, b, truth, tuple(unreadable))
 
 
-def folder_pairs(a: Iterable, b: Iterable) -> Iterator[Pair]:
-    """Pairs of two passes over the same labelled folder (see `edge_app.scoring.evaluate.rows`); unreadable pictures are left out."""
+def folder_pairs(a: Iterable, b: Iterable, unreadable: list[tuple[str, str]]) -> Iterator[Pair]:
+    """Pairs of two passes over the same labelled folder (see `edge_app.scoring.evaluate.rows`).
+
+    Name and problem of a picture that one of them could not read go to `unreadable`.
+    """
     for left, right in zip(a, b, strict=True):
-        if left.ready is not None and right.ready is not None:
+        if left.ready is None or right.ready is None:
+            unreadable.append((left.sample.name, left.problem or right.problem))
+        else:
             yield Pair(left.sample.name, left.ready, right.ready, left.sample.truth)
 
 

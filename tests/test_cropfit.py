@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +19,7 @@ from edge_app.scoring.evaluate import on_canvas
 from edge_app.types import NO_FACES, Faces
 from trainer import cropfit
 
+ROOT = Path(__file__).parent.parent
 MARGIN, SHIFT = 0.12, -0.05
 
 
@@ -105,3 +111,31 @@ def test_the_canvas_is_the_one_of_evaluate(pictures):
     _, canvas, place, _ = next(cropfit.detected(pictures[1:2], Finder()))
     wanted, where = on_canvas(np.repeat(pictures[1], 3, axis=2))
     assert (canvas == wanted).all() and (place == where).all()
+
+
+def test_the_command_measures_as_the_settings_say(tmp_path):
+    face = cv2.imread(str(ROOT / "tests" / "cases" / "astronaut.jpg"))[60:240, 140:320]
+    random = np.random.default_rng(0)
+    for name in ("angry", "happy", "neutral"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(45):
+            noisy = np.clip(face * random.uniform(0.8, 1.1) + random.normal(0, 4, face.shape), 0, 255)
+            cv2.imwrite(str(tmp_path / "data" / name / f"{number}.png"), noisy.astype(np.uint8))
+
+    def calmcam(*words):
+        command = [sys.executable, "-m", "edge_app", *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    out, config = tmp_path / "run", tmp_path / "c.toml"
+    change = ["stages.0.epochs=1", "data.near=0", "input.size=96"]
+    words = [word for one in change for word in ("--set", one)]
+    done = calmcam("train", ROOT / "tests" / "cases" / "tiny.yaml", "--data", tmp_path / "data", "-o", out, *words)
+    assert done.returncode == 0, done.stderr
+    config.write_text('detector = "short"\nconf = 0.3\nhead = "of another model"\n')
+    done = calmcam("fit-crop", out, "--config", config, "--conf", 0.35)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "crop.json").read_text())
+    assert (found["detector"], found["conf"]) == ("short", 0.35)
+    shutil.rmtree(out)
+    config.write_text("detektor = 1")
+    assert "unknown key 'detektor'" in calmcam("fit-crop", out, "--config", config).stderr

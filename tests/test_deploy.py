@@ -356,12 +356,16 @@ def test_a_depthwise_convolution_costs_its_window_for_every_value():
 
 def test_a_picture_that_one_pass_could_not_read_is_left_out_of_both():
     def row(name, probs):
-        return SimpleNamespace(sample=SimpleNamespace(name=name, truth=1), ready=probs)
+        why = "" if probs is not None else f"{name}: cut"
+        return SimpleNamespace(sample=SimpleNamespace(name=name, truth=1), ready=probs, problem=why)
 
     sure = np.float32([0.1, 0.9])
     one = [row("a", sure), row("b", None), row("c", sure)]
     other = [row("a", sure), row("b", sure), row("c", None)]
-    assert [(pair.name, pair.truth) for pair in folder_pairs(one, other)] == [("a", 1)]
+    bad = []
+    found = compare(["happy", "sad"], folder_pairs(one, other, bad), bad)
+    assert (found.names, found.truth.tolist()) == (("a",), [1])
+    assert found.unreadable == (("b", "b: cut"), ("c", "c: cut"))
 
 
 def test_the_gate_lets_pass_what_is_just_good_enough_and_more_accurate():

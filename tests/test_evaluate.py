@@ -158,9 +158,18 @@ def _open(*folders: Path) -> evaluate.Ensemble:
 def test_unreadable_pictures_are_named_and_not_fatal(model, data):
     (data / "Sad" / "text.png").write_text("this is no picture")
     (data / "Sad" / "empty.jpg").touch()
-    card = report(model, "--data", data)
+    code, out, _ = run(model, "--data", data, "--json")
+    card = json.loads(out)
+    assert code == 2 and json.loads(Path("runs/evaluate/small/report.json").read_text()) == card
     assert card["pictures"] == 12 and card["unreadable"]["count"] == 2
     assert [name for name, _ in card["unreadable"]["first"]] == ["Sad/empty.jpg", "Sad/text.png"]
+
+
+def test_the_head_of_the_settings_file_holds(model, data, tmp_path):
+    (tmp_path / "c.toml").write_text('head = "tease"')
+    code, _, err = run(model, "--data", data, "--config", "c.toml")
+    assert code == 2 and "teasing" in err
+    assert report(model, "--data", data, "--config", "c.toml", "--head", "mood")["head"] == "mood"
 
 
 def test_nothing_readable_is_a_failure(model, tmp_path):

@@ -56,11 +56,51 @@ def test_a_clip(compiled: Manifest, tmp_path: Path) -> None:
     assert "agree on 100.00% of 8 faces" in result.output
 
 
-def test_a_ruined_network_fails_the_gate(compiled: Manifest, folder: Path) -> None:
+def ruin(compiled: Manifest) -> None:
+    """Give the model another network for the Hailo."""
     make = importlib.import_module("make_hef")
     device = compiled.artifact("hailo8")
     make.make_hef(compiled.artifact("int8").path, device.path, name="small", spoil=True)
     device = replace(device, sha256=sha256(device.path), bytes=device.path.stat().st_size)
     write_manifest(replace(compiled, artifacts={**compiled.artifacts, "hailo8": device}))
+
+
+def test_a_ruined_network_fails_the_gate(compiled: Manifest, folder: Path) -> None:
+    ruin(compiled)
     result = parity(compiled, folder)
     assert result.exit_code == 1 and "Error:" in result.output and "agree" in result.output
+
+
+def test_unreadable_pictures_are_named_and_told_by_the_exit_code(compiled: Manifest, folder: Path) -> None:
+    (folder / "sad" / "text.png").write_text("this is no picture")
+    result = parity(compiled, folder)
+    assert result.exit_code == 2, result.output
+    assert "of 15 faces" in result.output and "1 unreadable, not compared:\n" in result.output
+    assert f"  {folder / 'sad' / 'text.png'}: expected a picture" in result.output
+    result = parity(compiled, folder, "--json")
+    found = json.loads(result.stdout)["unreadable"]
+    assert (result.exit_code, found["count"], found["first"][0][0]) == (2, 1, "sad/text.png")
+    ruin(compiled)
+    assert parity(compiled, folder).exit_code == 1, "b is not to be shipped, that comes first"
+
+
+def test_nothing_readable_is_a_failure(compiled: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "data" / "sad").mkdir(parents=True)
+    (tmp_path / "data" / "sad" / "text.png").write_text("this is no picture")
+    result = parity(compiled, tmp_path / "data")
+    assert result.exit_code == 2 and "none of the 1 pictures can be read; " in result.stderr
+
+
+def test_the_settings_file_holds(compiled: Manifest, folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('head = "tease"\nvariant = "hailo8"\nmax_faces = 2\n')
+    for label in ("teasing", "non_teasing"):
+        (folder / ("happy" if label == "teasing" else "sad")).rename(folder / label)
+    (folder / "neutral").rename(tmp_path / "neutral")
+    result = parity(compiled, folder, "--config", str(config))
+    assert result.exit_code == 0 and "flips by class of a: non_teasing 0, teasing 0" in result.output, result.output
+    clip = write_clip(tmp_path / "clip.mp4", frames=4, size=(640, 360), faces=4)
+    assert "of 8 faces" in parity(compiled, clip, "--config", str(config)).output
+    assert "of 4 faces" in parity(compiled, clip, "--config", str(config), "--max-faces", "1").output
+    config.write_text("haed = 1")
+    assert parity(compiled, folder, "--config", str(config)).exit_code == 2

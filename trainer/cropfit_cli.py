@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from edge_app.build import open_detector
+from edge_app.commands.options import settings_options
 from edge_app.settings import Settings
 from edge_app.tflite import quiet
 
@@ -23,16 +24,10 @@ PICTURES = 1500  # of each part, spread evenly: a run takes about a minute
 @click.command("fit-crop")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
-@click.option(
-    "--conf",
-    type=click.FloatRange(0, 1),
-    default=Settings().conf,
-    show_default=True,
-    help="Least score of the detector.",
-)
+@settings_options("detector", "conf", "min_size")
 @click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of each part.")
 @click.option("--head", default="", help="Head whose accuracy decides; default: the first.")
-def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
+def fit_crop(run: Path, data: tuple[str, ...], settings: Settings, **flags: Any) -> None:
     """Measure on RUN's train part how the edge must cut faces, confirm it on validation, and write RUN/crop.json.
 
     `calmcam export RUN` then puts it into the manifest.
@@ -52,13 +47,14 @@ def fit_crop(run: Path, data: tuple[str, ...], **flags: Any) -> None:
         values = keras_logits(model, crops)[head.name]
         return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
 
-    with closing(open_detector(Settings(conf=flags["conf"]))[1]) as find:
+    with closing(open_detector(settings)[1]) as find:
         found = cropfit.measure(train[0], validation, find, classify)
     for one in found.candidates:
         loss = f"loses {one.loss:.2f} points of {len(one.right)} faces"
         click.echo(f"{_words(one.crop)}: accuracy {one.accuracy:.4f}, {loss}")
     click.echo(f"found {found.found:.1%} of {len(train[0])} train pictures; left over: {asdict(found.jitter)}")
-    write_json(run / "crop.json", found.record() | {"pictures": len(train[0]), "conf": flags["conf"]})
+    by = {"pictures": len(train[0]), "detector": settings.detector, "conf": settings.conf}
+    write_json(run / "crop.json", found.record() | by)
     click.echo(f"{run / 'crop.json'}: {_words(found.best.crop)}")
 
 

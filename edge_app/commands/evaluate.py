@@ -48,8 +48,7 @@ COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_
     metavar="DIR",
     help="Folder of <class>/ folders of cut faces.",
 )
-@settings_options("variant", "device", "threads", "detector", "conf", "min_size")
-@click.option("--head", help="Which head of the model; default: the first.")
+@settings_options("head", "variant", "device", "threads", "detector", "conf", "min_size")
 @click.option(
     "--detect",
     is_flag=True,
@@ -75,13 +74,14 @@ def evaluate(
     Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In
     predictions.csv confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
     --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
+    The exit code is 2 when a picture could not be read.
     """
     exclude = read_exclusions(flags["exclude"]) if flags["exclude"] else Exclusions()
     crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
     if crop and not flags["detect"]:
         raise SettingsError(f"--{min(crop)} crops what the detector finds; it needs --detect")
     with Signals(Stop()) as signals, ExitStack() as stack:
-        ensemble = open_models(models, settings, flags["head"], crop, stack)
+        ensemble = open_models(models, settings, crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
@@ -92,17 +92,16 @@ def evaluate(
         echo_json(card)
     else:
         show(card)
+    ctx.exit(signals.exit_code or (SourceError.exit_code if tally.unreadable else 0))
 
 
-def open_models(
-    names: Iterable[str], settings: Settings, head: str | None, crop: dict[str, Any], stack: ExitStack
-) -> Ensemble:
-    """The named models, opened for one head, with `crop` in place of their own; the caller's `stack` closes them."""
+def open_models(names: Iterable[str], settings: Settings, crop: dict[str, Any], stack: ExitStack) -> Ensemble:
+    """The named models, opened for the head of the settings, with `crop` in place of their own; the caller's `stack` closes them."""
     members = []
     for name in names:
         manifest = find_model(name)
         manifest = replace(manifest, crop=replace(manifest.crop, **crop))
-        chosen = choose_head(manifest, head)
+        chosen = choose_head(manifest, settings.head)
         variant, _ = devices.choose(manifest, settings.variant, settings.device)
         artifact = manifest.artifact(variant)
         backend = devices.open_backend(artifact, threads=settings.threads)
