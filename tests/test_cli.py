@@ -239,3 +239,42 @@ def test_handlers_of_signals_are_given_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     assert calmcam("models", "list").exit_code == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_each_demo_gets_a_folder_of_its_own_unless_one_is_named(elsewhere):
+    (elsewhere / "c.toml").write_text(f'model = "{write_model(elsewhere / "model")}"\nruns_dir = "there"\n')
+    for words in ([], [], ["-o", "demo", "--exist-ok"], ["-o", "demo", "--exist-ok"]):
+        result = calmcam("demo", "--config", "c.toml", *words)
+        assert result.exit_code == 0, result.output
+    folders = [
+        elsewhere / "there" / "demo" / "portrait",
+        elsewhere / "there" / "demo" / "portrait2",
+        elsewhere / "demo",
+    ]
+    for folder in folders:
+        assert (folder / "portrait.mp4").is_file() and (folder / "annotated" / "portrait.mp4").is_file()
+    assert calmcam("demo", "-o", "demo").exit_code == 2
+
+
+@pytest.mark.parametrize("text", ['modle = "emotions"', 'model = "face_detection"', "head = 5"])
+def test_a_demo_that_annotates_nothing_leaves_nothing(elsewhere, text):
+    (elsewhere / "c.toml").write_text(text)
+    result = calmcam("demo", "--config", "c.toml")
+    assert result.exit_code == 2 and "Error" in result.stderr, result.output
+    assert not list(elsewhere.rglob("portrait*"))
+
+
+def test_a_demo_that_is_stopped_while_it_draws_leaves_nothing(elsewhere):
+    process = started("demo", "-o", elsewhere / "out")
+    while process.poll() is None and not (elsewhere / "out" / "portrait.mp4.part").exists():
+        threading.Event().wait(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60 * PATIENCE)[1] == "stopped\n" and process.returncode == 143
+    assert not (elsewhere / "out").exists()

@@ -8,24 +8,31 @@ import click
 
 from .. import plugins, runs
 from ..run import run
+from ..settings import Settings
 from .annotate import annotate
-from .options import output_options
+from .options import output_options, settings_options
 
 SECONDS, SIZE, FPS = 6, (640, 360), 25
 
 
 @click.command()
+@settings_options()
 @output_options
 @click.pass_context
-def demo(ctx: click.Context, output_dir: Path | None, exist_ok: bool) -> None:
+def demo(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_ok: bool) -> None:
     """Annotate a short clip made from the NASA portrait.
 
     Shows that an installation works, without a camera and without a file of your own.
     """
-    folder = runs.given_folder(output_dir or Path("demo"), exist_ok=exist_ok)
-    clip = folder / "portrait.mp4"
-    render(clip)
-    ctx.invoke(annotate, inputs=(str(clip),), output_dir=folder / "annotated", exist_ok=exist_ok)
+    folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "demo", "portrait", exist_ok=exist_ok)
+    clip, annotated = folder / "portrait.mp4", folder / "annotated"
+    try:
+        render(clip)
+        ctx.invoke(annotate, inputs=(str(clip),), output_dir=annotated, exist_ok=exist_ok)
+    finally:
+        if not annotated.exists():
+            clip.unlink(missing_ok=True)
+        runs.discard_empty(folder)
 
 
 def render(path: Path) -> None:
