@@ -97,6 +97,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
+            _let_go_of_pipes()
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
             with suppress(OSError):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,3 +279,36 @@ def test_a_demo_that_is_stopped_while_it_draws_leaves_nothing(elsewhere):
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60 * PATIENCE)[1] == "stopped\n" and process.returncode == 143
     assert not (elsewhere / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["models", "list"], 141),
+        (["models", "show", "emotions"], 141),
+        (["doctor"], 141),
+        (["annotate", "face.jpg", "--model", "model", "-o", "out"], 141),
+        (["annotate", "face.jpg", "text.png", "--model", "model", "-o", "out"], 2),
+        (["evaluate", "model", "--data", "data", "-o", "out"], 141),
+        (["evaluate", "model", "--data", "bad", "-o", "out"], 2),
+    ],
+    ids=lambda value: "-".join(value[:3]) if isinstance(value, list) else None,
+)
+def test_a_reader_that_has_gone_away_is_no_failure(tmp_path, words, code):
+    write_model(tmp_path / "model")
+    (tmp_path / "text.png").write_text("this is no picture")
+    shutil.copy(ROOT / "edge_app" / "astronaut.jpg", tmp_path / "face.jpg")
+    for name in ("data", "bad"):
+        (tmp_path / name / "happy").mkdir(parents=True)
+        shutil.copy(tmp_path / "face.jpg", tmp_path / name / "happy")
+    shutil.copy(tmp_path / "text.png", tmp_path / "bad" / "happy")
+    command = [sys.executable, "-m", "edge_app", *words]
+    where = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == code, said
+    assert "Traceback" not in said and "Exception" not in said and "BrokenPipe" not in said
+    assert "-o" not in words or (tmp_path / "out" / "run.json").is_file()

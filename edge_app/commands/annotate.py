@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +19,7 @@ from ..report import Report
 from ..run import Stop
 from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
-from .console import main_labels
+from .console import Console, main_labels
 from .options import DRAWN, MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
 
@@ -56,18 +55,23 @@ def annotate(
         folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
         job = Annotation(items, folder, settings, part)
         job.check_outputs()
-        earlier = (folder / "results.csv").exists()
+        earlier, replaced, unread = (folder / "results.csv").exists(), False, None
         try:
             total = _work(job, analysis, stop, outcomes)
             if total.frames:
                 about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
                 _record(folder, total, outcomes, about)
-                if earlier:
-                    click.echo(f"{folder}: results.csv, results.jsonl and run.json of an earlier run were replaced")
+                replaced = earlier
         finally:
             runs.discard_empty(folder)
-            _report(outcomes, folder)
-    ctx.exit(signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0))
+            try:
+                _report(outcomes, folder, replaced)
+            except BrokenPipeError as error:
+                unread = error
+    code = signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0)
+    if unread and not code:
+        raise unread
+    ctx.exit(code)
 
 
 def _checked(part: Options) -> Options:
@@ -100,10 +104,12 @@ def _record(folder: Path, total: Report, outcomes: list[Outcome], about: dict[st
     runs.record(folder, total, {**about, "files": files})
 
 
-def _report(outcomes: list[Outcome], folder: Path) -> None:
-    """Print a table; one input that failed was told already and needs none."""
+def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
+    """Print a table, and whether results were `replaced`; one input that failed was told already and needs none."""
     if not any(outcome.report.frames for outcome in outcomes) and len(outcomes) < 2:
         return
+    if replaced:
+        click.echo(f"{folder}: results.csv, results.jsonl and run.json of an earlier run were replaced")
     console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
     table = Table("input", "frames", "took s", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from .console import Console
 
 UNREADABLE_SHOWN = 10
 Judged = Mapping[str, Any]

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich import console as rich
 from rich.live import Live
 from rich.text import Text
 
@@ -20,6 +20,13 @@ from ..types import Result
 
 ON_TERMINAL_S = 0.2
 IN_LOG_S = 10.0
+
+
+class Console(rich.Console):
+    """One whose reader has gone away raises BrokenPipeError; rich's would end the program, with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich has caught
 
 
 class StatusLine(AbstractContextManager):

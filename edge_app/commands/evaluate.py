@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,6 +32,7 @@ from ..scoring.tally import Tally
 from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
+from .console import Console
 from .json_out import echo_json
 from .options import Signals, output_options, settings_options
 
@@ -88,11 +88,13 @@ def evaluate(
         tally = _work(samples, ensemble, find, folder, signals)
     card = {"folder": str(folder), "data": str(data), "excluded": excluded, **_subject(ensemble), **tally.card()}
     _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
-    if as_json:
-        echo_json(card)
-    else:
-        show(card)
-    ctx.exit(signals.exit_code or (SourceError.exit_code if tally.unreadable else 0))
+    code = signals.exit_code or (SourceError.exit_code if tally.unreadable else 0)
+    try:
+        (echo_json if as_json else show)(card)
+    except BrokenPipeError:
+        if not code:
+            raise
+    ctx.exit(code)
 
 
 def open_models(names: Iterable[str], settings: Settings, crop: dict[str, Any], stack: ExitStack) -> Ensemble:

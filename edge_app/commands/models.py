@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from .. import devices, plugins
 from ..catalogue import CARD, Entry, best_score, entries, named, score_text, trials
 from ..errors import ManifestError
 from ..manifest import Head, Manifest
+from .console import Console
 from .json_out import echo_json
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -25,7 +24,7 @@ from rich.text import Text
 
 from ..types import Result
 from .annotation import Outcome
-from .console import IN_LOG_S, counted
+from .console import IN_LOG_S, Console, counted
 
 
 class Rate(ProgressColumn):
