@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SourceError
-from edge_app.files import folder_beside
+from edge_app.files import folder_beside, take_place
 from edge_app.manifest import Input, Manifest, sha256, verify
 from edge_app.media import pictures_below, read_picture
 from edge_app.preprocess import fit, to_input
@@ -42,26 +42,39 @@ compiler's log speaks of a silent downgrade; `--allow-downgrade` lets the latter
 """
 
 
-def write_bundle(manifest: Manifest, arch: str, calibration: np.ndarray, folder: Path, *, level: int = 1) -> Path:
+def write_bundle(
+    manifest: Manifest, arch: str, calibration: np.ndarray, folder: Path, *, level: int = 1, exist_ok: bool = False
+) -> Path:
     """Write the bundle for float32 `manifest` and raw crops (N, H, W, C) uint8 into `folder`; returns it.
 
-    Raises InputError when the folder exists, ModelError when the float32 file does not hold.
+    With `exist_ok` it takes the place of a bundle that is there. Raises OutputError when the folder holds something
+    else or cannot be written, ModelError when the float32 file does not hold.
     """
-    if folder.exists():
-        raise InputError(f"{folder}: is already there; expected a new folder, remove it or name another")
+    _may_replace(folder, exist_ok)
     artifact = manifest.artifact("float32")
     verify(artifact)
     graph = read_graph(artifact.path)
     try:
-        part = folder_beside(folder)
+        part = folder_beside(folder.resolve())
         try:
             _write(manifest, graph, arch, calibration, part, level)
-            part.rename(folder)
+            take_place(part, folder.resolve())
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with -o") from error
     return folder
+
+
+def _may_replace(folder: Path, exist_ok: bool) -> None:
+    if not folder.is_dir():
+        if folder.exists():
+            raise OutputError(f"{folder}: expected a folder, got a file; name another one with -o")
+    elif any(folder.iterdir()):
+        if not exist_ok:
+            raise OutputError(f"{folder}: is not empty; name another folder with -o, or replace it with --exist-ok")
+        if not (folder / "bundle.json").is_file():
+            raise OutputError(f"{folder}: expected a bundle to replace, got something else; name another one with -o")
 
 
 def _write(manifest: Manifest, graph: Graph, arch: str, calibration: np.ndarray, folder: Path, level: int) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from edge_app.commands.options import settings_options
+from edge_app.build import expression_model
+from edge_app.commands.console import counted
+from edge_app.commands.options import output_options, settings_options
 from edge_app.errors import ModelError, SettingsError
-from edge_app.manifest import find_model
+from edge_app.runs import free
 from edge_app.settings import Settings
 
 STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
@@ -24,13 +26,7 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
     type=click.Path(path_type=Path),
     help="At least 1,024 faces: the .npz that export wrote, or a folder that calmcam crop filled.",
 )
-@click.option(
-    "--output-dir",
-    "-o",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The bundle's folder; default: runs/compile/MODEL_ARCH.",
-)
+@output_options
 @click.option(
     "--level", type=click.IntRange(0, 4), default=1, show_default=True, help="Optimisation level; 2 and up want a GPU."
 )
@@ -45,17 +41,21 @@ def compile_command(
     arch: str,
     calibration: Path | None,
     output_dir: Path | None,
+    exist_ok: bool,
     level: int,
     preflight: bool,
     prepare: bool,
     bundle: Path | None,
     allow_downgrade: bool,
 ) -> None:
-    """Compile MODEL (name or folder) to a HEF for the Hailo-8, with preflight, calibration and parity gates."""
+    """Compile MODEL (name or folder) to a HEF for the Hailo-8, with preflight, calibration and parity gates.
+
+    The output folder holds the bundle that is compiled, with the compiler's log; with --exist-ok it replaces a bundle.
+    """
     from .bundle import read_bundle, write_bundle
     from .compile import import_bundle, run_bundle
 
-    manifest = find_model(model)
+    manifest = expression_model(model)
     if bundle:
         _registered(import_bundle(bundle, manifest), read_bundle(bundle)["arch"])
         return
@@ -66,13 +66,8 @@ def compile_command(
         raise SettingsError(
             "compile needs --calibration with at least 1,024 faces: the .npz that `calmcam export` wrote, or a folder of cut faces"
         )
-    folder = write_bundle(
-        manifest,
-        arch,
-        crops,
-        output_dir or Path(settings.runs_dir) / "compile" / f"{manifest.name}_{arch}",
-        level=level,
-    )
+    folder = output_dir or free(Path(settings.runs_dir) / "compile", f"{manifest.name}_{arch}")
+    write_bundle(manifest, arch, crops, folder, level=level, exist_ok=exist_ok)
     for line in run_bundle(folder, "--check"):
         click.echo(line)
     if prepare:
@@ -97,7 +92,7 @@ def _judge(manifest, arch: str, calibration: Path | None):
     counts = {state: sum(verdict.state == state for verdict in verdicts) for state in STATES}
     click.echo(f"{manifest.name} on {arch}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     if counts["refused"]:
-        raise ModelError(f"{manifest.name}: the preflight refuses {counts['refused']} points, see above")
+        raise ModelError(f"{manifest.name}: the preflight refuses {counted(counts['refused'], 'point')}, see above")
     return crops
 
 

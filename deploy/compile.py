@@ -16,11 +16,12 @@ from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
 from .bundle import read_bundle
 
 ARCHS = ("hailo8", "hailo8l")
+STOPPED = "compile.py: stopped: "  # how a bundle's compile.py begins its last word
 RESULT = {"hef": str, "bytes": int, "sha256": str, "arch": str, "outputs": dict, "gates": dict, "downgrades": list}
 
 
 def run_bundle(folder: Path, *options: str) -> Iterator[str]:
-    """Run a bundle's `compile.py` with this interpreter; yields what it prints, CalmcamError when it fails."""
+    """Run a bundle's `compile.py` with this interpreter; yields what it prints. CalmcamError says why it stopped."""
     command = [sys.executable, str(folder / "compile.py"), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -29,13 +30,15 @@ def run_bundle(folder: Path, *options: str) -> Iterator[str]:
         try:
             for line in child.stdout:
                 last = line.strip() or last
-                yield line.rstrip("\n")
+                if not line.startswith(STOPPED):
+                    yield line.rstrip("\n")
         except BaseException:
             child.terminate()
             raise
     if child.returncode:
+        kept = sorted(path.name for path in folder.iterdir() if path.name == "log.txt" or path.suffix == ".har")
         raise CalmcamError(
-            f"{folder}: {last.removeprefix('compile.py: stopped: ')} (log.txt and the .har files are kept there)"
+            f"{folder}: {last.removeprefix(STOPPED)}" + (f" (kept there: {', '.join(kept)})" if kept else "")
         )
 
 

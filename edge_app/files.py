@@ -6,6 +6,7 @@ import codecs
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,3 +64,18 @@ def folder_beside(folder: Path) -> Path:
         with suppress(FileExistsError):
             made.mkdir()
             return made
+
+
+def take_place(made: Path, folder: Path) -> None:
+    """Put a folder that was made beside `folder` in its place; what was there goes. OSError leaves it as it was."""
+    if folder.exists():
+        old = folder_beside(folder)
+        folder.rename(old)
+        try:
+            made.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old)
+    else:
+        made.rename(folder)

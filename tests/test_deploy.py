@@ -20,7 +20,7 @@ from deploy.cli import compile_command
 from deploy.graph import Layer, read_graph, without_rescaling
 from deploy.parity import Pair, check, compare, folder_pairs
 from deploy.preflight import check_calibration, preflight, worst
-from edge_app.errors import CalmcamError, InputError, ModelError
+from edge_app.errors import CalmcamError, InputError, ModelError, OutputError
 from edge_app.manifest import find_model, read_manifest, verify
 
 CASES = Path(__file__).parent / "cases"
@@ -41,12 +41,14 @@ def calibration(tmp_path):
     return path
 
 
-def calmcam_compile(*arguments, **env):
+def calmcam_compile(*arguments, cwd=None, **env):
     """The command in a process of its own, with the compiler's double on its path."""
     code = "from deploy.cli import compile_command; from edge_app.cli import cli; cli(prog_name='calmcam')"
     path = os.pathsep.join([str(DOUBLES), str(DOUBLES.parent.parent)])
     command = [sys.executable, "-c", code, "compile", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, **env})
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": path, **env}
+    )
 
 
 def test_the_graph_knows_its_layers_and_its_rescaling():
@@ -122,10 +124,22 @@ def test_a_bundle_is_whole_and_checks_itself(model, tmp_path):
     assert (done.returncode, "model.alls: missing or changed" in done.stderr) == (1, True)
 
 
-def test_an_existing_folder_is_never_written_over(model, tmp_path):
-    (tmp_path / "bundle").mkdir()
-    with pytest.raises(InputError, match="already there"):
-        write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "bundle")
+def test_only_a_bundle_is_replaced_and_only_when_asked(model, tmp_path):
+    manifest, folder = read_manifest(model / "manifest.json"), tmp_path / "bundle"
+    folder.mkdir()
+    write_bundle(manifest, "hailo8", CROPS, folder)
+    (folder / "result.json").write_text("{}")
+    with pytest.raises(OutputError, match="is not empty; .* or replace it with --exist-ok"):
+        write_bundle(manifest, "hailo8l", CROPS, folder)
+    write_bundle(manifest, "hailo8l", CROPS, folder, exist_ok=True)
+    assert read_bundle(folder)["arch"] == "hailo8l" and not (folder / "result.json").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="expected a bundle to replace, got something else"):
+        write_bundle(manifest, "hailo8", CROPS, tmp_path / "mine", exist_ok=True)
+    with pytest.raises(OutputError, match="expected a folder, got a file"):
+        write_bundle(manifest, "hailo8", CROPS, tmp_path / "mine" / "letter.txt", exist_ok=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "mine", "small"}
 
 
 def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tmp_path):
@@ -163,10 +177,36 @@ def test_a_failed_build_registers_nothing(model, calibration, tmp_path, env, say
     before = (model / "manifest.json").read_bytes()
     done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", **env)
     assert done.returncode == 1
-    assert says in done.stderr
+    assert says in done.stderr and says not in done.stdout.replace(" ...", "") and "stopped:" not in done.stdout
     assert "Traceback" not in done.stderr
+    assert ("har" in done.stderr) == any((tmp_path / "b").glob("*.har")) and "log.txt" in done.stderr
     assert (model / "manifest.json").read_bytes() == before
     assert not list(model.glob("*.hef*"))
+
+
+def test_a_failed_compile_is_in_nobodys_way(model, calibration, tmp_path):
+    """Each try has a folder of its own, or says that it may replace the one before."""
+    words, there = (model, "--calibration", calibration), tmp_path / "runs" / "compile"
+    for number in ("", "-2"):
+        done = calmcam_compile(*words, cwd=tmp_path, DFC_FAIL="compile")
+        assert done.returncode == 1 and f"small_hailo8{number}: compile failed" in done.stderr, done.stderr
+    assert calmcam_compile(*words, "-o", there / "small_hailo8").returncode == 2
+    assert read_manifest(model / "manifest.json").artifacts.keys() == {"int8", "float32"}
+    done = calmcam_compile(*words, "-o", there / "small_hailo8", "--exist-ok")
+    assert done.returncode == 0, done.stderr
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+
+
+def test_a_model_that_reads_no_expressions_is_told_apart():
+    done = calmcam_compile("face_detection", "--preflight")
+    assert done.returncode == 2
+    assert "face_detection: expected a model for face_expression, got one for face_detection" in done.stderr
+
+
+def test_what_is_refused_is_counted(model, tmp_path):
+    np.savez(tmp_path / "few.npz", crops=CROPS[:64])
+    done = calmcam_compile(model, "--calibration", tmp_path / "few.npz", "--preflight")
+    assert done.returncode == 2 and "the preflight refuses 1 point, see above" in done.stderr
 
 
 def test_a_downgrade_can_be_allowed_and_is_written_down(model, calibration, tmp_path):

@@ -41,7 +41,7 @@ EXCEPTIONS = {
     "trainer.cli": {"commands.options", "settings"},
     "trainer.export_cli": {"commands.options", "runs", "settings"},
     "trainer.runs": {"runs"},
-    "deploy.cli": {"commands.options", "settings"},
+    "deploy.cli": {"build", "commands.console", "commands.options", "runs", "settings"},
     # how the detector frames a face decides the crop that is trained
     "trainer.cropfit": {"scoring.evaluate"},
     "trainer.cropfit_cli": {"build", "commands.options", "settings"},

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from edge_app.errors import InputError, OutputError, SettingsError
-from edge_app.files import folder_beside
+from edge_app.files import folder_beside, take_place
 from edge_app.manifest import Artifact, Head, Manifest, sha256, unknown, write_manifest
 
 from . import ferplus, finalscore, parity, quantise, representative
@@ -87,7 +87,7 @@ def export(order: Order) -> Study:
         _describe(work, study, model)
         representative.save(order.run / "calibration.npz", crops)
         write_report(order.run / "report.html", study)
-        _publish(work.folder, order.out.resolve())
+        take_place(work.folder, order.out.resolve())
     except OSError as error:
         raise OutputError(
             f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o"
@@ -365,18 +365,3 @@ def _extra(work: _Work, model: keras.Model, kind: str, path: Path) -> None:
         write_backbone(model, work.folder / "recipe.yaml", path)
     elif kind in work.artifacts:
         shutil.copyfile(work.artifacts[kind].path, path)
-
-
-def _publish(made: Path, out: Path) -> None:
-    """Put the new folder in the place of the old one, if there is one."""
-    if out.exists():
-        old = folder_beside(out)
-        out.rename(old)
-        try:
-            made.rename(out)
-        except OSError:
-            old.rename(out)
-            raise
-        shutil.rmtree(old)
-    else:
-        made.rename(out)
