@@ -40,7 +40,12 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),
 }
 
-ELSEWHERE = {"predict": "annotate", "run": "live", "val": "evaluate"}  # the words of other programs
+ELSEWHERE = {  # the words of other programs
+    "predict": "annotate", "run": "live", "track": "live", "detect": "live", "stream": "live", "val": "evaluate",
+    "--input": "--source", "--weights": "--model", "--hef-path": "--model", "--hef": "--model",
+    "--max-det": "--max-faces", "--project": "-o", "--name": "-o", "--output": "-o", "--view-img": "--show",
+}  # fmt: skip
+BARE = {"--source": "FILE", "--model": "MODEL"}  # what some commands take without a flag
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Globals:
     """What the options of `calmcam` itself say; the same options are understood after the subcommand, too."""
 
     config: Path | None = None
-    level: str = "warning"
+    level: str = ""  # none was named
     verbose: bool = False
 
 
@@ -96,6 +101,9 @@ class LazyGroup(click.Group):
         """Run the command; whatever fails becomes one sentence on stderr and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            _hint(error)
+            raise
         except (click.ClickException, click.exceptions.Exit):
             _let_go_of_pipes()
             raise
@@ -111,6 +119,16 @@ class LazyGroup(click.Group):
             raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
         except Exception as error:
             raise _failure(error, ctx) from error
+
+
+def _hint(error: click.NoSuchOption) -> None:
+    """Name what the command calls the flag of another program."""
+    ours = ELSEWHERE.get(error.option_name, error.option_name)
+    params = error.ctx.command.params if error.ctx else []
+    if any(ours in one.opts for one in params):
+        error.possibilities = [ours]
+    elif any(isinstance(one, click.Argument) and BARE.get(ours, " ") in one.human_readable_name for one in params):
+        error.message, error.possibilities = f"{error.message} Name {BARE[ours]} without a flag.", []
 
 
 def _let_go_of_pipes() -> None:
@@ -181,8 +199,10 @@ def _remember(name: str) -> Any:
         known = ctx.find_root().ensure_object(Globals)
         if value:
             setattr(known, name, value)
-        level = "info" if known.verbose and known.level == "warning" else known.level
-        logging.getLogger().setLevel(level.upper())
+        level = (known.level or ("info" if known.verbose else "warning")).upper()
+        logging.getLogger().setLevel(level)
+        for chatty in ("PIL", "matplotlib"):
+            logging.getLogger(chatty).setLevel(max(logging.getLogger().level, logging.WARNING))
 
     return callback
 
@@ -211,6 +231,8 @@ def cli(ctx: click.Context) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows what it lacks escaped
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_to_stderr()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -65,7 +67,10 @@ def test_an_unknown_command_names_the_nearest():
     assert result.exit_code == 2 and "unknown command 'anotate'; did you mean 'annotate'?" in result.stderr
 
 
-@pytest.mark.parametrize(("word", "ours"), [("predict", "annotate"), ("run", "live"), ("val", "evaluate")])
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [("predict", "annotate"), ("val", "evaluate"), *((one, "live") for one in ("run", "track", "detect", "stream"))],
+)
 def test_the_words_of_other_programs_are_known(word, ours):
     result = calmcam(word, "--source", "0")
     assert result.exit_code == 2 and f"unknown command {word!r}; did you mean {ours!r}?" in result.stderr
@@ -74,6 +79,29 @@ def test_the_words_of_other_programs_are_known(word, ours):
 def test_an_unknown_option_names_the_nearest():
     result = calmcam("annotate", "--modle", "x", "y")
     assert result.exit_code == 2 and "--model" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("live --input 0", "Did you mean '--source'?"),
+        ("annotate --input a.mp4", "Name FILE without a flag."),
+        ("annotate --source a.mp4", "Name FILE without a flag."),
+        ("live --weights x", "Did you mean '--model'?"),
+        ("evaluate --weights x --data y", "Name MODEL without a flag."),
+        ("compile --hef x", "Name MODEL without a flag."),
+        ("live --hef-path x", "Did you mean '--model'?"),
+        ("annotate --max-det 3 x", "Did you mean '--max-faces'?"),
+        ("annotate --project x y", "Did you mean '-o'?"),
+        ("live --name x", "Did you mean '-o'?"),
+        ("crop --output x y", "Did you mean '-o'?"),
+        ("live --view-img", "Did you mean '--show'?"),
+        ("doctor --source 0", "No such option '--source'."),
+    ],
+)
+def test_the_flags_of_other_programs_are_known(words, hint):
+    result = calmcam(*words.split())
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1].endswith(hint)
 
 
 @pytest.mark.parametrize(("error", "code"), [(SourceError("a.mp4: no\n such file"), 2), (BackendError("lost"), 1)])
@@ -312,3 +340,40 @@ def test_a_reader_that_has_gone_away_is_no_failure(tmp_path, words, code):
     assert process.returncode == code, said
     assert "Traceback" not in said and "Exception" not in said and "BrokenPipe" not in said
     assert "-o" not in words or (tmp_path / "out" / "run.json").is_file()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_no_color_is_respected_by_every_line(plain):
+    """On a terminal, where there is colour otherwise."""
+    ours, theirs = os.openpty()
+    where = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "edge_app", "models", "verify", "face_detection"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=where | ({"NO_COLOR": "1"} if plain else {}), stdout=theirs
+    ) as process:
+        os.close(theirs)
+        said = os.read(ours, 10_000)
+        with suppress(OSError):  # EIO is the end
+            while more := os.read(ours, 10_000):
+                said += more
+    os.close(ours)
+    assert process.returncode == 0 and b"ok" in said
+    assert (b"\x1b" not in said) == plain
+
+
+@pytest.mark.parametrize(
+    ("words", "levels"),
+    [
+        ([], ("WARNING", "WARNING")),
+        (["-v"], ("INFO", "WARNING")),
+        (["-v", "--log-level", "warning"], ("WARNING", "WARNING")),
+        (["--log-level", "debug"], ("DEBUG", "WARNING")),
+        (["--log-level", "error"], ("ERROR", "ERROR")),
+    ],
+)
+def test_the_level_that_is_named_holds(failing, words, levels):
+    failing(click.exceptions.Exit(0))
+    for arguments in ([*words, "live"], ["live", *words]):
+        assert calmcam(*arguments).exit_code == 0
+        assert logging.getLevelName(logging.getLogger().level) == levels[0]
+        assert {logging.getLevelName(logging.getLogger(name).level) for name in ("PIL", "matplotlib")} == {levels[1]}

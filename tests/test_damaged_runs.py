@@ -154,6 +154,15 @@ def test_a_run_that_a_signal_stopped_says_so_too(data: Path, tmp_path: Path, num
     assert f"{out}: stopped; go on with --resume {out}\nstopped\n" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(("words", "says"), [((), True), (("--log-level", "error"), False)])
+def test_the_trainer_is_as_quiet_as_it_is_told(data: Path, words: tuple[str, ...], says: bool) -> None:
+    """With few pictures it warns; how far it is, it says unless a level is named."""
+    command = [sys.executable, "-m", "edge_app", *words, "train", TINY, "--data", data, "-o", data.parent / "run"]
+    command += ["--set", "stages.0.epochs=1"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ("INFO trainer" in done.stderr, "WARNING trainer" in done.stderr) == (says, says), done.stderr
+
+
 def _hears() -> None:
     """Whatever these tests were started with: nohup has it ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -52,7 +52,7 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    logging.getLogger("trainer").setLevel(logging.INFO)
+    talk()
     from .runs import Request, start
 
     request = Request(data=named(data), output=output_dir, runs_dir=Path(settings.runs_dir), **flags)
@@ -62,6 +62,12 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
             from . import train as _  # noqa: F401 its backend talks while it loads
     for line in start(request):
         click.echo(line)
+
+
+def talk() -> None:
+    """Have the trainer say how far it is, unless the command line names a log level."""
+    named_level = getattr(click.get_current_context().find_root().obj, "level", "")
+    logging.getLogger("trainer").setLevel(logging.NOTSET if named_level else logging.INFO)
 
 
 def _know_backend(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
@@ -16,7 +15,7 @@ from edge_app.runs import free
 from edge_app.settings import Settings
 from edge_app.tflite import quiet
 
-from .cli import named
+from .cli import named, talk
 
 
 @click.command("export")
@@ -48,7 +47,7 @@ def export(settings: Settings, run: Path, output_dir: Path | None, data: tuple[s
         from .export import Order
         from .export import export as do
 
-    logging.getLogger("trainer").setLevel(logging.INFO)
+    talk()
     out = output_dir or free(Path(settings.runs_dir) / "export", flags["name"] or run.name)
     order = Order(
         run=run,
