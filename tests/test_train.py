@@ -745,8 +745,14 @@ def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
     pictures.write(tmp_path / "mine", ("약올리기", "보통"), 3)
     lines = start(Request(str(tmp_path / "mine"), None, (), tmp_path / "out", check=True))
     assert any("약올리기" in line and line.split()[1] == "3" for line in lines)
-    lines = start(Request(str(data), None, (), tmp_path / "out2", check=True))
-    assert any(line.split()[0] == "surprise" for line in lines), "the labels of emotions, where its words are used"
+    pictures.write(tmp_path / "two", ("anger", "happy", "valid/Angry", "valid/Happiness"), 3)
+    lines = start(Request(str(tmp_path / "two"), None, (), runs_dir=tmp_path / "runs", check=True))
+    head = next(number for number, line in enumerate(lines) if line.split()[:1] == ["class"])
+    assert [line.split()[1] for line in lines[head + 1 : head + 3]] == ["6", "6"], "its own words, one row each"
+    assert "commonest sizes" in lines[head + 3] and (tmp_path / "runs" / "train" / "two-check").is_dir()
+    pictures.write(tmp_path / "one", ("shy",), 3)
+    with pytest.raises(InputError, match="one: expected two or more folders, one per class; found only shy/"):
+        start(Request(str(tmp_path / "one"), None, check=True))
 
 
 def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) -> None:

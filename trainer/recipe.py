@@ -46,7 +46,8 @@ class DataRecipe:
     validation: float = 0.1  # share of the pictures that are not held out
     test: float = 0.0  # share held out when the data brings no test part
     near: int = 4  # dHash bits (of 64) in which near-identical images may differ
-    group: str = ""  # regular expression on the file's name; its first group names person, session or video
+    group: str = ""  # regular expression, its first group names person, session or video; searched in "/" and the path
+    # below the class's folder: of shy/p07_smile.png in /p07_smile.png
     groups_file: str = ""  # CSV beside the images: file,group
     votes: str = "ferplus_votes.csv"  # looked for beside the images, as is the published fer2013new.csv; "" none
     limit: int = 0  # images per class for train and validation together, 0 = all; for trials

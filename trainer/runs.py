@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
-from edge_app.labels import index_of
+from edge_app.labels import canonical
 from edge_app.runs import discard_empty, output_folder
 
 from .data import Member, Part, load_run, members, parts, sources, write_split
@@ -49,7 +49,9 @@ def start(request: Request) -> list[str]:
     """Do it; returns what to tell the user, line by line."""
     if request.resume:
         return _resume(request)
+    name = ""
     if request.check and request.data is None and request.recipe and Path(request.recipe).is_dir():
+        name = Path(request.recipe).resolve().name
         request = _for_any(request, Path(request.recipe))
     if request.recipe is None:
         raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
@@ -57,7 +59,7 @@ def start(request: Request) -> list[str]:
     if data is None:
         raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
     rivals = [] if request.check else _rivals(recipe, data, request.compare_cnn)
-    out = folder(request, recipe.name + ("-check" if request.check else "-folds" if request.folds else ""))
+    out = folder(request, (name or recipe.name) + ("-check" if request.check else "-folds" if request.folds else ""))
     with _alone(out):
         try:
             if request.check:
@@ -70,10 +72,13 @@ def start(request: Request) -> list[str]:
 
 
 def _for_any(request: Request, data: Path) -> Request:
-    """The check of a folder without a recipe: its own class folders are the labels where `emotions` lacks one."""
-    names = sorted({folder.name for _, folder in class_folders(data, test=False)})
-    labels = read_recipe("emotions").heads[0].labels
-    own = (f"heads.0.labels={label_list(names)}",) if any(index_of(name, labels) is None for name in names) else ()
+    """The check of a folder without a recipe: its class folders are the labels, of a CSV those of `emotions`."""
+    names = {canonical(folder.name): folder.name for _, folder in class_folders(data, test=False)}
+    if len(names) == 1:
+        raise InputError(
+            f"{data}: expected two or more folders, one per class; found only {next(iter(names.values()))}/"
+        )
+    own = (f"heads.0.labels={label_list(sorted(names.values()))}",) if names else ()
     return dataclasses.replace(request, recipe="emotions", data=data, changes=own + request.changes)
 
 
