@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -79,6 +80,7 @@ def check_outputs(bundle):
 def watch(bundle, allow_downgrade):
     """Compile in a child whose whole output is kept in log.txt and read for silent downgrades as it comes."""
     command = [sys.executable, str(HERE / "compile.py"), "--child"]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     downgrades, last = [], ""
     (HERE / "result.json").unlink(missing_ok=True)
     with (
@@ -87,15 +89,20 @@ def watch(bundle, allow_downgrade):
             command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as child,
     ):
-        for line in child.stdout:
-            log.write(line)
-            sys.stdout.write(line)
-            if DOWNGRADES.search(line):
-                downgrades.append(line.strip())
-                if not allow_downgrade:
-                    child.kill()
-                    raise Refused(f"the compiler downgraded silently: {line.strip()!r}; --allow-downgrade lets it pass")
-            last = line.strip()
+        try:
+            for line in child.stdout:
+                log.write(line)
+                sys.stdout.write(line)
+                if DOWNGRADES.search(line):
+                    downgrades.append(line.strip())
+                    if not allow_downgrade:
+                        raise Refused(
+                            f"the compiler downgraded silently: {line.strip()!r}; --allow-downgrade lets it pass"
+                        )
+                last = line.strip()
+        except BaseException:
+            child.kill()
+            raise
     if child.returncode:  # known once the block is left: Popen waits there
         if last.startswith(STOPPED):
             sys.exit(child.returncode)  # it has said why

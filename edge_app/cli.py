@@ -133,7 +133,7 @@ def _hint(error: click.NoSuchOption) -> None:
 
 def _let_go_of_pipes() -> None:
     """What still waits for a reader that has gone goes nowhere, or Python would complain of it at its end."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # either may have been closed from the start
         try:
             stream.flush()
         except OSError:

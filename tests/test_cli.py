@@ -222,16 +222,18 @@ def begun(process: subprocess.Popen, number: int = signal.SIGTERM) -> subprocess
     raise AssertionError(f"it ended by itself: {process.communicate()}")
 
 
-def started(*words: object, ignore: int | None = None, **more: object) -> subprocess.Popen:
+def started(*words: object, ignore: int | None = None, closed: int | None = None) -> subprocess.Popen:
     """`calmcam` in a process of its own; `ignore` is a signal that it is started deaf to, as nohup does."""
 
     def before() -> None:  # whatever these tests were started with
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN if number == ignore else signal.SIG_DFL)
+        if closed is not None:
+            os.close(closed)
 
     command = [sys.executable, "-m", "edge_app", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, preexec_fn=before, **pipes, **more)
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=before, **pipes)
 
 
 LONG = ("benchmark", "--frames", 1_000_000, "--size", "160x120", "--no-startup")
@@ -377,3 +379,10 @@ def test_the_level_that_is_named_holds(failing, words, levels):
         assert calmcam(*arguments).exit_code == 0
         assert logging.getLevelName(logging.getLogger().level) == levels[0]
         assert {logging.getLevelName(logging.getLogger(name).level) for name in ("PIL", "matplotlib")} == {levels[1]}
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_may_be_closed_from_the_start(closed):
+    process = started("models", "verify", "face_detection", closed=closed)
+    out, said = process.communicate(timeout=60 * PATIENCE)
+    assert (process.returncode, said) == (0, "") and bool(out) == (closed == 2)

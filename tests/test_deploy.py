@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE
 from small_model import write_model
 
 from deploy import graph as graph_module
@@ -195,6 +198,28 @@ def test_a_failed_compile_is_in_nobodys_way(model, calibration, tmp_path):
     done = calmcam_compile(*words, "-o", there / "small_hailo8", "--exist-ok")
     assert done.returncode == 0, done.stderr
     verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+
+
+def test_a_signal_stops_the_compiler_too(model, calibration, tmp_path):
+    """The compiler here is one that never ends."""
+    (tmp_path / "dfc").mkdir()
+    (tmp_path / "dfc" / "hailo_sdk_client.py").write_text(
+        f"import os, threading\nfrom pathlib import Path\npart = Path({str(tmp_path / 'part')!r})\n"
+        f"part.write_text(str(os.getpid()))\npart.rename({str(tmp_path / 'pid')!r})\nthreading.Event().wait()\n"
+    )
+    words = ["compile", str(model), "--calibration", str(calibration), "-o", str(tmp_path / "b")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "dfc"), str(DOUBLES.parent.parent)])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "edge_app", *words], env=env, **pipes) as process:
+        while process.poll() is None and not (tmp_path / "pid").exists():
+            threading.Event().wait(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60 * PATIENCE)
+    assert (process.returncode, said) == (143, "stopped\n")
+    compiler = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(compiler, 0)
+    assert "hailo8" not in read_manifest(model / "manifest.json").artifacts
 
 
 def test_a_model_that_reads_no_expressions_is_told_apart():
