@@ -5,6 +5,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +20,7 @@ pytest.importorskip("tensorflow")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
+from patience import PATIENCE
 
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
@@ -32,6 +37,7 @@ from trainer.record import digest
 # Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
+ROOT = Path(__file__).parent.parent
 LABELS = ["happy", "sad"]
 RECIPE = {
     "name": "tiny",
@@ -420,6 +426,22 @@ def test_the_command_reports(again, tmp_path, caplog):
     assert "int8 against keras, head mood" in result.output
     assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_half(again, data, tmp_path, number, code):
+    def hears():  # whatever these tests were started with
+        signal.signal(number, signal.SIG_DFL)
+
+    out = tmp_path / "models" / "tiny"
+    command = [sys.executable, "-m", "edge_app", "export", str(again), "--data", str(data), "-o", str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=hears) as process:
+        while process.poll() is None and not list(tmp_path.glob("models/.*/*")):
+            threading.Event().wait(0.01)
+        process.send_signal(number)
+        said = process.communicate(timeout=60 * PATIENCE)[1]
+    assert process.returncode == code and said.endswith("stopped\n") and "Traceback" not in said, said
+    assert not list((tmp_path / "models").iterdir()) and not (again / "calibration.npz").exists()
 
 
 def test_what_a_file_loses_is_counted_as_lost_on_the_pictures_that_have_a_label():
