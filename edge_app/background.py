@@ -40,7 +40,11 @@ class Background:
         self._thread = threading.Thread(target=self._produce, name=name, daemon=True)
 
     def __enter__(self) -> Background:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C while it starts: nobody would end it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -50,7 +54,8 @@ class Background:
 
     def join(self, seconds: float) -> bool:
         """Wait at most `seconds` for the thread to end; True when it has."""
-        self._thread.join(timeout=seconds)
+        if self._thread.is_alive():
+            self._thread.join(timeout=seconds)
         return not self._thread.is_alive()
 
     def stop(self) -> None:

@@ -108,17 +108,31 @@ class LazyGroup(click.Group):
             _let_go_of_pipes()
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
-            with suppress(OSError):
-                click.echo("stopped", err=True)
-            _let_go_of_pipes()
-            raise click.exceptions.Exit(128 + getattr(stopped, "number", signal.SIGINT)) from stopped
+            raise _ended(stopped) from stopped
         except ModuleNotFoundError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
             _let_go_of_pipes()
             raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
         except Exception as error:
+            if stopped := _interrupt(error):
+                raise _ended(stopped) from error
             raise _failure(error, ctx) from error
+
+
+def _interrupt(error: BaseException | None) -> BaseException | None:
+    """The signal that came before `error`, one that we do not know: a lock in use says RuntimeError then."""
+    while error and not isinstance(error, (KeyboardInterrupt, CalmcamError)):
+        error = error.__context__
+    return error if isinstance(error, KeyboardInterrupt) else None
+
+
+def _ended(stopped: BaseException) -> click.exceptions.Exit:
+    """Say that a signal ended it; 128 + its number is the shell's convention."""
+    with suppress(OSError):
+        click.echo("stopped", err=True)
+    _let_go_of_pipes()
+    return click.exceptions.Exit(128 + getattr(stopped, "number", signal.SIGINT))
 
 
 def _hint(error: click.NoSuchOption) -> None:

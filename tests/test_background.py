@@ -185,3 +185,18 @@ def test_an_idle_consumer_gets_items_as_they_come():
         ages = sorted(time.monotonic() - made for made in items)
     assert len(ages) + newest.dropped == 20
     assert ages[len(ages) // 2] < 0.05
+
+
+class Interrupted(threading.Thread):
+    """A thread that has begun when Ctrl-C comes, before `start` has returned."""
+
+    def start(self) -> None:
+        super().start()
+        raise KeyboardInterrupt
+
+
+def test_a_signal_while_it_starts_leaves_no_thread():
+    background = Background(Metronome(0.01, 100_000))
+    background._thread = Interrupted(target=background._produce, daemon=True)
+    with pytest.raises(KeyboardInterrupt), background:
+        raise AssertionError("it was not entered")

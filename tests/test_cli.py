@@ -127,6 +127,26 @@ def test_what_nobody_expected_is_one_sentence_too(failing):
     assert result.stderr == "Error: unexpected ZeroDivisionError: division by zero (-v shows where)\n"
 
 
+@pytest.mark.parametrize(
+    ("last", "code", "says"),
+    [
+        (RuntimeError("release unlocked lock"), 130, "stopped\n"),
+        (SourceError("the disk is full"), 2, "Error: the disk is full\n"),
+    ],
+)
+def test_what_a_signal_breaks_is_no_failure(monkeypatch, last, code, says):
+    @click.command()
+    def stopped():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise last
+
+    monkeypatch.setattr(importlib.import_module("edge_app.commands.live"), "live", stopped)
+    result = calmcam("live")
+    assert (result.exit_code, result.stderr) == (code, says)
+
+
 def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(module.COMMANDS, "train", ("surely_absent.cli:train", "Train.", "train"))
     result = calmcam("train")
