@@ -98,7 +98,7 @@ def evaluate(
 
 
 def open_models(names: Iterable[str], settings: Settings, crop: dict[str, Any], stack: ExitStack) -> Ensemble:
-    """The named models, opened for the head of the settings, with `crop` in place of their own; the caller's `stack` closes them."""
+    """The named models, opened as the settings say, with `crop` in place of their own; the caller's `stack` closes them."""
     members = []
     for name in names:
         manifest = find_model(name)
