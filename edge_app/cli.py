@@ -172,9 +172,9 @@ def _signals_stop() -> Iterator[None]:
 
 def _stop(number: int, _: FrameType | None) -> None:
     if number == signal.SIGHUP:
-        from .commands.options import _let_go_of_terminal
+        from .commands.options import let_go_of_terminal
 
-        _let_go_of_terminal()
+        let_go_of_terminal()
     raise Stopped(number)
 
 

@@ -21,7 +21,7 @@ from ..settings import CHOICES, Settings, read_settings
 HELP = {
     "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
     "model": "Installed model, or a folder with a manifest.json.",
-    "head": "Which head of the model decides and is drawn; default: the first.",
+    "head": "Which head of the model; default: the first.",
     "variant": "Of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
     "threads": "Threads of each CPU interpreter.",
@@ -106,7 +106,7 @@ class Seconds(click.ParamType):
         return seconds
 
 
-def _let_go_of_terminal() -> None:
+def let_go_of_terminal() -> None:
     """Writing to a terminal that is gone is an error: send it nowhere. (It is no `isatty` any more.)"""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -146,5 +146,5 @@ class Signals(AbstractContextManager):
             raise SystemExit(128 + number)
         self.number = number
         if number == signal.SIGHUP:
-            _let_go_of_terminal()
+            let_go_of_terminal()
         self._stop()
