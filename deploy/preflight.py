@@ -60,11 +60,6 @@ def preflight(graph: Graph, arch: str, calibration: np.ndarray | None = None) ->
     return [*verdicts, *check_calibration(graph, calibration)]
 
 
-def worst(verdicts: list[Verdict]) -> str:
-    """The gravest state of them."""
-    return max((verdict.state for verdict in verdicts), key=(OK, WARNING, REFUSED).index, default=OK)
-
-
 def _input(graph: Graph) -> Iterator[Verdict]:
     if graph.input_type != "FLOAT32":
         text = f"the parser takes float32 files only, this one takes {graph.input_type}; use the float32 variant"

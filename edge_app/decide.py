@@ -44,10 +44,6 @@ class Decider:
 
     def __init__(self, head: Head) -> None:
         self._head = head
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget every face."""
         self._known: dict[int, _Evidence] = {}
         self._before: tuple[str, int] = ("", 0)  # source and time of the last frame
 

@@ -69,14 +69,10 @@ class Tracker:
     Where frames lie further apart than that, up to three seconds, a face must be in each of them.
 
     A track begins with the first sighting. When time runs backwards or the source changes, all tracks end; a number is
-    never given twice before `reset`.
+    never given twice.
     """
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; numbers start at 1 again."""
         self._tracks: list[_Track] = []
         self._next_id = 1
         self._before: tuple[str, int] = ("", 0)  # source and time of the last frame

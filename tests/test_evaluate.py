@@ -136,7 +136,6 @@ def test_an_ensemble_of_twins_is_the_twin_and_order_of_labels_does_not_matter(mo
     crops = ensemble.ready(FACE)
     each = [member.classify(crop) for member, crop in zip(ensemble.members, crops, strict=True)]
     assert ensemble(crops) == pytest.approx((each[0] + each[1][[2, 0, 1]]) / 2)
-    ensemble.close()
 
 
 def test_models_with_other_labels_are_not_averaged(model, tmp_path):
@@ -236,7 +235,6 @@ def test_a_face_is_cut_level_where_the_manifest_says_so(model):
     (cut,) = ensemble.cut(FACE, faces, 0)
     expected = crop_faces(FACE, faces.boxes, tilted, crop, member.artifact.input)[0]
     np.testing.assert_array_equal(cut, expected)
-    ensemble.close()
 
 
 def test_an_ensemble_is_unsure_below_the_mean_of_its_members(model, tmp_path):
@@ -245,4 +243,3 @@ def test_an_ensemble_is_unsure_below_the_mean_of_its_members(model, tmp_path):
     other = write_model(tmp_path / "bolder", heads=bolder)
     ensemble = _open(model, other)
     assert ensemble.unsure_below == pytest.approx((heads[0].unsure_below + 0.8) / 2)
-    ensemble.close()

@@ -159,13 +159,11 @@ def test_frames_of_the_same_time_are_told_apart_by_place():
     assert tracker(frame(1), faces((600, 200), (300, 200))).ids.tolist() == [2, 1]
 
 
-def test_numbers_belong_to_one_tracker_and_reset_begins_at_one():
+def test_numbers_belong_to_one_tracker():
     first, second = Tracker(), Tracker()
     assert first(frame(0), faces((300, 200))).ids.tolist() == [1]
     assert second(frame(0), faces((300, 200))).ids.tolist() == [1]
     assert first(frame(9), faces((300, 200))).ids.tolist() == [2]
-    first.reset()
-    assert first(frame(10), faces((300, 200))).ids.tolist() == [1]
 
 
 def test_what_it_remembers_is_bounded():

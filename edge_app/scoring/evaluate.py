@@ -74,10 +74,6 @@ class Ensemble:
         each = [m.classify(crop)[order] for m, crop, order in zip(self.members, crops, self._orders, strict=True)]
         return np.mean(each, axis=0, dtype=np.float32)
 
-    def close(self) -> None:
-        for member in self.members:
-            member.backend.close()
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:

@@ -35,9 +35,6 @@ class Exclusions:
     digests: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()
 
-    def __len__(self) -> int:
-        return len(self.ends) + len(self.digests) + len(self.folders)
-
     def of(self, path: Path) -> set[str]:
         """What names the file at `path`: ends of its path, or its content."""
         parts = composed(path.as_posix()).split("/")
