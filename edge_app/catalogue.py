@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
-from .heads import probabilities
+from .heads import answers
 from .labels import same
 from .manifest import Artifact, Head, Manifest, find_model, installed, read_manifest, verify
 
@@ -115,8 +116,8 @@ def agreement(manifest: Manifest, open_backend: Callable[[Artifact], Any]) -> Tr
 
     XNNPACK gave unrelated int8 answers on an emulated processor, while everything loaded and ran.
     """
-    whole, exact = (_answers(manifest, manifest.artifact(variant), open_backend) for variant in BOTH)
-    apart = max(float(np.abs(one - other).max()) for one, other in zip(whole, exact, strict=True))
+    int8, float32 = (_drawn_answers(manifest, manifest.artifact(variant), open_backend) for variant in BOTH)
+    apart = max(float(np.abs(int8[head] - float32[head]).max()) for head in int8)
     text = f"agree on drawn pictures within {apart:.2f}"
     if not apart <= APART:
         text = f"differ by {apart:.2f} on drawn pictures, {APART} is the most: this processor computes int8 wrongly"
@@ -142,28 +143,22 @@ def _tried(manifest: Manifest, artifact: Artifact, open_backend: Callable, open_
         if artifact.path.suffix != ".hef":
             raise
         return f"hash agrees; not loaded: {error}"
-    try:
+    with closing(backend):
         check_answer(manifest, artifact, backend)
-    finally:
-        backend.close()
     return f"hash agrees, loads, answers ({backend.device})"
 
 
-def _answers(manifest: Manifest, artifact: Artifact, open_backend: Callable) -> list[np.ndarray]:
-    """Per head the probabilities (4, C) of rings of four widths."""
+def _drawn_answers(manifest: Manifest, artifact: Artifact, open_backend: Callable) -> dict[str, np.ndarray]:
+    """By head the probabilities (4, C) of rings of four widths."""
     from .preprocess import to_input  # needs OpenCV, which `calmcam doctor` may find broken
 
     spec = artifact.input
     y, x = np.mgrid[-1 : 1 : spec.height * 1j, -1 : 1 : spec.width * 1j]
     rings = [127.5 + 127.5 * np.cos(count * np.pi * np.hypot(x, y)) for count in (1, 2, 4, 8)]
     crops = np.repeat(np.array(rings, np.uint8)[..., None], spec.channels, axis=3)
-    backend = open_backend(artifact)
-    try:
+    with closing(open_backend(artifact)) as backend:
         outputs = backend.infer(to_input(crops, spec))
-    finally:
-        backend.close()
-    inside = artifact.emits == "probabilities"
-    return [probabilities(h, outputs[artifact.outputs[h.name]], softmax_inside=inside) for h in manifest.heads]
+    return answers(manifest.heads, artifact, outputs)
 
 
 def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
@@ -180,7 +175,7 @@ def check_answer(manifest: Manifest, artifact: Artifact, backend: Any) -> None:
                 f"{len(head.labels)} labels, got {' x '.join(map(str, values.shape[1:]))}; export the model again"
             )
         _check_emits(artifact, head, values[0])
-        if not np.isfinite(probabilities(head, values, softmax_inside=artifact.emits == "probabilities")).all():
+        if not np.isfinite(answers([head], artifact, outputs)[head.name]).all():
             raise ModelError(f"{artifact.path}: head {head.name!r}: gave no numbers (NaN); export the model again")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
-from .manifest import Head
+from .manifest import Artifact, Head
 
 
 def probabilities(head: Head, values: np.ndarray, *, softmax_inside: bool) -> np.ndarray:
@@ -22,6 +24,14 @@ def probabilities(head: Head, values: np.ndarray, *, softmax_inside: bool) -> np
         positive = 0.5 + 0.5 * np.tanh(values[:, :1] / 2)  # the sigmoid, without overflow
         return np.concatenate([1 - positive, positive], axis=1).astype(np.float32)
     return softmax(values)
+
+
+def answers(
+    heads: Iterable[Head], artifact: Artifact, outputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Calibrated probabilities (N, C) float32 by head name, of what an artifact's tensors gave: `outputs` (N, ...)."""
+    inside = artifact.emits == "probabilities"
+    return {head.name: probabilities(head, outputs[artifact.outputs[head.name]], softmax_inside=inside) for head in heads}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

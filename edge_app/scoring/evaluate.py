@@ -12,7 +12,7 @@ import numpy as np
 from ..background import Background
 from ..errors import CalmcamError, SettingsError, SourceError
 from ..geometry import iou
-from ..heads import probabilities
+from ..heads import answers
 from ..labels import canonical
 from ..manifest import Artifact, Head, Manifest
 from ..preprocess import crop_faces, fit, to_input
@@ -43,9 +43,7 @@ class Member:
     def classify(self, crop: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (C,) float32 of one crop (h, w, c) uint8, in the order of the head's labels."""
         outputs = self.backend.infer(to_input(crop[None], self.artifact.input))
-        values = outputs[self.artifact.outputs[self.head.name]]
-        inside = self.artifact.emits == "probabilities"
-        return probabilities(self.head, values.reshape(1, -1), softmax_inside=inside)[0]
+        return answers([self.head], self.artifact, outputs)[self.head.name][0]
 
 
 class Ensemble:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..heads import probabilities
+from ..heads import answers
 from ..manifest import Artifact, Manifest
 from ..preprocess import crop_faces, sharpness, to_input
 from ..types import Backend, Faces, Frame
@@ -38,9 +38,4 @@ class Classify:
 
     def probabilities(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Head name to probabilities (N, C) float32 of crops (N, h, w, c) uint8."""
-        outputs = self._backend.infer(to_input(crops, self._artifact.input))
-        inside = self._artifact.emits == "probabilities"
-        return {
-            head.name: probabilities(head, outputs[self._artifact.outputs[head.name]], softmax_inside=inside)
-            for head in self._heads
-        }
+        return answers(self._heads, self._artifact, self._backend.infer(to_input(crops, self._artifact.input)))
