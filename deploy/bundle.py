@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import zipfile
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -107,11 +108,8 @@ def _write(manifest: Manifest, graph: Graph, arch: str, calibration: np.ndarray,
 def expected_outputs(manifest: Manifest, crops: np.ndarray) -> dict[str, np.ndarray]:
     """Raw float32 outputs (N, C) by head that LiteRT gives for crops (N, H, W, C) uint8 with the float32 variant."""
     artifact = manifest.artifact("float32")
-    backend = Backend(artifact)
-    try:
+    with closing(Backend(artifact)) as backend:
         outputs = backend.infer(to_input(crops, artifact.input))
-    finally:
-        backend.close()
     return {head: outputs[tensor] for head, tensor in artifact.outputs.items()}
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_app.errors import CalmcamError, ModelError, OutputError
+from edge_app.errors import CalmcamError, ModelError
+from edge_app.files import whole
 from edge_app.manifest import Artifact, Manifest, sha256, write_manifest
 
 from .bundle import read_bundle
@@ -71,16 +72,9 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
         compiler={key: result.get(key) for key in ("arch", "compiler", "runtime", "gates", "downgrades")},
     )
     updated = replace(manifest, artifacts={**manifest.artifacts, result["arch"]: artifact})
-    part = target.with_suffix(".hef.part")
-    try:
+    with whole(target) as part:
         shutil.copyfile(hef, part)
-        part.replace(target)
-        write_manifest(updated)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{manifest.folder}: the HEF cannot be written ({error.strerror}); nothing was registered"
-        ) from error
+    write_manifest(updated)
     return updated
 
 

@@ -127,4 +127,4 @@ def _draw(found: Parity, data: Path, path: Path) -> None:
     """A row of the crops that differ most, 96 px each, to the PNG `path`; OutputError when it cannot be written."""
     crops = [cv2.resize(read_picture(data / name), (96, 96)) for name, _ in found.worst(10)]
     with whole(path) as part:
-        cv2.imencode(".png", cv2.cvtColor(np.hstack(crops), cv2.COLOR_RGB2BGR))[1].tofile(part)
+        part.write_bytes(cv2.imencode(".png", cv2.cvtColor(np.hstack(crops), cv2.COLOR_RGB2BGR))[1])

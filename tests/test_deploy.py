@@ -22,7 +22,7 @@ from deploy.bundle import model_script, read_bundle, read_calibration, write_bun
 from deploy.cli import compile_command
 from deploy.graph import Layer, read_graph, without_rescaling
 from deploy.parity import Pair, check, compare, folder_pairs
-from deploy.preflight import check_calibration, preflight, worst
+from deploy.preflight import OK, REFUSED, WARNING, check_calibration, preflight
 from edge_app.errors import CalmcamError, InputError, ModelError, OutputError
 from edge_app.manifest import find_model, read_manifest, verify
 
@@ -42,6 +42,10 @@ def calibration(tmp_path):
     path = tmp_path / "calibration.npz"
     np.savez(path, crops=CROPS)
     return path
+
+
+def worst(verdicts) -> str:
+    return max((verdict.state for verdict in verdicts), key=(OK, WARNING, REFUSED).index, default=OK)
 
 
 def calmcam_compile(*arguments, cwd=None, **env):

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_app.errors import OutputError
+from edge_app.files import whole
 
 from .data import sources
 from .folders import Item, Scan, has_test, scan
@@ -49,11 +49,8 @@ def write_sheet(path: Path, items: Sequence[Item]) -> None:
     for item in items:
         by_label[item.label].append(item)
     rows = [_row(label, chosen) for label, chosen in sorted(by_label.items())[:ROWS]]
-    written = cv2.imencode(".jpg", np.concatenate(rows))[1] if rows else np.empty(0, np.uint8)
-    try:
-        written.tofile(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder with -o") from error
+    with whole(path) as part:
+        part.write_bytes(cv2.imencode(".jpg", np.concatenate(rows))[1])
 
 
 def _counts(scanned: Scan, test: Scan, labels: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe
 from .recipe_file import write_recipe
-from .record import digest, read_run, run_recipe
+from .record import digest, read_run, run_recipe, stored_data
 from .report import write_report
 from .study import Study
 from .weights import write_backbone
@@ -112,7 +112,7 @@ def _opened(order: Order) -> _Work:
         )
     if not NAME.fullmatch(name := order.name or recipe.name):
         raise SettingsError(f"{name!r}: expected a model's name of letters, digits, _ . and -; give one with --name")
-    data = order.data or _stored(record)
+    data = order.data or stored_data(record)
     parts = load_run(order.run, data)
     if order.mistakes:
         _may_show(parts, sources(recipe, data).values())
@@ -141,7 +141,7 @@ def _may_replace(order: Order) -> None:
 def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras.Model]:
     """Recipe, train and validation parts, and model of a finished run."""
     recipe, record = _run(run)
-    return recipe, load_run(run, data or _stored(record)), _trained(run, recipe)
+    return recipe, load_run(run, data or stored_data(record)), _trained(run, recipe)
 
 
 def _trained(run: Path, recipe: Recipe) -> keras.Model:
@@ -178,11 +178,6 @@ def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
     if not record.get("finished"):  # its weights may change, and the test part may be read for the last ones only
         raise InputError(f"{run}: is not finished; go on with calmcam train --resume {run}")
     return run_recipe(run), record
-
-
-def _stored(record: Mapping[str, object]) -> Data:
-    stored = record.get("data", "")
-    return {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(str(stored))
 
 
 def _convert(work: _Work, model: keras.Model, crops: np.ndarray) -> None:

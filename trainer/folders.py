@@ -116,7 +116,7 @@ def has_test(path: Path) -> bool:
     if not _in_folders(path):
         with _csv_of(path).open(encoding="utf-8", errors="replace", newline="") as file:
             return any(USAGE.get((row.get("Usage") or "").strip()) == "test" for row in csv.DictReader(file))
-    return any(PARTS.get(folder.name.lower()) == "test" for folder in path.iterdir())
+    return any(PARTS.get(folder.name.lower()) == "test" for folder in _folders(path))
 
 
 def known_test_classes(path: Path, labels: tuple[str, ...]) -> None:

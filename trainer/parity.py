@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import keras
@@ -16,8 +17,10 @@ from edge_app.manifest import Artifact, Head
 from edge_app.preprocess import to_input
 from edge_app.scoring import metrics
 
+from .scores import predict
+
 SAME = 0.999  # least agreement of the float32 file with Keras: what rounding in another order can flip
-WARM_UP = 20  # calls before a latency is taken
+WARM_UP, CALLS = 20, 300  # before a latency is taken, and of which it is the median
 
 Logits = Mapping[str, np.ndarray]  # head -> (N, C) float32, C is 1 for a sigmoid head
 
@@ -45,39 +48,29 @@ class Parity:
         )
 
 
-def keras_logits(model: keras.Model, images: np.ndarray, *, batch: int = 256) -> Logits:
-    """Logits by head of a Keras model for images (N, H, W, C) uint8."""
-    chunks = [images[start : start + batch].astype(np.float32) for start in range(0, len(images), batch)]
-    outputs = [model(chunk, training=False) for chunk in chunks]
-    return _finite(
-        "keras", {name: np.concatenate([np.asarray(out[name], np.float32) for out in outputs]) for name in outputs[0]}
-    )
+def keras_logits(model: keras.Model, images: np.ndarray) -> Logits:
+    """Logits by head of a Keras model for images (N, H, W, C) uint8; ModelError when some are no numbers."""
+    return _finite("keras", predict(model, images))
 
 
 def file_logits(variant: str, artifact: Artifact, images: np.ndarray) -> Logits:
     """Logits by head of a TFLite file for images (N, H, W, C) uint8; ModelError when some are no numbers."""
-    backend = Backend(artifact)
-    try:
+    with closing(Backend(artifact)) as backend:
         answers = backend.infer(to_input(images, artifact.input))
-    finally:
-        backend.close()
     return _finite(variant, {head: answers[tensor] for head, tensor in artifact.outputs.items()})
 
 
-def latency_ms(artifact: Artifact, images: np.ndarray, *, calls: int = 300) -> float:
+def latency_ms(artifact: Artifact, images: np.ndarray) -> float:
     """Median wall milliseconds of one face on one LiteRT thread, this machine, now."""
-    backend = Backend(artifact)
     rows = to_input(images[:32], artifact.input)
-    taken = []
-    try:
-        for call in range(WARM_UP + calls):
+    times = []
+    with closing(Backend(artifact)) as backend:
+        for call in range(WARM_UP + CALLS):
             row = rows[call % len(rows)][None]
             begun = time.perf_counter()
             backend.infer(row)
-            taken.append((time.perf_counter() - begun) * 1e3)
-    finally:
-        backend.close()
-    return float(np.median(taken[WARM_UP:]))
+            times.append((time.perf_counter() - begun) * 1e3)
+    return float(np.median(times[WARM_UP:]))
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge_app.errors import InputError, SettingsError
@@ -33,6 +33,12 @@ def read_run(run: Path) -> dict:
         if key in told and not isinstance(told[key], kind):
             raise InputError(f"{path}: {key}: cannot be {told[key]!r}; restore the file or train again")
     return told
+
+
+def stored_data(record: Mapping) -> Path | dict[str, Path]:
+    """Where the data lay that a run learnt from: one folder, or folders by the data set's name."""
+    stored = record["data"]
+    return {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
 
 
 def run_recipe(run: Path) -> Recipe:

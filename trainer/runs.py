@@ -23,7 +23,7 @@ from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe
 from .recipe_file import read_recipe, write_recipe
-from .record import digest, read_run, with_crop, write_json
+from .record import digest, read_run, stored_data, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -221,8 +221,7 @@ def _resume(request: Request) -> list[str]:
     with _alone(out):
         for place, described in left.items():
             if data is None:
-                stored = described["data"]
-                data = {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+                data = stored_data(described)
             described["resumed"] = described.get("resumed", 0) + 1
             write_json(place / "run.json", described | {"finished": False})
             if "folds" in described:

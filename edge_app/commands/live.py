@@ -10,7 +10,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -112,12 +111,10 @@ def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
 
 
 def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:
-    return runs.output_folder(given, Path(settings.runs_dir) / "live", _name(settings.source), exist_ok=exist_ok)
-
-
-def _name(source: str) -> str:
-    """A folder name that tells the source; the host of a URL, which may hold a password."""
-    return urlsplit(source).hostname or "stream" if "://" in source else Path(source).stem
+    """The output folder, named after the source: of an address, which may hold a password, after its host."""
+    source = filled(settings.source)
+    name = runs.public_host(source) if "://" in source else Path(source).stem
+    return runs.output_folder(given, Path(settings.runs_dir) / "live", name, exist_ok=exist_ok)
 
 
 def _display() -> bool:
