@@ -129,13 +129,13 @@ def find_model(name: str | Path) -> Manifest:
     if path.name == "manifest.json":
         return read_manifest(path)
     if os.path.isdir(path):
-        if (path / "recipe.yaml").is_file() and not (path / "manifest.json").exists():
+        if (path / "manifest.json").exists():
+            return read_manifest(path / "manifest.json")
+        if (path / "recipe.yaml").is_file():
             raise SettingsError(f"{path}: expected a model, got a training run; make one of it: calmcam export {path}")
-        if not (path / "manifest.json").exists():
-            raise SettingsError(
-                f"{path}: no model there, it has no manifest.json; expected the folder of one that was exported"
-            )
-        return read_manifest(path / "manifest.json")
+        raise SettingsError(
+            f"{path}: no model there, it has no manifest.json; expected the folder of one that was exported"
+        )
     if path.name != name:
         raise SettingsError(f"{path}: there is no such folder; expected a model's, or one of {', '.join(folders)}")
     raise SettingsError(unknown("model", name, folders))

@@ -99,11 +99,14 @@ def find(
     seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()
     for line in lines:
-        said = [face["expression"] for face in line["faces"] if "expression" in face]
-        labels.update(name for one in said for name in one["probs"])
         sure: dict[str, float] = {}
-        for said in (face["expression"] for face in line["faces"] if not face.get("unsure", True)):
-            sure[said["name"]] = max(said["confidence"], sure.get(said["name"], 0.0))
+        for face in line["faces"]:
+            if "expression" not in face:
+                continue
+            expression = face["expression"]
+            labels.update(expression["probs"])
+            if not face.get("unsure", True):
+                sure[expression["name"]] = max(expression["confidence"], sure.get(expression["name"], 0.0))
         seen[line["source"]].append((line["t"], sure))
     name = _named(label, labels)
     shown = {source: [(t, sure.get(name, 0.0)) for t, sure in frames] for source, frames in seen.items()}

@@ -32,7 +32,7 @@ def crop_squares(boxes: np.ndarray, crop: Crop) -> np.ndarray:
     """
     if not np.isfinite(boxes).all():
         raise ValueError(f"boxes: expected finite pixels, got {boxes.tolist()}")
-    longest = sizes(boxes).max(axis=1) if len(boxes) else np.empty(0, np.float32)
+    longest = sizes(boxes).max(axis=1)
     middle = centres(boxes)
     middle[:, 1] += crop.shift * longest
     return np.column_stack([middle, longest * (1 + 2 * crop.margin)]).astype(np.float32)

@@ -82,10 +82,14 @@ def begin(folder: Path, more: Mapping[str, Any]) -> None:
     write_record(folder, {"command": sys.argv, "versions": versions(), **more})
 
 
+def end(folder: Path, more: Mapping[str, Any]) -> None:
+    """Write the `run.json` of what has ended: `begin`'s, and when."""
+    begin(folder, {"ended": datetime.now().astimezone().isoformat(timespec="seconds"), **more})
+
+
 def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
-    """Write `run.json`: the command, when it ended, with which versions, `more`, and what the run did."""
-    ended = datetime.now().astimezone().isoformat(timespec="seconds")
-    begin(folder, {"ended": ended, **more, "report": report.summary()})
+    """Write the `run.json` of a run that has ended: `more`, and what it did."""
+    end(folder, {**more, "report": report.summary()})
 
 
 def without_secrets(text: str) -> str:

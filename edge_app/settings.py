@@ -127,9 +127,8 @@ def _plain(name: str, value: object) -> object:
 
 def _check(name: str, value: object, hint: Any) -> None:
     allowed = get_args(hint) or (hint,)
-    if isinstance(value, bool) and bool not in allowed:
-        raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
-    if not isinstance(value, (*allowed, int) if float in allowed else allowed):
+    kinds = (*allowed, int) if float in allowed else allowed
+    if not isinstance(value, kinds) or isinstance(value, bool) and bool not in allowed:
         raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
     if name in CHOICES and isinstance(value, int) and value not in CHOICES[name]:
         raise SettingsError(f"{name}: expected one of {', '.join(map(str, CHOICES[name]))}, got {value}")

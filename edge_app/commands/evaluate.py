@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +189,4 @@ def _write(folder: Path, card: dict[str, Any], call: dict[str, Any]) -> None:
         folder / "reliability.png", bars["confidence"], bars["accuracy"], bars["count"], bars["ece"], title
     )
     runs.write_record(folder, card, "report.json")
-    ended = datetime.now().astimezone().isoformat(timespec="seconds")
-    record = {"command": sys.argv, "ended": ended, "versions": runs.versions(), "models": card["models"], **call}
-    runs.write_record(folder, record)
+    runs.end(folder, {"models": card["models"], **call})

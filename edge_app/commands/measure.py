@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -95,13 +96,10 @@ class Alone:
             detect = stack.enter_context(bare_detector)
             folder = stack.enter_context(TemporaryDirectory())
             encoder = stack.enter_context(plugins.load("sinks", "video").Sink(Path(folder) / "annotated.mp4"))
+            sides = partial(self._ours, stages), partial(self._floor, detect, bare_interpreter)
             for frame in frames:
-                halves = [
-                    lambda f=frame: self._ours(stages, f),
-                    lambda f=frame: self._floor(detect, bare_interpreter, f),
-                ]
-                for half in halves if frame.index % 2 else reversed(halves):
-                    half()
+                for side in sides if frame.index % 2 else reversed(sides):
+                    side(frame)
                 self._show(overlay, encoder, frame)
                 if frame.index == plan.warm_up - 1:
                     self._forget()

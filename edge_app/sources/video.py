@@ -234,7 +234,8 @@ class Source:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
         end = pictures_end_ns(self._container, self._stream)
         tolerated = _TOLERATED_GAP * _SECOND + 2 * self._frame_ns
-        if self._cut if end is None else end - self._last_end > tolerated:
+        short = self._cut if end is None else end - self._last_end > tolerated
+        if short:
             length = f" of {end / _SECOND:.1f} s" if end else ""
             reached = self._last_end / _SECOND
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import tflite
 from ..errors import BackendError, CalmcamError, ModelError
+from ..geometry import sizes
 from ..types import NO_FACES, Faces, Frame
 
 
@@ -136,7 +137,7 @@ class Stage:
             detector.close()
 
     def _best(self, faces: Faces) -> Faces:
-        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)
+        sides = sizes(faces.boxes).min(axis=1)
         order = np.lexsort((faces.boxes[:, 1], faces.boxes[:, 0], -faces.scores))  # ties from left to right
         rows = order[((sides >= self._min_size) & (faces.scores >= self._conf))[order]][: self._max_faces]
         others = np.delete(faces.boxes, rows, axis=0)
