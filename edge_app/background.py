@@ -79,10 +79,10 @@ class Background:
 
     def __iter__(self) -> Iterator:
         while True:
+            consumer_is_slower = bool(self._items)
+            while not self._ready():
+                self._idle()
             with self._change:
-                consumer_is_slower = bool(self._items)
-                while not self._change.wait_for(lambda: self._items or not self._open, _IDLE_S if self._idle else None):
-                    self._idle()
                 if not self._items:
                     break
                 item = self._items.popleft()
@@ -92,6 +92,11 @@ class Background:
             yield item
         if self._error:
             raise self._error
+
+    def _ready(self) -> bool:
+        """Wait for an item or the end; False when it is time to call `idle`, which must not hold the producer up."""
+        with self._change:
+            return self._change.wait_for(lambda: bool(self._items) or not self._open, _IDLE_S if self._idle else None)
 
     def _produce(self) -> None:
         try:
