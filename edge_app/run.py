@@ -86,9 +86,9 @@ def run(
         return _drawn(Result(frame, faces, spans, clock.status(frame, newest.dropped, faces.device)), draw)
 
     with ExitStack() as stack:
-        if stop and hasattr(source, "stop"):  # a source that takes long to open must hear it as well
-            stack.enter_context(stop.tells(source.stop))
-        frames = stack.enter_context(source)
+        # A source that takes long to open must hear it, too; not while it is closed: Event.set() is not reentrant.
+        with stop.tells(source.stop) if stop and hasattr(source, "stop") else nullcontext():
+            frames = stack.enter_context(source)
         for sink in sinks:
             stack.enter_context(sink)
         newest = stack.enter_context(Background(frames, latest=live, size=1 if live else AHEAD))
