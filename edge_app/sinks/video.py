@@ -29,6 +29,7 @@ SOUND_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 
 _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
+_RATE = 30  # per second, for x264's level and key frames, and for how long a last picture is shown
 _LONGEST = 5400 * TICKS  # that one picture is shown; MP4 holds fewer than 2^31
 _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute back
     "movflags": "+hybrid_fragmented",
@@ -60,10 +61,8 @@ class Sink:
         audio_from: str | Path | None = None,
         start: float | None = None,
         end: float | None = None,
-        fps: float | None = None,
         crf: int = 23,
         preset: str = "veryfast",
-        threads: int = 1,
         recording: bool = False,
     ) -> None:
         self._recording = recording
@@ -71,8 +70,7 @@ class Sink:
         self._audio_from = Path(audio_from) if audio_from else None
         self._start_ns = round((start or 0) * _SECOND)
         self._end_ns = None if end is None else round(end * _SECOND)
-        self._rate = Fraction(fps or 30).limit_denominator(1001)  # for x264's level and key frames only
-        self._options, self._threads = {"crf": str(crf), "preset": preset}, threads
+        self._options = {"crf": str(crf), "preset": preset}
 
     def __enter__(self) -> Sink:
         self._failed = False
@@ -118,12 +116,12 @@ class Sink:
         self._size = width + width % 2, height + height % 2
         muxing = (_FRAGMENTS if self._recording else {"movflags": "+faststart"}) | {"movie_timescale": str(TICKS)}
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options=muxing)
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+        self._stream = self._container.add_stream("libx264", rate=_RATE, options=self._options)
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = self._stream.time_base = Fraction(1, TICKS)
-        context.thread_count = self._threads
+        context.thread_count = 1
         context.colorspace, context.color_range = BT601, 1
         context.color_primaries, context.color_trc = BT709, BT709
         context.flags |= Flags.frame_duration
@@ -163,7 +161,7 @@ class Sink:
 
     def _finish(self, *, broken_off: bool) -> None:
         last = self._pending
-        last.duration = last.duration or round(TICKS / self._rate)
+        last.duration = last.duration or TICKS // _RATE
         self._encode(last)
         self._encode(None)
         reached = self._start_ns + (last.pts + last.duration) * _SECOND // TICKS

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _QUIT = (ord("q"), ord("Q"), 27)
 _HOLD = (ord("p"), ord("P"))
 _SNAPSHOT = (ord("w"), ord("W"))
+_TITLE = "calmcam"  # what OBS looks for
 _LARGEST = 1280, 800  # px, of a window when it opens
 
 
@@ -30,8 +31,8 @@ class Sink:
 
     name = "show"
 
-    def __init__(self, title: str = "calmcam", *, stop: Callable[[], None], folder: str | Path = ".") -> None:
-        self._title, self._stop, self._folder = title, stop, Path(folder)
+    def __init__(self, *, stop: Callable[[], None], folder: str | Path = ".") -> None:
+        self._stop, self._folder = stop, Path(folder)
 
     def __enter__(self) -> Sink:
         self._shown: np.ndarray | None = None
@@ -49,7 +50,7 @@ class Sink:
             self._shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if opening:
             self._open(self._shown.shape[1], self._shown.shape[0])
-        cv2.imshow(self._title, self._shown)
+        cv2.imshow(_TITLE, self._shown)
         self.press(cv2.pollKey())
 
     def idle(self) -> None:
@@ -74,13 +75,13 @@ class Sink:
             self._snapshot()
 
     def _open(self, width: int, height: int) -> None:
-        cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         scale = min(1.0, _LARGEST[0] / width, _LARGEST[1] / height)
-        cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
+        cv2.resizeWindow(_TITLE, max(1, round(width * scale)), max(1, round(height * scale)))
 
     def _visible(self) -> bool:
         try:
-            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+            return cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1
         except cv2.error:  # Qt is gone with its last window
             return False
 

@@ -51,11 +51,11 @@ class Source:
     live = True
     frames: int | None = None
 
-    def __init__(self, url: str, *, timeout: float = 5.0, tries: int = 3, threads: int = 1) -> None:
+    def __init__(self, url: str, *, timeout: float = 5.0, tries: int = 3) -> None:
         self.name = public_host(url)
         self.fps: float | None = None
         self.state = "closed"
-        self._url, self._timeout, self._tries, self._threads = url, timeout, tries, threads
+        self._url, self._timeout, self._tries = url, timeout, tries
         self._change = threading.Condition()
         self._open = False
         self._reader = Background(())
@@ -137,7 +137,7 @@ class Source:
             if not self._container.streams.video:
                 raise SourceError(f"{self.name}: expected a video stream, got one without pictures")
             self._stream = self._container.streams.video[0]
-            self._stream.codec_context.thread_count = self._threads
+            self._stream.codec_context.thread_count = 1
             self._stream.codec_context.flags |= Flags.low_delay
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
