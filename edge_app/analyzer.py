@@ -15,7 +15,7 @@ from .labels import UNSURE
 from .preprocess import fit
 from .run import Stop, drain, run
 from .settings import Settings
-from .types import Decision, Frame, Result, Status
+from .types import Decision, Frame, Result, Sink, Status
 
 
 class Analyzer(AbstractContextManager):
@@ -109,7 +109,7 @@ class Analyzer(AbstractContextManager):
             raise failures[0]
 
 
-class _Handover:
+class _Handover(Sink):
     """A sink whose results are iterated in another thread; it waits until each is taken, or keeps the latest only."""
 
     name = ""
@@ -119,12 +119,6 @@ class _Handover:
         self._waiting: deque[Result] = deque()
         self._change = threading.Condition()
         self._open = True
-
-    def __enter__(self) -> _Handover:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
 
     def write(self, result: Result) -> None:
         """Hand one result over, once the one before was taken; without effect after `close`."""

@@ -5,26 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol, Self
+from typing import Self
 
-from .types import Frame
+from .types import Frame, Source
 
 _SECOND = 1_000_000_000
-
-
-class Source(AbstractContextManager, Protocol):
-    """Where frames come from. Opened by `with`, may be opened again; `stop` ends the iteration from any thread."""
-
-    live: bool  # frames come by themselves; those that are not taken in time are lost
-    name: str
-    fps: float | None
-    frames: int | None  # that will come, as far as is known
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-    def stop(self) -> None: ...
 
 
 class Repeated:

@@ -5,31 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from .background import Background
 from .report import Report, Span
-from .types import NO_FACES, Faces, Frame, Result, Stage, Status
+from .types import NO_FACES, Faces, Frame, Result, Sink, Source, Stage, Status
 
 Work = tuple[Frame, Faces, dict[str, float]]
 Draw = Callable[[Result], np.ndarray]
 AHEAD = 3  # offline, frames that may wait between two threads: x264 works in bursts
-
-
-class Sink(AbstractContextManager, Protocol):
-    """Where results go. `__exit__` completes what was written, unless writing itself failed.
-
-    A sink may have a method `idle`, which a live run calls some times a second while no result comes.
-    """
-
-    name: str  # of its span; "" for none
-
-    def write(self, result: Result) -> None: ...
 
 
 class Stop:
@@ -57,7 +45,7 @@ class Stop:
 
 
 def run(
-    source: AbstractContextManager[Iterable[Frame]],
+    source: Source,
     stages: Sequence[tuple[str, Stage]],
     sinks: Sequence[Sink],
     *,

@@ -1,9 +1,10 @@
-"""The values that flow from source to sink. Frozen, checked once when made; `eq=False` because they hold arrays."""
+"""The values that flow from source to sink, and the seams that they cross. Values are frozen, checked once when made; `eq=False` because they hold arrays."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +75,19 @@ NO_FACES = Faces(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty
 Stage = Callable[[Frame, Faces], Faces]
 
 
+class Source(AbstractContextManager, Protocol):
+    """Where frames come from. Opened by `with`, may be opened again; `stop` ends the iteration from any thread."""
+
+    live: bool  # frames come by themselves; those that are not taken in time are lost
+    name: str
+    fps: float | None
+    frames: int | None  # that will come, as far as is known
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def stop(self) -> None: ...
+
+
 class Backend(Protocol):
     """An engine with an artifact in it."""
 
@@ -104,3 +118,17 @@ class Result:
     spans_ms: Mapping[str, float]  # stage name -> wall milliseconds
     status: Status
     picture: np.ndarray | None = None  # (H, W, 3) uint8 RGB, the annotated copy; None when nothing draws
+
+
+class Sink(AbstractContextManager, Protocol):
+    """Where results go. `__exit__` completes what was written, unless writing itself failed.
+
+    A sink may have a method `idle`, which a live run calls some times a second while no result comes.
+    """
+
+    name: str  # of its span; "" for none
+
+    def write(self, result: Result) -> None: ...
+
+    def __exit__(self, *exc: object) -> None:
+        return None

@@ -16,8 +16,9 @@ from ..errors import CalmcamError, InputError, OutputError, SourceError, Truncat
 from ..inputs import Input, stems
 from ..media import COPIES
 from ..report import Report
-from ..run import Draw, Sink, Stop, run
+from ..run import Draw, Stop, run
 from ..settings import Settings
+from ..types import Sink
 
 log = logging.getLogger(__name__)
 

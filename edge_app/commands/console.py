@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..report import Report
 from ..run import Stop
-from ..types import Result
+from ..types import Result, Sink
 
 ON_TERMINAL_S = 0.2
 IN_LOG_S = 10.0
@@ -29,7 +29,7 @@ class Console(rich.Console):
         raise  # what rich has caught
 
 
-class StatusLine(AbstractContextManager):
+class StatusLine(Sink):
     """A sink that says how the run does; with `frames` it stops the run after so many results."""
 
     name = ""

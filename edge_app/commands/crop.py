@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ..preprocess import crop_faces, crop_squares
 from ..report import Report
 from ..run import Stop, run
 from ..settings import Settings
-from ..types import Result
+from ..types import Result, Sink
 from .console import counted, printable
 from .options import Signals, output_options, settings_options
 from .progress import ProgressBar
@@ -131,16 +130,13 @@ def _work(
     return done, failed, empty
 
 
-class _Faces(AbstractContextManager):
+class _Faces(Sink):
     """A sink that writes the most confident face of each result to `path`, of a clip with the frame in its name."""
 
     name = "write"
 
     def __init__(self, path: Path, crop: Crop, *, clip: bool) -> None:
         self._path, self._crop, self._clip = path, crop, clip
-
-    def __exit__(self, *exc: object) -> None:
-        return None
 
     def write(self, result: Result) -> None:
         if not len(result.faces):

@@ -20,8 +20,9 @@ from ..drawing.words import WORDS
 from ..errors import OutputError, SourceError
 from ..pace import Paced, Repeated
 from ..report import Report
-from ..run import Draw, Sink, Stop, run
+from ..run import Draw, Stop, run
 from ..settings import Settings, filled
+from ..types import Sink
 from .console import StatusLine, summary
 from .options import DRAWN, MODEL_SETTINGS, Signals, output_options, settings_options
 from .recording import Begun, Spare

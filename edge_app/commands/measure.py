@@ -23,9 +23,9 @@ from ..drawing.overlay import Overlay
 from ..errors import CalmcamError
 from ..pace import Paced, Repeated
 from ..report import Report, Span
-from ..run import Draw, Sink, run
+from ..run import Draw, run
 from ..settings import Settings
-from ..types import NO_FACES, Faces, Frame, Result, Status
+from ..types import NO_FACES, Faces, Frame, Result, Sink, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..types import Result
+from ..types import Result, Sink
 from .annotation import Outcome
 from .console import IN_LOG_S, Console, counted
 
@@ -73,7 +73,7 @@ class ProgressBar(AbstractContextManager):
         self._console.print(line, style="red" if failed else None, markup=False, highlight=False, soft_wrap=True)
 
 
-class Counter(AbstractContextManager):
+class Counter(Sink):
     """A sink that counts frames into a bar."""
 
     name = ""
@@ -92,7 +92,7 @@ class Counter(AbstractContextManager):
         self._progress.advance(self._task)
 
 
-class Teller(AbstractContextManager):
+class Teller(Sink):
     """A sink that says now and then how many frames are done, and when the others will be."""
 
     name = ""
@@ -104,9 +104,6 @@ class Teller(AbstractContextManager):
         self._done = 0
         self._begun = self._told = time.monotonic()
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
 
     def write(self, _: Result) -> None:
         self._done += 1

@@ -12,8 +12,7 @@ from typing import Any
 
 from .. import runs
 from ..errors import OutputError
-from ..run import Sink
-from ..types import Result
+from ..types import Result, Sink
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Spare:
         log.warning("%s; recording has ended, the run goes on", error)
 
 
-class Begun:
+class Begun(Sink):
     """Writes `run.json` at the first result, so that a run that is killed can be told, and when it was.
 
     `about` is what stands in it; "started", the moment at which the time of results is 0, is added.
@@ -72,9 +71,6 @@ class Begun:
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder, self._about = folder, about
 
-    def __enter__(self) -> Begun:
-        return self
-
     def write(self, result: Result) -> None:
         """Only the first counts."""
         if "started" not in self._about:
@@ -83,6 +79,3 @@ class Begun:
             started = datetime.now().astimezone() - timedelta(microseconds=ago_ns / 1000)
             self._about["started"] = started.isoformat(timespec="milliseconds")
             runs.begin(self._folder, self._about)
-
-    def __exit__(self, *exc: object) -> None:
-        return None

@@ -10,12 +10,13 @@ import cv2
 
 from ..errors import InputError, OutputError
 from ..media import COPIES
+from .. import types
 from ..types import Result
 
 JPEG_QUALITY = 95
 
 
-class Sink:
+class Sink(types.Sink):
     """Writes the first picture to `path`, further ones beside it with their index in the name; each at once and whole.
 
     The suffix of `path` (.jpg, .jpeg, .png, .webp) names the format.
@@ -47,9 +48,6 @@ class Sink:
             path = path.with_stem(f"{path.stem}_{result.frame.index:04d}")
         self._write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self._count += 1
-
-    def __exit__(self, *exc: object) -> None:
-        return None
 
     def _write(self, path: Path, image: cv2.typing.MatLike) -> None:
         part = Path(f"{path}.part")
