@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -125,10 +125,10 @@ def _public(value: Any) -> Any:
     return [_public(one) for one in value] if isinstance(value, list) else value
 
 
-def versions() -> dict[str, str]:
-    """What this run was made with: packages, Python, machine."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """What a run was made with: Python, machine, those of the packages that are installed."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

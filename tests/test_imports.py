@@ -40,6 +40,7 @@ EXCEPTIONS = {
     # the settings say where runs lie
     "trainer.cli": {"commands.options", "settings"},
     "trainer.export_cli": {"commands.options", "runs", "settings"},
+    "trainer.machine": {"runs"},
     "trainer.runs": {"runs"},
     "deploy.cli": {"build", "commands.console", "commands.options", "runs", "settings"},
     # how the detector frames a face decides the crop that is trained

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edge_app.heads import probabilities
@@ -68,10 +70,9 @@ def steps(values: np.ndarray) -> list[tuple[float, int]]:
 def calibrated(head: Head, truth: np.ndarray, logits: np.ndarray) -> Head:
     """`head` with the temperature and the unsure threshold that its logits (N, C) on labelled images suggest."""
     known = truth >= 0
-    heat = temperature(truth[known], logits[known])
-    warm = Head(head.name, head.kind, head.labels, heat)
+    warm = replace(head, temperature=temperature(truth[known], logits[known]))
     probs = probabilities(warm, logits[known], softmax_inside=False)
-    return Head(head.name, head.kind, head.labels, heat, unsure_below(truth[known], probs))
+    return replace(warm, unsure_below=unsure_below(truth[known], probs))
 
 
 def _loss(logits: np.ndarray, truth: np.ndarray, log_temperature: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def score_parts(
                 continue
             truth, values = truths[head.name][known], logits[head.name][known]
             warm = probabilities(head, values, softmax_inside=False)
-            cold = probabilities(Head(head.name, head.kind, head.labels), values, softmax_inside=False)
+            cold = probabilities(replace(head, temperature=1.0), values, softmax_inside=False)
             before = metrics.reliability(truth, cold).ece
             rows.append(Scored(variant, head.name, split, metrics.score(truth, warm), before))
     return rows

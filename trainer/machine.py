@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from pathlib import Path
 
 import keras
+
+from edge_app import runs
 
 PACKAGES = ("calmcam", "keras", "tensorflow", "torch", "jax", "numpy", "opencv-contrib-python", "pillow")
 
@@ -31,13 +32,7 @@ def precision(wanted: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the backend and the packages that are installed."""
-    found = {"python": platform.python_version(), "backend": keras.backend.backend()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"backend": keras.backend.backend(), **runs.versions(PACKAGES)}
 
 
 def device() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class Study:
     def answers(self, split: str, head: Head, *, cold: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows (N,), truth (N,) and probabilities (N, C) of the labelled pictures; `cold`: temperature 1."""
         rows = np.flatnonzero(self.truth[split][head.name] >= 0)
-        judged = Head(head.name, head.kind, head.labels) if cold else head
+        judged = replace(head, temperature=1.0) if cold else head
         probs = probabilities(judged, self.logits[split][head.name][rows], softmax_inside=False)
         return rows, self.truth[split][head.name][rows], probs
 

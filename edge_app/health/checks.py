@@ -9,6 +9,7 @@ from pathlib import Path
 from ..child import Answer, ask
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
+QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}  # of HailoRT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class Machine:
         """Where the absolute path `name` lies."""
         return self.root / name.lstrip("/")
 
-    def read(self, name: str) -> str:
-        """Text of a file without NULs and outer blanks; "" when it cannot be read."""
+    def read(self, name: str | Path) -> str:
+        """Text of a file, named absolutely or found, without NULs and outer blanks; "" when it cannot be read."""
         try:
-            return self.path(name).read_bytes().decode(errors="replace").replace("\0", "").strip()
+            return (name if isinstance(name, Path) else self.path(name)).read_bytes().decode(errors="replace").replace("\0", "").strip()
         except OSError:
             return ""
 

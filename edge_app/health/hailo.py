@@ -17,7 +17,7 @@ from ..errors import CalmcamError
 from ..hailo_checks import fits, join_group, version_problem
 from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
-from .checks import BROKEN, OK, WARNING, Check, Machine
+from .checks import BROKEN, OK, QUIET, WARNING, Check, Machine
 
 VENDOR = "0x1e60"  # of Hailo on PCI
 INSTALL = "sudo apt install hailo-all, then reboot"
@@ -26,7 +26,6 @@ SEE_SYSTEM = "python3 -m venv --system-site-packages .venv, and install calmcam 
 SEATING = (
     "check seating and power (hailortcli scan); on a Pi 5 dtparam=pciex1 in /boot/firmware/config.txt, then reboot"
 )
-QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
 PROBE = """
 import importlib.metadata, importlib.util, json
 if importlib.util.find_spec("hailo_platform") is None:
@@ -119,7 +118,7 @@ def compiled(architecture: str) -> Check:
 
 def _chips(machine: Machine) -> list[Path]:
     entries = [path.parent for path in machine.find("/sys/bus/pci/devices/*/vendor")]
-    return [entry for entry in entries if machine.read(f"{_inside(machine, entry)}/vendor") == VENDOR]
+    return [entry for entry in entries if machine.read(entry / "vendor") == VENDOR]
 
 
 def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
@@ -128,8 +127,7 @@ def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
         if node:
             return Check("hailo", OK, "a device node, not on a PCI bus that can be seen")
         return Check("hailo", BROKEN, "no chip on the PCI bus", SEATING)
-    place = _inside(machine, chips[0])
-    speed, width = (machine.read(f"{place}/current_link_{what}") for what in ("speed", "width"))
+    speed, width = (machine.read(chips[0] / f"current_link_{what}") for what in ("speed", "width"))
     text = f"{chips[0].name}, PCIe {speed or 'speed unknown'} x{width or '?'}"
     on_pi = machine.read("/proc/device-tree/model").startswith("Raspberry Pi")
     if on_pi and speed.startswith(("2.5", "5")):
@@ -170,7 +168,3 @@ def _expression_models() -> list[Manifest]:
 def _same(a: str, b: str) -> bool:
     """Whether two versions agree in major, minor and revision, which HailoRT demands."""
     return re.findall(r"\d+", a)[:3] == re.findall(r"\d+", b)[:3]
-
-
-def _inside(machine: Machine, path: Path) -> str:
-    return f"/{path.relative_to(machine.root).as_posix()}"

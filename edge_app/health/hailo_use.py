@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from ..child import STATUS_ABSENT
-from .checks import OK, Check, Machine
+from .checks import OK, QUIET, Check, Machine
 
-QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
 
 # The Device stays in a variable: its control dies with it. Boards without a current sensor, as those of the Pi, refuse.
 SENSORS = """
@@ -36,8 +35,10 @@ def checks(machine: Machine, nodes: list[Path]) -> list[Check]:
 
 def holders(machine: Machine, nodes: list[Path]) -> Check | None:
     """Which programs have the device open; None where that cannot be asked."""
+    if not nodes:
+        return None
     answer = machine.ask(["fuser", *(f"/dev/{node.name}" for node in nodes)])
-    if not nodes or answer.status == STATUS_ABSENT:
+    if answer.status == STATUS_ABSENT:
         return None
     pids = re.findall(r"\d+", answer.out)
     names = [f"{machine.read(f'/proc/{pid}/comm') or 'a process'} ({pid})" for pid in pids]

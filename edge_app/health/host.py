@@ -135,7 +135,7 @@ def cameras(machine: Machine) -> Check:
             refused.append(entry.name)
             continue
         says = f"cannot be asked, {camera.problem}" if camera.problem else " ".join(camera.formats)
-        found.append(f"/dev/{entry.name} {machine.read(f'{_inside(machine, entry)}/name')} ({says})")
+        found.append(f"/dev/{entry.name} {machine.read(entry / 'name')} ({says})")
     if refused:
         mend = "sudo usermod -aG video $USER, then log in again"
         return Check("cameras", BROKEN, f"no permission for /dev/{', /dev/'.join(refused)}", mend)
@@ -245,7 +245,3 @@ def _has_both(path: Path) -> bool:
     except CalmcamError:  # told by the line of that model, where something is wrong
         return False
     return bool(manifest.heads)
-
-
-def _inside(machine: Machine, path: Path) -> str:
-    return f"/{path.relative_to(machine.root).as_posix()}"
