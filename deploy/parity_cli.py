@@ -91,7 +91,7 @@ def _pairs(
 ) -> Iterator[Pair]:
     if data.is_dir():
         samples, _ = labelled(data, a.labels)
-        yield from folder_pairs(*(rows(samples, side, read_picture) for side in (a, b)), unreadable)
+        yield from folder_pairs(*(rows(samples, side) for side in (a, b)), unreadable)
         return
     settings = replace(settings, model=str(a.members[0].manifest.folder), variant=None, device="cpu")
     with build.Analysis(settings) as analysis, build.open_source(str(data)) as frames:

@@ -190,7 +190,7 @@ def test_what_is_no_time(text):
 def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Signals(stop := Stop()):
+        with Signals() as stop:
             signal.raise_signal(signal.SIGHUP)
         assert not stop.requested
     finally:
@@ -198,11 +198,11 @@ def test_nohup_is_respected():
 
 
 def test_the_first_signal_stops_in_good_order_and_the_second_at_once():
-    stop, before = Stop(), signal.getsignal(signal.SIGINT)
-    with Signals(stop) as signals:
-        assert signals.exit_code == 0
+    before = signal.getsignal(signal.SIGINT)
+    with Signals() as stop:
+        assert stop.exit_code == 0
         signal.raise_signal(signal.SIGTERM)
-        assert stop.requested and signals.exit_code == 143
+        assert stop.requested and stop.exit_code == 143
         with pytest.raises(SystemExit) as ended:
             signal.raise_signal(signal.SIGINT)
     assert ended.value.code == 130

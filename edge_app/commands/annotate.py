@@ -49,8 +49,8 @@ def annotate(
     """
     part = _checked(Options(**options))
     items = expand(inputs)
-    stop, outcomes = Stop(), []
-    with Signals(stop) as signals, Analysis(settings) as analysis:
+    outcomes: list[Outcome] = []
+    with Signals() as stop, Analysis(settings) as analysis:
         name = Path(inputs[0]).resolve().name if os.path.isdir(inputs[0]) else items[0].path.stem
         folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
         job = Annotation(items, folder, settings, part)
@@ -68,7 +68,7 @@ def annotate(
                 _report(outcomes, folder, replaced)
             except BrokenPipeError as error:
                 unread = error
-    code = signals.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0)
+    code = stop.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0)
     if unread and not code:
         raise unread
     ctx.exit(code)

@@ -52,9 +52,9 @@ def crop(
         raise InputError(
             f"{folder}: expected a folder per class, got {len(loose)} files beside them, {loose[0]} for one"
         )
-    stop, report = Stop(), Report()
-    with Signals(stop) as signals, Analysis(settings) as analysis:
-        name = folder.resolve().stem
+    report = Report()
+    with Signals() as stop, Analysis(settings) as analysis:
+        name = folder.resolve().name
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
         before = {path: _written(path) for path in pictures_below(out)}
         outputs = _outputs(items, folder, out)
@@ -81,7 +81,7 @@ def crop(
                 err=True,
             )
         click.echo(f"faces in {out}")
-    ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
+    ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
 def _written(path: Path) -> int:

@@ -20,10 +20,9 @@ from rich.progress import (
 
 from .. import devices, runs
 from ..build import open_detector
-from ..errors import OutputError, SettingsError, SourceError
+from ..errors import SettingsError, SourceError
+from ..files import whole
 from ..manifest import choose_head, find_model
-from ..media import read_picture
-from ..run import Stop
 from ..scoring.evaluate import Ensemble, Member, Row, rows
 from ..scoring.labelled import Exclusions, Sample, labelled, read_exclusions
 from ..scoring.tally import Tally
@@ -78,7 +77,7 @@ def evaluate(
     crop = {name: flags[name] for name in ("margin", "shift", "align") if flags[name] is not None}
     if crop and not flags["detect"]:
         raise SettingsError(f"--{min(crop)} crops what the detector finds; it needs --detect")
-    with Signals(Stop()) as signals, ExitStack() as stack:
+    with Signals() as signals, ExitStack() as stack:
         ensemble = open_models(models, settings, crop, stack)
         samples, excluded = labelled(data, ensemble.labels, exclude)
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
@@ -119,7 +118,7 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
     """Look at all pictures; a signal ends it, and nothing is left."""
     tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
     with _predictions(folder, ensemble.labels) as write, _progress(len(samples)) as advance:
-        for row in rows(samples, ensemble, read_picture, find):
+        for row in rows(samples, ensemble, find):
             tally.add(row)
             write(row)
             advance()
@@ -143,22 +142,16 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 @contextmanager
 def _predictions(folder: Path, labels: tuple[str, ...]) -> Iterator[Callable[[Row], None]]:
     """Write `predictions.csv`, one line per picture; nothing is left of it when the work fails or is stopped."""
-    path = folder / "predictions.csv"
-    part = path.with_name("predictions.csv.part")
     try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # of any name
+        with (
+            whole(folder / "predictions.csv") as part,
+            part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # of any name
+        ):
             lines = csv.writer(file)
             lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
             yield lambda row: lines.writerow(_line(row, labels))
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free space or name another folder with -o"
-        ) from error
     finally:
-        part.unlink(missing_ok=True)
-        if not path.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+        runs.discard_empty(folder)
 
 
 def _line(row: Row, labels: tuple[str, ...]) -> list[object]:

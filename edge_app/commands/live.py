@@ -51,10 +51,10 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
     The newest frame wins: what is shown never lags, and frames that could not be looked at are counted as dropped.
     Ctrl-C ends the run in good order.
     """
-    stop, report = Stop(), Report()
+    report = Report()
     source = _source(settings, options["paced"], options["loop"])
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals(stop))
+        stop = stack.enter_context(Signals())
         analysis = stack.enter_context(Analysis(settings))
         click.echo(f"classifying on {analysis.why}", err=True)
         served = _served(analysis, source, settings, options)
@@ -79,12 +79,12 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
             raise
         _tell(report, folder, about)
     lost = [one.error for one in (*said, *kept) if isinstance(one, Spare) and one.error]
-    if lost and not signals.exit_code:
+    if lost and not stop.exit_code:
         raise lost[0]
-    if options["seconds"] and not report.frames and not signals.exit_code:
+    if options["seconds"] and not report.frames and not stop.exit_code:
         within = f"no frame came within {options['seconds']:g} s"
         raise SourceError(f"{source.name}: {within}; look at the source with calmcam doctor, or raise --seconds")
-    ctx.exit(signals.exit_code)
+    ctx.exit(stop.exit_code)
 
 
 def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None:

@@ -79,15 +79,14 @@ def moments(
         raise InputError(
             f"{folder}: holds no annotated clip of {found[0].source}; try --original, which cuts videos themselves"
         )
-    stop = Stop()
-    with Signals(stop) as signals:
+    with Signals() as stop:
         name = f"{folder.resolve().name}_{_plain(found[0].label)}"
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
         try:
             failed = _cut(chosen, clips, out, options["around"], stop)
         finally:
             runs.discard_empty(out)
-    ctx.exit(signals.exit_code or max((error.exit_code for error in failed), default=0))
+    ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
 def _clips(folder: Path, sources: set[str], original: bool) -> dict[str, Clip]:

@@ -115,15 +115,15 @@ def let_go_of_terminal() -> None:
     os.close(nowhere)
 
 
-class Signals(AbstractContextManager):
-    """While open, Ctrl-C, SIGTERM and a lost terminal ask `stop` for an orderly end; a second one ends at once.
+class Signals(Stop, AbstractContextManager):
+    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a second one ends at once.
 
     A lost terminal (an SSH connection that breaks) is not heard where it was to be ignored, as nohup asks.
     """
 
-    def __init__(self, stop: Stop) -> None:
-        self._stop, self._before = stop, {}
-        self.number = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self._before, self.number = {}, 0
 
     @property
     def exit_code(self) -> int:
@@ -147,4 +147,4 @@ class Signals(AbstractContextManager):
         self.number = number
         if number == signal.SIGHUP:
             let_go_of_terminal()
-        self._stop()
+        self()

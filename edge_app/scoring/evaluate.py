@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from ..geometry import iou
 from ..heads import answers
 from ..labels import canonical
 from ..manifest import Artifact, Head, Manifest
+from ..media import read_picture
 from ..preprocess import crop_faces, fit, to_input
 from ..report import Span
 from ..types import NO_FACES, Backend, Faces, Frame, Stage
@@ -26,8 +26,6 @@ CANVAS = (720, 1280)  # px, height and width of the plain picture that a face pi
 # on black 4 % at 360 px, 3 % at 430 px and 5 % at 500 px (n=890).
 CANVAS_LIGHT = 0  # 0..255
 FACE_SIDE = 430  # px, longer side of the face picture on the canvas
-
-Read = Callable[[Path], np.ndarray]  # a file to (H, W, 3) uint8 RGB; SourceError when it is no picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +89,11 @@ class _Work:
     cuts: list[np.ndarray] | None = None
 
 
-def rows(samples: Iterable[Sample], ensemble: Ensemble, read: Read, find: Stage | None = None) -> Iterator[Row]:
+def rows(samples: Iterable[Sample], ensemble: Ensemble, find: Stage | None = None) -> Iterator[Row]:
     """One row per picture, in order, reading ahead in a thread; with `find`, a face detector, the whole path too."""
 
     def load(sample: Sample) -> _Work:
-        return _load(sample, ensemble, read, find)
+        return _load(sample, ensemble, find)
 
     with Background(samples, load, size=8) as works:
         for work in works:
@@ -120,11 +118,11 @@ def best(faces: Faces, place: np.ndarray) -> int | None:
     return int(overlaps.argmax()) if overlaps.any() else None
 
 
-def _load(sample: Sample, ensemble: Ensemble, read: Read, find: Stage | None) -> _Work:
+def _load(sample: Sample, ensemble: Ensemble, find: Stage | None) -> _Work:
     spans: dict[str, float] = {}
     try:
         with Span(spans, "read"):
-            image = read(sample.path)
+            image = read_picture(sample.path)
     except (SourceError, OSError) as error:
         return _Work(Row(sample, problem=" ".join(str(error).split()), spans_ms=spans))
     with Span(spans, "fit"):
