@@ -11,6 +11,9 @@ from typing import Protocol
 import numpy as np
 
 
+_NO_BOXES = np.empty((0, 4), np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture and when it was taken."""
@@ -52,9 +55,7 @@ class Faces:
     sharpness: np.ndarray | None = None  # (N,) float32, variance of the Laplacian of the grey crop
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)  # head name -> (N, C) float32, calibrated
     decisions: tuple[Decision, ...] | None = None  # one per face, None until decided
-    left_out: np.ndarray = field(
-        default_factory=lambda: np.empty((0, 4), np.float32)
-    )  # (M, 4) beyond max_faces, min_size
+    left_out: np.ndarray = field(default_factory=lambda: _NO_BOXES)  # (M, 4) beyond max_faces, min_size
     device: str = ""  # the device of the backend that classified them; "" when nothing did
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Faces:
         return len(self.boxes)
 
 
-NO_FACES = Faces(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 6, 2), np.float32))
+NO_FACES = Faces(_NO_BOXES, np.empty(0, np.float32), np.empty((0, 6, 2), np.float32))
 
 Stage = Callable[[Frame, Faces], Faces]
 

@@ -65,15 +65,15 @@ class Backend:
         with self._mutex:
             self._interpreter = None
 
-    def _signature(self) -> dict[str, str]:
-        signatures = self._interpreter.get_signature_list()
-        if len(signatures) != 1:
-            raise ModelError(f"{self._path}: expected one signature, got {len(signatures)}; export the model again")
-        return next(iter(signatures.items()))
+    def _signature(self) -> str:
+        names = list(self._interpreter.get_signature_list())
+        if len(names) != 1:
+            raise ModelError(f"{self._path}: expected one signature, got {len(names)}; export the model again")
+        return names[0]
 
-    def _match(self, artifact: Artifact, signature: tuple) -> tuple[dict, dict[str, dict]]:
+    def _match(self, artifact: Artifact, signature: str) -> tuple[dict, dict[str, dict]]:
         """Tensor details of the input and, by signature name, of the outputs; ModelError where the manifest differs."""
-        runner = self._interpreter.get_signature_runner(signature[0])
+        runner = self._interpreter.get_signature_runner(signature)
         inputs, outputs = list(runner.get_input_details().values()), runner.get_output_details()
         spec = artifact.input
         expected = (1, spec.height, spec.width, spec.channels)

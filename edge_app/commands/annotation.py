@@ -118,12 +118,8 @@ class Annotation:
             return []
         if output.suffix != ".mp4":
             return [plugins.load("sinks", "pictures").Sink(output)]
-        audio = {
-            "audio_from": path if self.options.audio else None,
-            "start": self.options.start,
-            "end": self.options.end,
-        }
-        return [plugins.load("sinks", "video").Sink(output, **audio)]
+        audio_from, part = path if self.options.audio else None, {"start": self.options.start, "end": self.options.end}
+        return [plugins.load("sinks", "video").Sink(output, audio_from=audio_from, **part)]
 
 
 def _suffix(path: Path) -> str:

@@ -10,9 +10,8 @@ import numpy as np
 from ..types import Result
 
 GROWN = 0.2  # of the box on every side: hair, ears and chin are part of a face
-CELLS = (
-    6  # along the longer side, about 4 on the face: friends are recognised from 7 x 10 (Sinha et al. 2006, Proc. IEEE)
-)
+# Along the longer side, about 4 on the face: friends are recognised from 7 x 10 (Sinha et al. 2006, Proc. IEEE).
+CELLS = 6
 HOLD_NS = 500_000_000  # a face that the detector lost stays covered for so long, where it was seen last
 
 

@@ -90,10 +90,10 @@ class Sink:
             raise OutputError(f"{where}: cannot be had ({error.strerror}); name another port or host") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="web", daemon=True).start()
         self._tell(f"picture at {self.url}")
-        _, _, here, *_ = (*os.environ.get("SSH_CONNECTION", "").split(), "", "", "")
+        here = os.environ.get("SSH_CONNECTION", "").split()[2:3]  # client, its port, server, its port
         if here and _is_own(self._host):
             port = self._server.server_address[1]
-            way = f"ssh -L {port}:localhost:{port} {getpass.getuser()}@{here}"
+            way = f"ssh -L {port}:localhost:{port} {getpass.getuser()}@{here[0]}"
             self._tell(f"from where you sit: {way}, then http://localhost:{port}/ there")
         return self
 

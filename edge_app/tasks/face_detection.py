@@ -56,9 +56,8 @@ with _without_tensorflow():
 log = logging.getLogger(__name__)
 
 WARM_UP = (8, 192, 8, 384, 8, 768) * 4  # px, sides of the first, empty pictures
-COVER_CONF = (
-    0.15  # score from which a face that is to be hidden is hidden: all 4 of a classroom photo, where 0.5 finds 1
-)
+# Score from which a face that is to be hidden is hidden: all 4 of a classroom photo, where 0.5 finds 1.
+COVER_CONF = 0.15
 LONGEST_SIDE = 4096  # px; larger pictures are shrunk first: MediaPipe counts bytes in 32 bits, its network sees 192 px
 
 
