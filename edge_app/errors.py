@@ -16,7 +16,9 @@ CalmcamError                 exit code 1: the run failed
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 _WRITE_HINTS = {
@@ -84,3 +86,12 @@ class DeviceLost(BackendError):
 
 class MissingPackage(CalmcamError):
     """An optional package is not installed."""
+
+
+def unknown(kind: str, name: str, known: Iterable) -> str:
+    """The sentence for a name that nobody knows, with the known one that is spelt nearly so."""
+    cutoff = 0.6 if len(str(name)) > 2 else 0.5  # of two letters one
+    words = sorted(map(str, known))
+    near = difflib.get_close_matches(str(name), words, n=1, cutoff=cutoff)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(words) or 'none'})"

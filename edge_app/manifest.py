@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ManifestError, ModelError, SettingsError
+from .errors import ManifestError, ModelError, SettingsError, unknown
 from .files import whole
 from .labels import UNSURE, same
 
@@ -88,14 +87,6 @@ class Manifest:
         if variant not in self.artifacts:
             raise SettingsError(f"{self.name}: {unknown('variant', variant, self.artifacts)}")
         return self.artifacts[variant]
-
-
-def unknown(kind: str, name: str, known: Mapping | list | tuple) -> str:
-    """The sentence for a name that nobody knows, with the known one that is spelt nearly so."""
-    cutoff = 0.6 if len(str(name)) > 2 else 0.5  # of two letters one
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=cutoff)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(sorted(map(str, known))) or 'none'})"
 
 
 def sha256(path: Path) -> str:

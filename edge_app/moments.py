@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .drawing.words import meant
-from .errors import InputError, SettingsError
+from .errors import InputError, SettingsError, unknown
 from .labels import index_of
-from .manifest import unknown
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from urllib.parse import quote
 
-from .errors import SettingsError
-from .manifest import unknown
+from .errors import SettingsError, unknown
 
 CHOICES = {
     "device": ("auto", "hailo", "cpu"),

@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from edge_app.commands.options import settings_options
-from edge_app.errors import InputError, MissingPackage, SettingsError
-from edge_app.manifest import unknown
+from edge_app.errors import InputError, MissingPackage, SettingsError, unknown
 from edge_app.settings import Settings
 from edge_app.tflite import quiet
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edge_app.errors import InputError, OutputError, SettingsError
+from edge_app.errors import InputError, OutputError, SettingsError, unknown
 from edge_app.files import folder_beside, take_place
-from edge_app.manifest import Artifact, Head, Manifest, sha256, unknown, write_manifest
+from edge_app.manifest import Artifact, Head, Manifest, sha256, write_manifest
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated

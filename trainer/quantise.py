@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from edge_app.backends.litert import Interpreter
-from edge_app.errors import ModelError, SettingsError
-from edge_app.manifest import Artifact, Head, Input, sha256, unknown
+from edge_app.errors import ModelError, SettingsError, unknown
+from edge_app.manifest import Artifact, Head, Input, sha256
 from edge_app.tflite import quiet
 
 from .recipe import VARIANTS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from edge_app.errors import SettingsError
-from edge_app.manifest import Crop, Input, unknown
+from edge_app.errors import SettingsError, unknown
+from edge_app.manifest import Crop, Input
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")  # TFLite files
 EXTRA = ("keras", "weights", "backbone")  # what else an export can write under a name of its own

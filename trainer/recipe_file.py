@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from edge_app.errors import SettingsError
+from edge_app.errors import SettingsError, unknown
 from edge_app.files import whole
 from edge_app.labels import UNSURE, canonical
-from edge_app.manifest import Crop, unknown
+from edge_app.manifest import Crop
 
 from .recipe import EXTRA, ITSELF, LAST, VARIANTS, Recipe, Stage, earlier_stages, refuse_unknown
 

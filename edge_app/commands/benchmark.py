@@ -15,8 +15,7 @@ import click
 from .. import runs
 from ..build import Analysis, expression_model, source_kind
 from ..drawing.overlay import Overlay
-from ..errors import InputError, SettingsError
-from ..manifest import unknown
+from ..errors import InputError, SettingsError, unknown
 from ..settings import Settings
 from . import measure
 from .bench_tables import comparison_table, tables

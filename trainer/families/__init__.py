@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from edge_app.errors import ModelError, SettingsError
-from edge_app.manifest import unknown
+from edge_app.errors import ModelError, SettingsError, unknown
 
 
 def known() -> list[str]:
