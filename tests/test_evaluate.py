@@ -188,7 +188,7 @@ def test_sigterm_leaves_nothing_half(model, data, tmp_path):
     words = [sys.executable, "-m", "edge_app", "evaluate", str(model), "--data", str(data)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     with subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
-        part = tmp_path / "runs" / "evaluate" / "small" / "predictions.csv.part"
+        part = tmp_path / "runs" / "evaluate" / "small" / "predictions.part.csv"
         deadline = time.monotonic() + 20 * PATIENCE
         while not part.exists() and time.monotonic() < deadline:
             threading.Event().wait(0.01)
