@@ -26,12 +26,12 @@ def probabilities(head: Head, values: np.ndarray, *, softmax_inside: bool) -> np
     return softmax(values)
 
 
-def answers(
-    heads: Iterable[Head], artifact: Artifact, outputs: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def answers(heads: Iterable[Head], artifact: Artifact, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Calibrated probabilities (N, C) float32 by head name, of what an artifact's tensors gave: `outputs` (N, ...)."""
     inside = artifact.emits == "probabilities"
-    return {head.name: probabilities(head, outputs[artifact.outputs[head.name]], softmax_inside=inside) for head in heads}
+    return {
+        head.name: probabilities(head, outputs[artifact.outputs[head.name]], softmax_inside=inside) for head in heads
+    }
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 
-
 _NO_BOXES = np.empty((0, 4), np.float32)
 
 

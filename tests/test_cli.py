@@ -24,7 +24,6 @@ from edge_app import cli as module
 from edge_app.cli import COMMANDS, cli
 from edge_app.commands.options import Seconds, Signals
 from edge_app.errors import BackendError, SourceError
-from edge_app.run import Stop
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"numpy", "cv2", "av", "mediapipe", "ai_edge_litert", "tensorflow", "keras", "rich", "jsonschema", "PIL"}

@@ -36,7 +36,13 @@ class Machine:
     def read(self, name: str | Path) -> str:
         """Text of a file, named absolutely or found, without NULs and outer blanks; "" when it cannot be read."""
         try:
-            return (name if isinstance(name, Path) else self.path(name)).read_bytes().decode(errors="replace").replace("\0", "").strip()
+            return (
+                (name if isinstance(name, Path) else self.path(name))
+                .read_bytes()
+                .decode(errors="replace")
+                .replace("\0", "")
+                .strip()
+            )
         except OSError:
             return ""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..child import STATUS_ABSENT
 from .checks import OK, QUIET, Check, Machine
 
-
 # The Device stays in a variable: its control dies with it. Boards without a current sensor, as those of the Pi, refuse.
 SENSORS = """
 import json, hailo_platform

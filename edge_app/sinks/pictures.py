@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 
+from .. import types
 from ..errors import InputError, OutputError
 from ..media import COPIES
-from .. import types
 from ..types import Result
 
 JPEG_QUALITY = 95
