@@ -78,7 +78,7 @@ class Decider:
         small = (sizes(faces.boxes).min(axis=1) < SMALL).tolist()
         turned = none if faces.points is None else (turn(faces.points) > TURNED).tolist()
         blurred = none if faces.sharpness is None else (faces.sharpness < BLURRED).tolist()
-        dark = none if faces.crops is None else (faces.crops.mean(axis=(1, 2, 3)) < DARK).tolist()
+        dark = none if faces.crops is None or not any(blurred) else (faces.crops.mean(axis=(1, 2, 3)) < DARK).tolist()
         return [
             "small" if s else "turned" if t else ("dark" if d else "blurred") if b else ""
             for s, t, b, d in zip(small, turned, blurred, dark, strict=True)
