@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from .. import plugins, runs
-from ..run import run
+from ..run import Stop, run
 from ..settings import Settings
 from .annotate import annotate
-from .options import output_options, settings_options
+from .options import Signals, output_options, settings_options
 
 SECONDS, SIZE, FPS = 6, (640, 360), 25
 
@@ -27,7 +27,11 @@ def demo(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
     folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "demo", "portrait", exist_ok=exist_ok)
     clip, annotated = folder / "portrait.mp4", folder / "annotated"
     try:
-        render(clip)
+        with Signals() as stop:
+            render(clip, stop)
+        if stop.exit_code:
+            click.echo("stopped", err=True)
+            ctx.exit(stop.exit_code)
         ctx.invoke(annotate, inputs=(str(clip),), output_dir=annotated, exist_ok=exist_ok)
     finally:
         if not annotated.exists():
@@ -35,9 +39,9 @@ def demo(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         runs.discard_empty(folder)
 
 
-def render(path: Path) -> None:
+def render(path: Path, stop: Stop | None = None) -> None:
     """Write the portrait under pan and zoom as an H.264 clip to `path`."""
     width, height = SIZE
     source = plugins.load("sources", "synthetic").Source(width=width, height=height, fps=FPS, count=SECONDS * FPS)
     sink = plugins.load("sinks", "video").Sink(path)
-    run(source, [], [sink], live=False, draw=lambda result: result.frame.image)
+    run(source, [], [sink], live=False, draw=lambda result: result.frame.image, stop=stop)
