@@ -10,17 +10,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from . import __version__
 from .errors import CalmcamError, MissingPackage
+from .signals import heard, let_go_of_pipes, raise_stopped
 
 LEVELS = ("debug", "info", "warning", "error")
 COMMANDS = {  # name: (module:attribute, short help, extra that brings what the module needs)
@@ -55,14 +54,6 @@ class Globals:
     config: Path | None = None
     level: str = ""  # none was named
     verbose: bool = False
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked for the end, as Ctrl-C does."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class LazyGroup(click.Group):
@@ -105,14 +96,14 @@ class LazyGroup(click.Group):
             _hint(error)
             raise
         except (click.ClickException, click.exceptions.Exit):
-            _let_go_of_pipes()
+            let_go_of_pipes()
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
             raise _ended(stopped) from stopped
         except ModuleNotFoundError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
-            _let_go_of_pipes()
+            let_go_of_pipes()
             raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
         except Exception as error:
             if stopped := _interrupt(error):
@@ -131,7 +122,7 @@ def _ended(stopped: BaseException) -> click.exceptions.Exit:
     """Say that a signal ended it; 128 + its number is the shell's convention."""
     with suppress(OSError):
         click.echo("stopped", err=True)
-    _let_go_of_pipes()
+    let_go_of_pipes()
     return click.exceptions.Exit(128 + getattr(stopped, "number", signal.SIGINT))
 
 
@@ -143,39 +134,6 @@ def _hint(error: click.NoSuchOption) -> None:
         error.possibilities = [ours]
     elif any(isinstance(one, click.Argument) and BARE.get(ours, " ") in one.human_readable_name for one in params):
         error.message, error.possibilities = f"{error.message} Name {BARE[ours]} without a flag.", []
-
-
-def _let_go_of_pipes() -> None:
-    """What still waits for a reader that has gone goes nowhere, or Python would complain of it at its end."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # either may have been closed from the start
-        try:
-            stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-
-
-@contextmanager
-def _signals_stop() -> Iterator[None]:
-    """SIGTERM and a lost terminal end a command as Ctrl-C does; `Signals` of a command of its own comes before."""
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored as nohup asks
-            before[number] = signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, _: FrameType | None) -> None:
-    if number == signal.SIGHUP:
-        from .commands.options import let_go_of_terminal
-
-        let_go_of_terminal()
-    raise Stopped(number)
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
@@ -250,7 +208,7 @@ def cli(ctx: click.Context) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_to_stderr()
-    ctx.with_resource(_signals_stop())
+    ctx.with_resource(heard(raise_stopped, signal.SIGTERM, signal.SIGHUP))  # `Signals` of a command come before
 
 
 def main() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import signal
-import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 
 from ..run import Stop
 from ..settings import CHOICES, Settings, read_settings
+from ..signals import heard
 
 HELP = {
     "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
@@ -106,24 +105,10 @@ class Seconds(click.ParamType):
         return seconds
 
 
-def let_go_of_terminal() -> None:
-    """Writing to a terminal that is gone is an error: send it nowhere. (It is no `isatty` any more.)"""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode):
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
-
-
 class Signals(Stop, AbstractContextManager):
-    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a second one ends at once.
+    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a second one ends at once."""
 
-    A lost terminal (an SSH connection that breaks) is not heard where it was to be ignored, as nohup asks.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._before, self.number = {}, 0
+    number = 0
 
     @property
     def exit_code(self) -> int:
@@ -131,20 +116,16 @@ class Signals(Stop, AbstractContextManager):
         return 128 + self.number if self.number else 0
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+        self._heard = heard(self._handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._heard.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._heard.__exit__(None, None, None)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number:
             signal.signal(number, signal.SIG_DFL)
             raise SystemExit(128 + number)
         self.number = number
-        if number == signal.SIGHUP:
-            let_go_of_terminal()
         self()
