@@ -63,7 +63,7 @@ def write_bundle(
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder with -o") from error
+        raise OutputError.of(folder, error) from error
     return folder
 
 

@@ -112,8 +112,6 @@ class Analyzer(AbstractContextManager):
 class _Handover(Sink):
     """A sink whose results are iterated in another thread; it waits until each is taken, or keeps the latest only."""
 
-    name = ""
-
     def __init__(self, *, latest: bool) -> None:
         self._latest = latest
         self._waiting: deque[Result] = deque()

@@ -80,7 +80,7 @@ class Decider:
         blurred = none if faces.sharpness is None else (faces.sharpness < BLURRED).tolist()
         dark = none if faces.crops is None or not any(blurred) else (faces.crops.mean(axis=(1, 2, 3)) < DARK).tolist()
         return [
-            "small" if s else "turned" if t else ("dark" if d else "blurred") if b else ""
+            "small" if s else "turned" if t else "" if not b else "dark" if d else "blurred"
             for s, t, b, d in zip(small, turned, blurred, dark, strict=True)
         ]
 

@@ -195,9 +195,3 @@ def explain(error: BaseException) -> tuple[str, str]:
         kind = "absent" if "not found in the system" in text else "lost"
         return kind, f"{text}; {REMEDIES[kind][0]}"
     return status.kind, status.sentence
-
-
-def table() -> str:
-    """The table in deploy/README.md of what each status means, in Markdown."""
-    rows = [f"| {s.number} {s.name} | {s.meaning} | {s.advice} |" for s in STATUSES.values()]
-    return "\n".join(["| status | what it means | what to do |", "|---|---|---|", *rows])

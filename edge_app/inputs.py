@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .media import PICTURES, VIDEOS, tell_closed
+from .media import PICTURES, VIDEOS, listed, tell_closed
 from .runs import is_run, without_secrets
 
 
@@ -53,10 +53,9 @@ def _expand_one(text: str) -> list[Input]:
 def _listed(path: Path) -> list[Input]:
     """Of a text file its lines, as paths relative to it; `#` begins a comment line."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        files = [_file(path.parent / line, line) for line in listed(path)]
     except (OSError, UnicodeError) as error:
         return [Input(path, f"{path}: expected a list with one path per line, could not read it ({error})")]
-    files = [_file(path.parent / line, line) for line in lines if line and not line.startswith("#")]
     return files or [Input(path, f"{path}: expected a list with one path per line, got an empty one")]
 
 

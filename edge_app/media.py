@@ -55,6 +55,15 @@ def is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURES and not name.startswith(".")
 
 
+def listed(path: Path) -> list[str]:
+    """The lines of a text file that names media files, without blank ones and those that begin with `#`.
+
+    OSError and UnicodeError when it cannot be read.
+    """
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def check_file(path: Path, what: str) -> None:
     """SourceError unless `path`, which should be a `what`, can be read and holds something."""
     try:

@@ -126,7 +126,7 @@ class Sink(AbstractContextManager, Protocol):
     A sink may have a method `idle`, which a live run calls some times a second while no result comes.
     """
 
-    name: str  # of its span; "" for none
+    name: str = ""  # of its span; "" for none
 
     def write(self, result: Result) -> None: ...
 

@@ -22,9 +22,9 @@ from edge_app import plugins, reconnect, v4l2
 from edge_app.background import Background
 from edge_app.errors import MissingPackage, SourceError
 from edge_app.run import Stop, run
-from edge_app.sinks.null import Sink
 from edge_app.sources import camera
 from edge_app.sources.camera import Source
+from edge_app.types import Sink
 
 REAL = sorted(Path("/dev").glob("video[0-9]*"))
 

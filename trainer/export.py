@@ -89,9 +89,7 @@ def export(order: Order) -> Study:
         write_report(order.run / "report.html", study)
         take_place(work.folder, order.out.resolve())
     except OSError as error:
-        raise OutputError(
-            f"{order.out}: cannot be written ({error.strerror or error}); free space or choose another with -o"
-        ) from error
+        raise OutputError.of(order.out, error) from error
     finally:
         shutil.rmtree(work.folder, ignore_errors=True)
     return study

@@ -300,7 +300,7 @@ def folder(request: Request, name: str) -> Path:
         (out / ".part").touch()
         (out / ".part").unlink()
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another folder with -o") from error
+        raise OutputError.of(out, error) from error
     return out
 
 

@@ -32,8 +32,6 @@ class Console(rich.Console):
 class StatusLine(Sink):
     """A sink that says how the run does; with `frames` it stops the run after so many results."""
 
-    name = ""
-
     def __init__(self, source: Any, stop: Stop, *, frames: int | None = None) -> None:
         self._source, self._stop, self._left = source, stop, frames
         self._console = Console(stderr=True, emoji=False)

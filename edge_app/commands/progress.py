@@ -76,8 +76,6 @@ class ProgressBar(AbstractContextManager):
 class Counter(Sink):
     """A sink that counts frames into a bar."""
 
-    name = ""
-
     def __init__(self, progress: Progress, text: str, source: Any) -> None:
         self._progress, self._text, self._source = progress, escape(text), source
 
@@ -94,8 +92,6 @@ class Counter(Sink):
 
 class Teller(Sink):
     """A sink that says now and then how many frames are done, and when the others will be."""
-
-    name = ""
 
     def __init__(self, say: Callable[[str], None], text: str, source: Any) -> None:
         self._say, self._text, self._source = say, text, source

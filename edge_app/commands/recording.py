@@ -66,8 +66,6 @@ class Begun(Sink):
     `about` is what stands in it; "started", the moment at which the time of results is 0, is added.
     """
 
-    name = ""
-
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder, self._about = folder, about
 

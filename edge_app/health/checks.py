@@ -29,20 +29,14 @@ class Machine:
     root: Path = Path("/")
     ask: Callable[..., Answer] = ask
 
-    def path(self, name: str) -> Path:
-        """Where the absolute path `name` lies."""
-        return self.root / name.lstrip("/")
+    def path(self, name: str | Path) -> Path:
+        """Where the absolute path `name` lies; what `find` gave is there already."""
+        return name if isinstance(name, Path) else self.root / name.lstrip("/")
 
     def read(self, name: str | Path) -> str:
         """Text of a file, named absolutely or found, without NULs and outer blanks; "" when it cannot be read."""
         try:
-            return (
-                (name if isinstance(name, Path) else self.path(name))
-                .read_bytes()
-                .decode(errors="replace")
-                .replace("\0", "")
-                .strip()
-            )
+            return self.path(name).read_bytes().decode(errors="replace").replace("\0", "").strip()
         except OSError:
             return ""
 

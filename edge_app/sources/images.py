@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
-from ..media import PICTURES, is_picture, read_picture
+from ..media import PICTURES, is_picture, listed, read_picture
 from ..types import Frame
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _paths(spec: str) -> list[Path]:
             found = sorted(filter(_is_one, path.iterdir()), key=_natural)
             lack = "a folder with pictures, got one without"
         elif os.path.isfile(path) and path.suffix.lower() == ".txt":
-            found, lack = _listed(path), "a list with one path per line, got an empty one"
+            found, lack = [path.parent / line for line in listed(path)], "a list with one path per line, got an empty one"
         elif os.path.exists(path) or not glob.has_magic(spec):
             found, lack = [path], ""
         else:
@@ -111,11 +111,6 @@ def _read(path: Path) -> tuple[np.ndarray, float]:
     begun = time.perf_counter()
     image = read_picture(path)
     return image, (time.perf_counter() - begun) * 1e3
-
-
-def _listed(path: Path) -> list[Path]:
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    return [path.parent / line for line in lines if line and not line.startswith("#")]
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
