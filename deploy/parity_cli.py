@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_app import build
 from edge_app.commands.evaluate import open_models
-from edge_app.commands.json_out import echo_json
+from edge_app.commands.console import echo_json
 from edge_app.commands.options import settings_options
 from edge_app.errors import SourceError
 from edge_app.files import whole

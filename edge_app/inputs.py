@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .media import PICTURES, VIDEOS, listed, tell_closed
-from .runs import is_run, without_secrets
+from .addresses import without_secrets
+from .runs import is_run
 
 
 @dataclass(frozen=True, slots=True)

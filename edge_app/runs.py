@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, SourceError
+from .addresses import without_secrets
+from .errors import OutputError
 from .files import whole
 from .report import Report
 
-HOST = re.compile(r"(\[[\w:.%]+\]|[\w.-]*)(:\d+)?")
 PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
 
 
@@ -90,31 +90,6 @@ def end(folder: Path, more: Mapping[str, Any]) -> None:
 def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
     """Write the `run.json` of a run that has ended: `more`, and what it did."""
     end(folder, {**more, "report": report.summary()})
-
-
-def without_secrets(text: str) -> str:
-    """`text`, but of an address in it only scheme, host and port: cameras take secrets in every other part."""
-    before, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    try:
-        host = public_host(text)
-    except SourceError:
-        host = ""
-    return f"{before}://{host}" + ("" if rest == host else "/...")
-
-
-def public_host(address: str) -> str:
-    """Host and port of an address, its scheme where it has none, a file's name; SourceError for what is no address."""
-    scheme, mark, rest = address.partition("://")
-    if not mark:
-        return address.rpartition("/")[2].rpartition("@")[2]
-    host = re.split(r"[/?#;]", rest)[0].rpartition("@")[2]
-    if not HOST.fullmatch(host):  # the password holds one of these letters
-        host = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
-    if not HOST.fullmatch(host):
-        raise SourceError("expected an address such as rtsp://host/path, got one that is none")
-    return host or scheme
 
 
 def _public(value: Any) -> Any:

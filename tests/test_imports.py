@@ -48,7 +48,7 @@ EXCEPTIONS = {
     "trainer.cropfit_cli": {"build", "commands.options", "settings"},
     # a compiled model is judged by the report card that `calmcam evaluate` gives
     "deploy.parity_cli": {
-        *("build", "commands.evaluate", "commands.json_out", "commands.options", "run"),
+        *("build", "commands.evaluate", "commands.console", "commands.options", "run"),
         *("scoring.evaluate", "scoring.labelled", "settings"),
     },
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_app import runs
+from edge_app import addresses, runs
 from edge_app.errors import OutputError
 from edge_app.report import Report
 from edge_app.settings import Settings
@@ -90,6 +90,6 @@ def test_secrets_of_an_address_are_not_written(tmp_path):
     ],
 )
 def test_of_an_address_only_the_host_is_told(tmp_path, address, host):
-    assert runs.public_host(address) == host
+    assert addresses.public_host(address) == host
     runs.write_record(tmp_path, {"command": ["calmcam", f"--source={address}", address]})
-    assert "pa55" not in (tmp_path / "run.json").read_text() and host in runs.without_secrets(address)
+    assert "pa55" not in (tmp_path / "run.json").read_text() and host in addresses.without_secrets(address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..report import Report
 from ..run import Stop
 from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
-from .console import Console, main_labels
+from .console import for_tables, main_labels
 from .options import DRAWN, MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
 
@@ -110,7 +109,7 @@ def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
         return
     if replaced:
         click.echo(f"{folder}: results.csv, results.jsonl and run.json of an earlier run were replaced")
-    console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
+    console = for_tables(160)
     table = Table("input", "frames", "took s", "faces", "mainly", "output", box=None, pad_edge=False)
     for outcome in outcomes:
         report = outcome.report
@@ -120,4 +119,4 @@ def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
         table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
     console.print(table)
     if folder.is_dir():
-        console.print(f"results in {folder}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"results in {folder}", soft_wrap=True)

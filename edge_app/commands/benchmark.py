@@ -19,7 +19,7 @@ from ..errors import InputError, SettingsError, unknown
 from ..settings import Settings
 from . import measure
 from .bench_tables import comparison_table, tables
-from .json_out import echo_json
+from .console import echo_json
 from .measure import Alone, Plan
 from .options import MODEL_SETTINGS, as_flags, settings_options
 

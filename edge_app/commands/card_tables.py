@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from .console import Console
+from .console import for_tables
 
 UNREADABLE_SHOWN = 10
 Judged = Mapping[str, Any]
@@ -17,7 +16,7 @@ Judged = Mapping[str, Any]
 
 def show(card: Mapping[str, Any]) -> None:
     """Print a card as `Tally.card` makes it, with its `models`, `head`, `data`, `excluded` and `folder`."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
+    console = for_tables(120)
     models = " + ".join(f"{model['name']} {model['variant']} ({model['device']})" for model in card["models"])
     left_out = f", {card['excluded']} excluded" if card["excluded"] else ""
     console.print(

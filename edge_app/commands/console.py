@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import click
 from rich import console as rich
 from rich.live import Live
 from rich.text import Text
 
+from ..files import takes_utf8
 from ..report import Report
 from ..run import Stop
 from ..types import Result, Sink
@@ -27,6 +31,16 @@ class Console(rich.Console):
 
     def on_broken_pipe(self) -> None:
         raise  # what rich has caught
+
+
+def for_tables(width: int) -> Console:
+    """On stdout; `width` columns wide where that is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False, emoji=False)
+
+
+def echo_json(value: Any, **how: Any) -> None:
+    """Print `value` on stdout as `json.dumps` does with `how`; letters that it does not take are escaped."""
+    click.echo(json.dumps(value, ensure_ascii=not takes_utf8(sys.stdout), **how))
 
 
 class StatusLine(Sink):

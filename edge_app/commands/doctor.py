@@ -12,7 +12,7 @@ from ..health import hailo, host, pi
 from ..health.checks import BROKEN, OK, WARNING, Check, Machine
 from ..manifest import find_model
 from ..settings import default_path, read_settings
-from .json_out import echo_json
+from .console import echo_json
 
 COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 

@@ -29,8 +29,7 @@ from ..scoring.tally import Tally
 from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
-from .console import Console
-from .json_out import echo_json
+from .console import Console, echo_json
 from .options import Signals, output_options, settings_options
 
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")

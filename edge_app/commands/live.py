@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from .. import plugins, runs
+from ..addresses import public_host
 from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import overlay
 from ..drawing.words import WORDS
@@ -114,7 +115,7 @@ def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
 def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:
     """The output folder, named after the source: of an address, which may hold a password, after its host."""
     source = filled(settings.source)
-    name = runs.public_host(source) if "://" in source else Path(source).stem
+    name = public_host(source) if "://" in source else Path(source).stem
     return runs.output_folder(given, Path(settings.runs_dir) / "live", name, exist_ok=exist_ok)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from .. import devices, plugins
 from ..catalogue import CARD, Entry, best_score, entries, named, score_text, trials
 from ..errors import ManifestError
 from ..manifest import Head, Manifest
-from .console import Console
-from .json_out import echo_json
+from .console import echo_json, for_tables
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -41,7 +39,7 @@ def list_models(folder: Path | None = None, as_json: bool = False) -> None:
     table = Table("model", "task", "heads", "files", "best score", box=None, pad_edge=False)
     for entry in found:
         table.add_row(*(Text(cell) for cell in _row(entry)))
-    console = _console()
+    console = for_tables(200)
     console.print(table)
     for entry in found:
         if entry.manifest is None:
@@ -62,7 +60,7 @@ def show(model: str, as_json: bool) -> None:
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for name, text in _facts(entry.manifest):
         table.add_row(name, Text(text))
-    _console().print(table)
+    for_tables(200).print(table)
 
 
 @models.command()
@@ -88,10 +86,6 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
 
 def _detector(path: Path) -> Any:
     return plugins.load("tasks", "face_detection").Stage(path)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

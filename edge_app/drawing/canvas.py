@@ -86,8 +86,9 @@ class Canvas:
         tops = (box.y1 - tall, box.y2, box.y1 - 2 * tall, box.y2 + tall)
         inner = Rect(box.x1, box.y1, box.x1 + wide, box.y1 + tall)
         spots = [Rect(x, y, x + wide, y + tall) for y in tops for x in lefts] + [inner]
-        place = self._place([spot.moved_sideways(self._width) for spot in spots], face, held)
-        self._paste(bitmap, inner if place is None else self._taken[-1])
+        spots = [spot.moved_sideways(self._width) for spot in spots]
+        place = self._place(spots, face, held)
+        self._paste(bitmap, inner if place is None else spots[place])
         return place
 
     def chart(self, box: Rect, colour: Colour, values: Mapping[str, float], held: int | None = None) -> int | None:
@@ -101,10 +102,11 @@ class Canvas:
         tall, wide = chart.panel.shape[:2]
         if box.y2 - box.y1 < tall * (CHART_FROM if held is None else CHART_TO):
             return None
-        place = self._place(list(self._beside(box, tall, wide)), held=held)
+        spots = list(self._beside(box, tall, wide))
+        place = self._place(spots, held=held)
         if place is None:
             return None
-        spot = self._taken[-1]
+        spot = spots[place]
         self._shade(chart.panel, spot)
         left = spot.x1 + chart.start
         for index, value in enumerate(values.values()):
@@ -140,7 +142,7 @@ class Canvas:
     def _place(self, spots: Sequence[Rect], own: Rect | None = None, held: int | None = None) -> int | None:
         """Number of the first spot, `held` before all, that is in the picture and covers nothing but perhaps `own`.
 
-        It is the last of those taken from then on.
+        It is taken from then on.
         """
         others = [face for face in self._faces if face is not own]
         for place in [*([] if held is None else [held]), *range(len(spots))]:

@@ -15,7 +15,7 @@ from ..background import Background
 from ..decoded import ToRgb
 from ..errors import SourceError
 from ..reconnect import FIRST_DELAY, reconnect
-from ..runs import public_host
+from ..addresses import public_host
 from ..types import Frame
 
 log = logging.getLogger(__name__)
