@@ -104,8 +104,8 @@ class Backend:
     def __init__(self, artifact: Artifact, *, depth: int = 8, timeout: float = 0.5):
         """Open `artifact` and run it once.
 
-        `depth`: most frames in flight; `timeout`: seconds for one burst of at most `depth` rows. ModelError for a file that does not fit,
-        BackendUnavailable and DeviceLost for a device that does not answer.
+        `depth`: most frames in flight; `timeout`: seconds for one burst of at most `depth` rows. ModelError for a file
+        that does not fit, BackendUnavailable and DeviceLost for a device that does not answer.
         """
         self._path, self._timeout, self._pid = artifact.path, timeout, os.getpid()
         self._mutex, self._failure = threading.Lock(), ""

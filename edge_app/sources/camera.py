@@ -28,9 +28,8 @@ _RELEASE_PATIENCE = 1.5  # s
 class Source:
     """Frames of a camera as they come. MJPG is asked for first: raw formats do not fit 720p at 30 fps through USB 2.
 
-    Size and rate are wishes; what the camera gives is in the log. Opening it fails with
-    SourceError; one that is lost later is opened again for ever, with growing pauses. `state` is "closed", "connected"
-    or "reconnecting".
+    Size and rate are wishes; what the camera gives is in the log. Opening it fails with SourceError; one that is lost
+    later is opened again for ever, with growing pauses. `state` is "closed", "connected" or "reconnecting".
     """
 
     live = True
