@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from edge_app import build
-from edge_app.commands.evaluate import open_models
 from edge_app.commands.console import echo_json
+from edge_app.commands.evaluate import open_models
 from edge_app.commands.options import settings_options
 from edge_app.errors import SourceError
 from edge_app.files import whole

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .media import PICTURES, VIDEOS, listed, tell_closed
 from .addresses import without_secrets
+from .media import PICTURES, VIDEOS, listed, tell_closed
 from .runs import is_run
 
 

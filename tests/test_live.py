@@ -36,7 +36,7 @@ from edge_app.run import Stop, run
 from edge_app.sinks import video
 from edge_app.sources.synthetic import Source
 from edge_app.track import KEEP_NEW_S
-from edge_app.types import Decision, Faces, Frame, NO_FACES, Result, Sink, Status
+from edge_app.types import NO_FACES, Decision, Faces, Frame, Result, Sink, Status
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import av
 from av.codec.context import Flags
 
+from ..addresses import public_host
 from ..background import Background
 from ..decoded import ToRgb
 from ..errors import SourceError
 from ..reconnect import FIRST_DELAY, reconnect
-from ..addresses import public_host
 from ..types import Frame
 
 log = logging.getLogger(__name__)
