@@ -120,6 +120,7 @@ def _interrupt(error: BaseException | None) -> BaseException | None:
 
 def _ended(stopped: BaseException) -> click.exceptions.Exit:
     """Say that a signal ended it; 128 + its number is the shell's convention."""
+    traceback.clear_frames(stopped.__traceback__)  # what they held open ends: stderr may be elsewhere (tflite.quiet)
     with suppress(OSError):
         click.echo("stopped", err=True)
     let_go_of_pipes()

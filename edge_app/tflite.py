@@ -33,18 +33,20 @@ def quiet(what: str) -> Iterator[Callable[[], str]]:
     LiteRT and MediaPipe report every tensor there, whatever their log level says. The descriptor belongs to the whole
     process, so keep the block short; nothing is lost, it is logged under `what` afterwards.
     """
-    with _one_at_a_time, contextlib.ExitStack() as stack:
+    with _one_at_a_time:
         try:
             terminal = os.dup(2)
         except OSError:  # a service without stderr
             yield lambda: ""
             return
-        stack.callback(os.close, terminal)
         memory = os.memfd_create("stderr")
-        stack.callback(_report, what, memory)
-        os.dup2(memory, 2)
-        stack.callback(os.dup2, terminal, 2)
-        yield lambda: _text(memory)
+        try:  # written out: a signal in the middle of an ExitStack would leave the terminal mute
+            os.dup2(memory, 2)
+            yield lambda: _text(memory)
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            _report(what, memory)
 
 
 def _report(what: str, memory: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from edge_app import tflite
 from edge_app.errors import ModelError
+from edge_app.signals import Stopped
 
 CASES = Path(__file__).parent / "cases"
 
@@ -45,6 +48,24 @@ def test_the_terminal_comes_back_after_a_failure(capfd):
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard"
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("call", range(1, 4))
+def test_the_terminal_comes_back_after_a_signal_that_is_heard_as_a_call_returns(capfd, monkeypatch, call):
+    calls, dup2 = [], os.dup2
+
+    def signalled(*args):
+        dup2(*args)
+        calls.append(args)
+        if len(calls) == call:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "dup2", signalled)
+    for _ in range(2):  # each block has two: there and back
+        with suppress(Stopped), tflite.quiet("an engine"):
+            os.write(2, b"chatter")
+        os.write(2, b"heard")
+    assert len(calls) == 4 and capfd.readouterr().err == "heardheard"
 
 
 def test_a_program_without_stderr_works():
