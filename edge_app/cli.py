@@ -34,6 +34,7 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
     "crop": ("edge_app.commands.crop:crop", "Cut the faces out of labelled pictures and clips, to train on.", ""),
     "train": ("trainer.cli:train", "Train a model from a recipe.", "train"),
     "export": ("trainer.export_cli:export", "Quantise a trained run and write its manifest.", "train"),
+    "average": ("trainer.average_cli:average", "The mean of the weights of several runs, as a run.", "train"),
     "fit-crop": ("trainer.cropfit_cli:fit_crop", "Measure which face crop fits a trained run.", "train"),
     "compile": ("deploy.cli:compile_command", "Compile a model for a Hailo accelerator.", ""),
     "parity": ("deploy.parity_cli:parity", "Do two artifacts of a model say the same?", ""),

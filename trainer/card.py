@@ -11,6 +11,7 @@ from edge_app.files import whole
 from edge_app.manifest import Head
 
 from .finalscore import Scored
+from .record import chosen
 from .study import Study
 from .words import AI_ACT, CALIBRATION, LIMITS, SPLITS
 
@@ -180,12 +181,12 @@ def _mixed(study: Study) -> Iterator[str]:
 
 def _origin(study: Study) -> Iterator[str]:
     record, crop = study.record, study.recipe.crop
-    device, epoch = record.get("device", "an unknown device"), record.get("selected", {}).get("epoch", "?")
+    device = record.get("device", "an unknown device")
     yield f"- trained with `{record.get('command', '')}`, seed {study.recipe.seed}, on {device}"
     if note := record.get("note"):
         yield f"- {note}"
     yield f"- exported with `{study.command}`"
-    yield f"- weights of epoch {epoch}, {study.recipe.choice}"
+    yield f"- weights: {chosen(record, study.recipe)}"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
     fitted = "chosen" if (study.run / "crop.json").is_file() else "the recipe's, not measured for this run"

@@ -138,8 +138,14 @@ def _may_replace(order: Order) -> None:
 
 def loaded(run: Path, data: Data | None) -> tuple[Recipe, dict[str, Part], keras.Model]:
     """Recipe, train and validation parts, and model of a finished run."""
+    recipe, record, model = trained(run)
+    return recipe, load_run(run, data or stored_data(record)), model
+
+
+def trained(run: Path) -> tuple[Recipe, Mapping[str, object], keras.Model]:
+    """Recipe, record and model of a finished run; InputError when it is none or its weights are another network's."""
     recipe, record = _run(run)
-    return recipe, load_run(run, data or stored_data(record)), _trained(run, recipe)
+    return recipe, record, _trained(run, recipe)
 
 
 def _trained(run: Path, recipe: Recipe) -> keras.Model:

@@ -35,10 +35,27 @@ def read_run(run: Path) -> dict:
     return told
 
 
+def absolute(data: Path | Mapping[str, Path]) -> str | dict[str, str]:
+    """Where the data lie, for `run.json`: one folder, or folders by the data set's name."""
+    return (
+        {name: str(path.absolute()) for name, path in data.items()}
+        if isinstance(data, Mapping)
+        else str(data.absolute())
+    )
+
+
 def stored_data(record: Mapping) -> Path | dict[str, Path]:
     """Where the data lay that a run learnt from: one folder, or folders by the data set's name."""
     stored = record["data"]
     return {name: Path(path) for name, path in stored.items()} if isinstance(stored, dict) else Path(stored)
+
+
+def chosen(record: Mapping, recipe: Recipe) -> str:
+    """Which weights a run kept, in words."""
+    selected = record.get("selected", {})
+    return (
+        "the mean of several runs" if "mean_of" in selected else f"epoch {selected.get('epoch', '?')}, {recipe.choice}"
+    )
 
 
 def run_recipe(run: Path) -> Recipe:

@@ -24,6 +24,7 @@ from .card import (
     score_rows,
     split_words,
 )
+from .record import chosen
 from .study import Study
 from .words import AI_ACT, LIMITS
 
@@ -106,10 +107,7 @@ def _origin(study: Study) -> Iterator[str]:
         ("trained with", record.get("command", "")),
         ("exported with", study.command),
         ("seed", study.recipe.seed),
-        (
-            "weights",
-            f"epoch {record.get('selected', {}).get('epoch', '?')}, {study.recipe.choice}",
-        ),
+        ("weights", chosen(record, study.recipe)),
         ("sha256 of split.csv", sha256(study.run / "split.csv")),
         *(
             (f"sha256 over the {name} part's file hashes", digest)

@@ -23,7 +23,7 @@ from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe
 from .recipe_file import read_recipe, write_recipe
-from .record import digest, read_run, stored_data, with_crop, write_json
+from .record import absolute, digest, read_run, stored_data, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
@@ -153,15 +153,9 @@ def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, o
         "command": shlex.join(["calmcam", *sys.argv[1:]]),
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "data": {name: _absolute(path) for name, path in data.items()}
-        if isinstance(data, Mapping)
-        else _absolute(data),
+        "data": absolute(data),
         "data_sha256": digests(found),
     }
-
-
-def _absolute(path: Path) -> str:
-    return str(path.absolute())
 
 
 def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) -> None:
