@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from clips import write_clip
 from patience import PATIENCE
@@ -405,3 +406,19 @@ def test_a_stream_may_be_closed_from_the_start(closed):
     process = started("models", "verify", "face_detection", closed=closed)
     out, said = process.communicate(timeout=60 * PATIENCE)
     assert (process.returncode, said) == (0, "") and bool(out) == (closed == 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        ([], "av", ["average"]),
+        (["annotate", "--device"], "", ["auto", "hailo", "cpu"]),
+        (["live", "--rotate"], "1", ["180"]),
+        (["live", "--model"], "emo", ["emotions"]),
+        (["live", "--model"], "runs/", ["runs/"]),
+        (["live", "--head"], "e", []),
+    ],
+)
+def test_the_tab_key_offers_what_fits(words, begun, offered):
+    found = ShellComplete(cli, {}, "calmcam", "_CALMCAM_COMPLETE").get_completions(words, begun)
+    assert [one.value for one in found] == offered

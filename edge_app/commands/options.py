@@ -12,9 +12,11 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from ..manifest import installed
 from ..run import Stop
-from ..settings import CHOICES, Settings, read_settings
+from ..settings import CHOICES, PLACES, RANGES, Settings, read_settings
 from ..signals import heard
 
 HELP = {
@@ -25,7 +27,7 @@ HELP = {
     "device": "What classifies.",
     "threads": "Threads of each CPU interpreter.",
     "detector": "BlazeFace range: full for a room, short for a face close by.",
-    "conf": "Detector confidence below which a face is ignored, 0 to 1.",
+    "conf": "Detector confidence below which a face is ignored.",
     "max_faces": "Most faces per frame.",
     "min_size": "Shorter side in pixels below which a face is ignored.",
     "labels": "Language of the drawn labels.",
@@ -38,6 +40,7 @@ HELP = {
     "rotate": "Turn the pictures by so many degrees clockwise.",
     "mirror": "Change left and right over, after turning.",
 }
+METAVARS = {"source": "PLACE", "model": "NAME|DIR", "head": "NAME", "variant": "NAME"}
 WHOLE = ("threads", "max_faces", "min_size", "width", "height", "rotate")
 NUMBERS = {"conf": float, "fps": float} | dict.fromkeys(WHOLE, int)
 DRAWN = ("labels", "blur", "bars", "hud")
@@ -78,14 +81,28 @@ def output_options(command: Callable) -> Callable:
 
 
 def _option(name: str) -> Callable:
-    default = getattr(Settings(), name)
-    text = HELP[name] + (f"  [{'|'.join(map(str, CHOICES[name]))}]" if name in CHOICES else "")
+    default, text = getattr(Settings(), name), HELP[name]
     if default not in (None, False):
         text += f"  [default: {name if default is True else default}]"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
         return click.option(f"{flag}/--no-{name}", name, default=None, help=text)
-    return click.option(flag, name, type=NUMBERS.get(name, str), default=None, help=text)
+    return click.option(
+        flag, name, type=NUMBERS.get(name, str), metavar=_metavar(name), default=None, help=text, shell_complete=_complete
+    )
+
+
+def _metavar(name: str) -> str | None:
+    if name in RANGES:
+        return "{}..{}".format(*RANGES[name])
+    return "|".join(map(str, CHOICES[name])) if name in CHOICES else METAVARS.get(name)
+
+
+def _complete(_: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """What the tab key offers for the value of a setting."""
+    names = installed() if param.name == "model" else CHOICES.get(param.name, ())
+    found = [CompletionItem(name) for name in map(str, names) if name.startswith(begun)]
+    return found or [CompletionItem(begun, type="file")] * (param.name in PLACES)
 
 
 class Seconds(click.ParamType):
