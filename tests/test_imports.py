@@ -39,6 +39,7 @@ HEAVY = {"mediapipe", "ai_edge_litert", "hailo_platform", "av", "picamera2", "te
 EXCEPTIONS = {
     # the settings say where runs lie
     "trainer.cli": {"commands.options", "settings"},
+    "trainer.average_cli": {"commands.options", "runs", "settings"},
     "trainer.export_cli": {"commands.options", "runs", "settings"},
     "trainer.machine": {"runs"},
     "trainer.runs": {"runs"},
