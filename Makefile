@@ -10,7 +10,7 @@ demo: $(VENV)/.edge
 	$(VENV)/bin/calmcam demo --output-dir demo --exist-ok
 
 test: $(VENV)/.$(EXTRAS)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 define install
 	PYTHON=$(PYTHON) deploy/system_libraries.sh
