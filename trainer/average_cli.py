@@ -32,12 +32,12 @@ def average(settings: Settings, runs: tuple[Path, ...], output_dir: Path | None,
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet("TensorFlow"):
         from .average import average as do
-        from .average import check
+        from .average import fitting
 
-    check(runs)
+    opened = fitting(runs)
     out = output_folder(output_dir, Path(settings.runs_dir) / "average", runs[0].name, exist_ok=False)
     try:
-        lines = do(runs, named(data), out, shlex.join(["calmcam", *sys.argv[1:]]))
+        lines = do(opened, named(data), out, shlex.join(["calmcam", *sys.argv[1:]]))
     finally:
         discard_empty(out)
     for line in lines:
