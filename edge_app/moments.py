@@ -93,7 +93,8 @@ def find(
     """The moments in which some face is said to show `label`, best first.
 
     It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than
-    `least` seconds are left out, of longer ones `most` seconds around their peak are taken. SettingsError for a label that the results do not know.
+    `least` seconds are left out, of longer ones `most` seconds around their peak are taken. SettingsError for a label
+    that the results do not know.
     """
     seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()

@@ -1,4 +1,7 @@
-"""The values that flow from source to sink, and the seams that they cross. Values are frozen, checked once when made; `eq=False` because they hold arrays."""
+"""The values that flow from source to sink, and the seams that they cross.
+
+Values are frozen and checked once, when made; `eq=False` because they hold arrays.
+"""
 
 from __future__ import annotations
 

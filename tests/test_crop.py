@@ -58,7 +58,8 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     result = crop(labelled, "-o", "out")
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "out") == [
-        "crop.json", "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png", "other/deep/a.png", "other/deep/a_2.png", "run.json"
+        "crop.json", "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png",
+        "other/deep/a.png", "other/deep/a_2.png", "run.json"
     ]  # fmt: skip
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 

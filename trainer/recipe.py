@@ -98,7 +98,8 @@ class Stage:
     rounding: bool = False  # learn with activations rounded as int8 will round them; see `rounding.py`
     label_smoothing: float = 0.0  # where an image has no votes
     votes_share: float = 0.0  # share of the vote distribution in the target, where an image has votes
-    # Weights: the "best" so far, the "average" of those that all earlier stages ended with, or of stages "a+b" (arXiv 2203.05482).
+    # Weights: the "best" so far, the "average" of those that all earlier stages ended with, or of stages "a+b"
+    # (arXiv 2203.05482).
     start: str = "best"
     teacher_share: float = 0.0  # share of the target that the teachers answer; see `teacher.py`
     teachers: tuple[str, ...] = (ITSELF,)  # that, and the folders of finished runs

@@ -87,8 +87,9 @@ def _option(name: str) -> Callable:
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
         return click.option(f"{flag}/--no-{name}", name, default=None, help=text)
+    kind = NUMBERS.get(name, str)
     return click.option(
-        flag, name, type=NUMBERS.get(name, str), metavar=_metavar(name), default=None, help=text, shell_complete=_complete
+        flag, name, type=kind, metavar=_metavar(name), default=None, help=text, shell_complete=_complete
     )
 
 

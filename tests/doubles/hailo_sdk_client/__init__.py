@@ -1,6 +1,7 @@
 """A double of the Dataflow Compiler's Python API (fact sheet 3.2): runs the TFLite, records the calls and their order.
 
-A test part: it never ships. `DFC_TFLITE` is what goes into the stand-in HEF (default: the bundle's file). `DFC_RECORD` names the file the calls are written to; `DFC_FAIL` a stage that raises,
+A test part: it never ships. `DFC_TFLITE` is what goes into the stand-in HEF (default: the bundle's file).
+`DFC_RECORD` names the file the calls are written to; `DFC_FAIL` a stage that raises,
 `DFC_SAY` a line it logs while quantising, `DFC_COLLAPSE` makes the quantised emulation useless, `DFC_KILL` a stage in
 which the process dies.
 """
