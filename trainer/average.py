@@ -56,24 +56,23 @@ def average(runs: Mapping[Path, Trained], data: Path | Mapping[str, Path] | None
     """
     first, (recipe, record, model) = next(iter(runs.items()))
     data = data or stored_data(record)
-    parts = load_run(first, data)
-    rows = {run: _score(recipe, one, parts["validation"]) for run, (_, _, one) in runs.items()}
+    part = load_run(first, data, ("validation",))["validation"]
+    rows = {run: _score(recipe, one, part) for run, (_, _, one) in runs.items()}
     each = zip(*(one.get_weights() for _, _, one in runs.values()), strict=True)
     model.set_weights([sum(value / len(runs) for value in values) for values in each])
-    rows[out] = _score(recipe, model, parts["validation"])
+    rows[out] = _score(recipe, model, part)
     for name in ("recipe.yaml", "split.csv", "crop.json"):
         if (first / name).is_file():
             shutil.copyfile(first / name, out / name)
     save_plain(model, out / "best.keras")
     of = ", ".join(f"{run} (best.keras {sha256(run / 'best.keras')[:12]})" for run in runs)
-    kept = {key: record[key] for key in ("recipe", "seed", "data_sha256", "unreadable") if key in record}
+    kept = {key: record[key] for key in ("recipe", "seed", "data_sha256", "unreadable", "images") if key in record}
     described = {
         "command": command,
         "data": absolute(data),
         "finished": True,
         "note": f"the mean of the weights of {of}",
         "selected": {"mean_of": [str(run) for run in runs]},
-        "images": {name: len(part) for name, part in parts.items()},
         "validation": rows[out],
         "versions": versions(),
         "device": device(),

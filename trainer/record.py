@@ -37,11 +37,9 @@ def read_run(run: Path) -> dict:
 
 def absolute(data: Path | Mapping[str, Path]) -> str | dict[str, str]:
     """Where the data lie, for `run.json`: one folder, or folders by the data set's name."""
-    return (
-        {name: str(path.absolute()) for name, path in data.items()}
-        if isinstance(data, Mapping)
-        else str(data.absolute())
-    )
+    if isinstance(data, Mapping):
+        return {name: str(path.absolute()) for name, path in data.items()}
+    return str(data.absolute())
 
 
 def stored_data(record: Mapping) -> Path | dict[str, Path]:
@@ -53,9 +51,9 @@ def stored_data(record: Mapping) -> Path | dict[str, Path]:
 def chosen(record: Mapping, recipe: Recipe) -> str:
     """Which weights a run kept, in words."""
     selected = record.get("selected", {})
-    return (
-        "the mean of several runs" if "mean_of" in selected else f"epoch {selected.get('epoch', '?')}, {recipe.choice}"
-    )
+    if "mean_of" in selected:
+        return "the mean of several runs"
+    return f"epoch {selected.get('epoch', '?')}, {recipe.choice}"
 
 
 def run_recipe(run: Path) -> Recipe:

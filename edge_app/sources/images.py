@@ -82,10 +82,8 @@ def _paths(spec: str) -> list[Path]:
             found = sorted(filter(_is_one, path.iterdir()), key=_natural)
             lack = "a folder with pictures, got one without"
         elif os.path.isfile(path) and path.suffix.lower() == ".txt":
-            found, lack = (
-                [path.parent / line for line in listed(path)],
-                "a list with one path per line, got an empty one",
-            )
+            found = [path.parent / line for line in listed(path)]
+            lack = "a list with one path per line, got an empty one"
         elif os.path.exists(path) or not glob.has_magic(spec):
             found, lack = [path], ""
         else:
