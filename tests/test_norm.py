@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,3 +75,12 @@ def test_it_is_saved_as_what_it_was() -> None:
     fuse(model)  # once is enough
     again = keras.Model.from_config(model.get_config())
     assert type(again.get_layer("norm")) is L.BatchNormalization and "call" not in vars(again.get_layer("norm"))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's kernels are chosen on x86-64 only")
+@pytest.mark.parametrize("said, found", [(None, "1"), ("0", "0")])
+def test_tensorflow_learns_with_onednn_unless_the_user_says_otherwise(said, found):
+    named = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    named |= {"TF_ENABLE_ONEDNN_OPTS": said} if said else {}
+    code = "import os, trainer; os.write(1, os.environ['TF_ENABLE_ONEDNN_OPTS'].encode())"
+    assert subprocess.run([sys.executable, "-c", code], env=named, capture_output=True, check=True).stdout.decode() == found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ def average(settings: Settings, runs: tuple[Path, ...], output_dir: Path | None,
 
     `calmcam export` takes the mean like any run. Runs that began on their own cannot be averaged: the scores tell.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet("TensorFlow"):
         from .average import average as do
         from .average import fitting

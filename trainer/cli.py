@@ -48,7 +48,6 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
 
     The same code runs on every Keras backend: KERAS_BACKEND=torch calmcam train ...
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     talk()

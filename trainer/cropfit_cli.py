@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +31,6 @@ def fit_crop(run: Path, data: tuple[str, ...], settings: Settings, **flags: Any)
 
     `calmcam export RUN` then puts it into the manifest.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet("TensorFlow"):
         from . import cropfit
         from .export import loaded

@@ -42,7 +42,6 @@ from .cli import named, talk
 def export(settings: Settings, run: Path, output_dir: Path | None, data: tuple[str, ...], **flags: Any) -> None:
     """Quantise the trained RUN, refuse what answers otherwise than it, score it, and write its manifest and card."""
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the only one that exports; the .keras file is the same for all
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet("TensorFlow"):
         from .export import Order
         from .export import export as do
