@@ -93,8 +93,10 @@ def expression_model(name: str) -> Manifest:
 
 
 def source_kind(text: str) -> str:
-    """Which of `edge_app/sources` reads `text`: by its form, and for files by their first bytes."""
+    """Which of `edge_app/sources` reads `text`: by its form, and for files by their first bytes; SettingsError for none."""
     text = _ALSO.get(text, text)
+    if not text.strip():
+        raise SettingsError("source: expected a camera number, a file or an address, got an empty text")
     name = text.partition(":")[0]
     if text.isdecimal() or text.startswith(("/dev/video", "/dev/v4l/")):
         return "camera"

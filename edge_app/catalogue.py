@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .devices import CPU_VARIANTS
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
 from .heads import answers
 from .labels import same
@@ -75,10 +76,15 @@ def named(names: tuple[str, ...]) -> list[Entry]:
 
 
 def best_score(manifest: Manifest) -> Mapping[str, Any] | None:
-    """The score to show for a model: of its first head, on the test part, accuracy, the highest; None without scores."""
+    """The score to show for a model, None without scores.
+
+    Of its first head, on the test part, accuracy, of the file that a CPU runs; of those that are left the highest.
+    """
     if not manifest.scores:
         return None
-    preferred = (("head", manifest.heads[0].name if manifest.heads else ""), *_PREFERRED)
+    first = manifest.heads[0].name if manifest.heads else ""
+    runs = next((variant for variant in CPU_VARIANTS if variant in manifest.artifacts), "")
+    preferred = (("head", first), *_PREFERRED, ("variant", runs))
     return max(manifest.scores, key=lambda s: (*(s.get(key) == value for key, value in preferred), s["value"]))
 
 

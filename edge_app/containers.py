@@ -25,6 +25,11 @@ def origin_ns(container: InputContainer) -> int:
     return min((ns(s.start_time, s.time_base) for s in streams if s.start_time is not None), default=0)
 
 
+def pictures_begin_ns(container: InputContainer, stream: VideoStream) -> int:
+    """Media time of the first picture of `stream`."""
+    return ns(stream.start_time, stream.time_base) - origin_ns(container)
+
+
 def pictures_end_ns(container: InputContainer, stream: VideoStream) -> int | None:
     """Media time at which the pictures of `stream` end."""
     begin = ns(stream.start_time, stream.time_base)

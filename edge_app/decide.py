@@ -17,7 +17,7 @@ from .manifest import Head
 from .types import Decision, Faces, Frame
 
 MEMORY_S = 0.5  # time constant of the consensus
-HOLD_S = 0.3  # another state must be proposed for this long before it is said, or for half of a new face's life
+HOLD_S = 0.3  # what is said has not been proposed for this long before another is said, or for half of a new face's life
 LEAD = 0.1  # by which the probability of another label must exceed that of the one said
 SLACK = 0.05  # by which the confidence of a label once said may fall below the model's threshold
 GOOD_TO_SAY = 0.5  # share of good sightings, in time, that a decision needs ...
@@ -98,7 +98,7 @@ class _Evidence:
     why: str = ""  # the last reason to be unsure
     said: str = ""  # a label or "unsure"; "" before the first decision
     proposed: str = ""  # what would be said instead ...
-    since_ns: int = 0  # ... and since when
+    since_ns: int = 0  # ... and since when this or anything else but what is said
     gap_ns: int = 0  # between the last two sightings
 
     def add(self, probabilities: np.ndarray, flaw: str, now_ns: int) -> None:
@@ -129,8 +129,9 @@ class _Evidence:
         return Decision(self.said, mean[self.said], mean)
 
     def _say(self, proposal: str, now_ns: int) -> None:
-        if proposal != self.proposed:
+        if proposal != self.proposed and self.said in ("", proposal, self.proposed):
             unseen = self.gap_ns >= HOLD_S * 1e9  # nobody knows what was between: it may have been there since
-            self.proposed, self.since_ns = proposal, now_ns - self.gap_ns * unseen
+            self.since_ns = now_ns - self.gap_ns * unseen
+        self.proposed = proposal
         if now_ns - self.since_ns >= min(HOLD_S * 1e9, (now_ns - self.began_ns) / 2):
             self.said = proposal

@@ -25,4 +25,5 @@ class ToRgb:
             how = {"dst_colorspace": BT709, "dst_color_trc": BT709, "dst_color_primaries": BT709}
         elif picture.colorspace == UNSPECIFIED and picture.height >= HD:
             how = {"src_colorspace": BT709}
-        return self._reformatter.reformat(picture, width=width, format="rgb24", threads=1, **how).to_ndarray()
+        rgb = self._reformatter.reformat(picture, width=width, format="rgb24", threads=1, **how).to_ndarray()
+        return np.ascontiguousarray(rgb)  # of an odd width the rows end in padding

@@ -20,6 +20,13 @@ def takes_utf8(stream: TextIO | None) -> bool:
     return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
+def short(name: str) -> str:
+    """`name` as far as a file's name holds it with a number and an ending: 200 bytes of 255, no letter halved."""
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name
+
+
 def settle(path: Path) -> None:
     """Have a file on the disk before it gets its name: a power cut leaves the old one or the new one, no empty one.
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .addresses import without_secrets
-from .media import PICTURES, VIDEOS, listed, tell_closed
+from .files import short
+from .media import PICTURES, VIDEOS, listed, walk
 from .runs import is_run
 
 
@@ -25,17 +26,19 @@ def expand(texts: Iterable[str]) -> list[Input]:
     """Every media file that `texts` name, in their order, a folder's in alphabetical order; each file once.
 
     A file is taken as it is; of a folder and of a pattern only what is named like a picture or a video. Left out are
-    hidden files, and the folders of earlier runs below a folder that was named.
+    hidden files, and the folders of earlier runs below a folder that was named, or that a pattern fits.
     """
-    found: dict[Path, Input] = {}
+    found: dict[str, Input] = {}
     for text in texts:
         for item in _expand_one(text):
-            found.setdefault(item.path, item)
+            found.setdefault(os.path.abspath(item.path), item)
     return list(found.values())
 
 
 def _expand_one(text: str) -> list[Input]:
     path = Path(text)
+    if not text.strip():
+        return [Input(path, "expected a file, a folder or a pattern, got an empty text")]
     if os.path.isdir(path):
         open_to_us = os.access(path, os.R_OK | os.X_OK)
         lack = "found none below it" if open_to_us else "got one that may not be opened; check its permissions"
@@ -46,7 +49,7 @@ def _expand_one(text: str) -> list[Input]:
         return [_file(path, text)]
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     files = _media([match for match in matches if not os.path.isdir(match)])
-    for folder in sorted(match for match in matches if os.path.isdir(match)):
+    for folder in sorted(match for match in matches if os.path.isdir(match) and not is_run(match)):
         files += _media(_below(folder))
     return files or [Input(path, f"{text}: no picture or video matches this pattern")]
 
@@ -70,13 +73,11 @@ def _file(path: Path, text: str) -> Input:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for name, folders, files in os.walk(folder, onerror=tell_closed):
-        place = Path(name)
+    for place, folders, files in walk(folder):
         if place != folder and is_run(place):
             folders.clear()
             continue
-        folders[:] = [one for one in folders if not one.startswith(".")]
-        yield from (place / one for one in files if not one.startswith("."))
+        yield from (place / name for name in files)
 
 
 def _media(paths: Iterable[Path]) -> list[Input]:
@@ -89,10 +90,11 @@ def stems(paths: Sequence[Path]) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in paths:
-        name, number = path.stem, 1
+        stem = short(path.stem)
+        name, number = stem, 1
         while name.lower() in taken:
             number += 1
-            name = f"{path.stem}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.lower())
         names.append(name)
     return names

@@ -37,16 +37,29 @@ def pictures_below(folder: Path) -> Iterator[Path]:
     A warning tells of clips, which hold no single picture.
     """
     clips = []
-    for place, folders, files in os.walk(folder, onerror=tell_closed):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        clips += [name for name in files if Path(name).suffix.lower() in VIDEOS and not name.startswith(".")]
-        yield from (Path(place, name) for name in sorted(files) if is_picture(name))
+    for place, _, files in walk(folder):
+        clips += [name for name in files if Path(name).suffix.lower() in VIDEOS]
+        yield from (place / name for name in files if is_picture(name))
     if clips:
         log.warning("%s: %d clips are left out, %s for one; calmcam crop cuts faces out", folder, len(clips), clips[0])
 
 
-def tell_closed(error: OSError) -> None:
-    """What `os.walk` could not open is not passed over in silence."""
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk` in order, without what is hidden, also into linked folders, into each once.
+
+    A warning tells of folders that cannot be read.
+    """
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=_tell_closed, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _tell_closed(error: OSError) -> None:
     log.warning("%s: a folder that cannot be read is left out (%s)", error.filename, error.strerror)
 
 

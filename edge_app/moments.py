@@ -129,7 +129,7 @@ def _stretches(source: str, label: str, frames: list[tuple[float, float]], gap: 
     times = [t for t, _ in frames]
     steps = [after - before for before, after in zip(times, times[1:], strict=False)]
     steps.append(statistics.median(steps) if steps else 0.0)
-    hits = [(t, t + min(step, LONGEST), sure) for (t, sure), step in zip(frames, steps, strict=True) if sure]
+    hits = [(t, round(t + min(step, LONGEST), 6), sure) for (t, sure), step in zip(frames, steps, strict=True) if sure]
     while hits:
         count = next((i for i in range(1, len(hits)) if hits[i][0] - hits[i - 1][1] > gap + 1e-6), len(hits))
         stretch, hits = hits[:count], hits[count:]

@@ -212,6 +212,7 @@ def test_inputs_of_the_same_name_are_told_apart_in_the_results(annotate, materia
     assert result.exit_code == 0, result.output
     found = {line["source"] for line in lines(tmp_path / "out")}
     assert found == {"s01/session.mp4", "s02/session.mp4", "clip.avi"}
+    assert all(name in result.stdout and f"{name}: " in result.stderr for name in found)
 
 
 def test_an_end_before_the_start_is_refused(annotate, material):

@@ -35,6 +35,11 @@ def test_a_text_names_its_source(text, kind):
     assert source_kind(text) == kind
 
 
+def test_an_empty_source_is_not_the_current_folder():
+    with pytest.raises(SettingsError, match="got an empty text"):
+        source_kind("")
+
+
 @pytest.mark.parametrize(
     ("head", "name", "kind"),
     [

@@ -107,6 +107,13 @@ def test_alternating_labels_settle(fps):
 
 
 @RATES
+@pytest.mark.parametrize("each", [0.2, 0.4])
+def test_a_word_ends_soon_also_when_others_take_turns(fps, each):
+    said = told(Decider(HEAD), fps, [(2, ANGRY), *[(each, HAPPY), (each, NEUTRAL)] * 5])
+    assert 2 < max(when for when, label in said if label == "angry") < 2.75
+
+
+@RATES
 def test_a_wrong_first_frame_is_mended_quickly(fps):
     said = told(Decider(HEAD), fps, [(1 / fps, ANGRY), (1, HAPPY)])
     (when,) = switches(said)

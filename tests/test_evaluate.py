@@ -162,6 +162,9 @@ def test_unreadable_pictures_are_named_and_not_fatal(model, data):
     assert code == 2 and json.loads(Path("runs/evaluate/small/report.json").read_text()) == card
     assert card["pictures"] == 12 and card["unreadable"]["count"] == 2
     assert [name for name, _ in card["unreadable"]["first"]] == ["Sad/empty.jpg", "Sad/text.png"]
+    with Path("runs/evaluate/small/predictions.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert len(rows) == 14 and {len(row) for row in rows} == {len(head)}
 
 
 def test_the_head_of_the_settings_file_holds(model, data, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_a_folder_gives_all_media_below_it_in_order(folder):
     assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv"]
 
 
+def test_linked_folders_are_entered_once(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (elsewhere / "far.mp4").write_bytes(b"x")
+    (folder / "deep" / "link").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(folder)
+    assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "far.mp4", "웃음.mkv"]
+
+
 def test_hidden_files_and_earlier_runs_are_left_out_unless_named(folder):
     for name in ("._b.mp4", ".trash/e.mp4", "runs/annotate/b/b.mp4", "other/f.mp4"):
         path = folder / name
@@ -36,6 +45,7 @@ def test_hidden_files_and_earlier_runs_are_left_out_unless_named(folder):
     (folder / "other" / "run.json").write_text("[1]")  # not ours
     assert names(expand([str(folder)])) == ["a.JPG", "b.mp4", "c d.png", "웃음.mkv", "f.mp4"]
     assert names(expand([str(run)])) == names(expand([f"{run}/*"])) == ["b.mp4"]
+    assert not expand([f"{run.parent}/*"])[0].path.name.endswith(".mp4")  # what a pattern fits was not named
 
 
 def test_a_pattern_gives_what_matches_and_is_named_like_media(folder):
@@ -47,6 +57,7 @@ def test_a_pattern_gives_what_matches_and_is_named_like_media(folder):
 def test_a_file_is_taken_as_it_is_and_once(folder):
     path = str(folder / "notes.md")
     assert names(expand([path, path, str(folder / "b.mp4")])) == ["notes.md", "b.mp4"]
+    assert names(expand([path, os.path.relpath(path)])) == ["notes.md"]
 
 
 def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
@@ -64,6 +75,7 @@ def test_what_holds_nothing_is_said_and_does_not_stop_the_rest(folder, tmp_path_
     empty = tmp_path_factory.mktemp("empty")
     items = expand([str(empty), f"{empty}/*.mp4", str(folder / "b.mp4"), "/nowhere/x.mp4"])
     assert [bool(item.problem) for item in items] == [True, True, False, False]
+    assert "got an empty text" in expand([""])[0].problem  # an unset variable, not the current folder
     assert "found none below it" in items[0].problem and "matches this pattern" in items[1].problem
 
 
@@ -80,6 +92,11 @@ def test_outputs_get_names_of_their_own():
     made = stems(paths)
     assert made[:2] == ["v", "v_2"] and made[4] == "w"
     assert len({name.lower() for name in made}) == len(paths)
+
+
+def test_a_name_that_fills_the_file_system_leaves_room_for_an_ending():
+    made = stems([Path(f"{folder}/{'표' * 83}.mp4") for folder in "ab"])
+    assert made == ["표" * 66, "표" * 66 + "_2"] and len(os.fsencode(made[1] + ".mp4.part")) < 255
 
 
 def test_no_suffix_is_both_picture_and_video():

@@ -14,6 +14,7 @@ from clips import times, write_clip
 from edge_app.cli import cli
 from edge_app.errors import InputError, SettingsError
 from edge_app.moments import find, read_results
+from edge_app.runs import is_run
 
 LABELS = ("happy", "sad")
 
@@ -221,3 +222,48 @@ def test_the_last_line_counts_unless_it_was_cut_off(tmp_path, caplog):
     assert list(read_results(path)) == lines and not caplog.text
     path.write_bytes(text[: text.rindex("얼".encode()) + 1])  # within a letter
     assert list(read_results(path)) == lines[:2] and "cut off" in caplog.text
+
+
+def test_a_recording_is_cut_by_the_time_of_its_first_picture(annotated, tmp_path):
+    """A stream that took 2.5 s to answer: the results begin there, the file at 0."""
+    (annotated / "run.json").write_text("{}")
+    write_clip(annotated / "annotated.mp4", frames=100)
+    said = [line(2.5 + i / 25, ("happy" if 50 <= i < 75 else "sad", 0.9), source="cam:554") for i in range(100)]
+    (annotated / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    result = moments(annotated, "-o", tmp_path / "out", "--around", 0)
+    assert result.exit_code == 0, result.output
+    cut = tmp_path / "out" / "01_happy_cam:554_00-00-04.mp4"
+    assert len(times(cut)) == 25
+    with av.open(str(annotated / "annotated.mp4")) as container:
+        expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][50]
+    with av.open(str(cut)) as container:
+        assert abs(next(container.decode(video=0)).to_ndarray(format="gray").astype(int) - expected).mean() < 3
+
+
+def test_a_copy_whose_original_is_gone_and_called_like_a_pattern(annotated, tmp_path):
+    about = json.loads((annotated / "run.json").read_text())
+    about["files"][0]["input"] = "elsewhere/My talk [dQw4w9WgXcQ].mp4"
+    (annotated / "run.json").write_text(json.dumps(about))
+    results = annotated / "results.jsonl"
+    results.write_text(results.read_text().replace("clip.mp4", "My talk [dQw4w9WgXcQ].mp4"))
+    result = moments(annotated, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and (tmp_path / "out" / "01_happy_My talk [dQw4w9WgXcQ]_00-00-02.mp4").exists()
+
+
+def test_what_was_passed_over_is_said(annotated, tmp_path):
+    results = annotated / "results.jsonl"
+    results.write_text(results.read_text() + results.read_text().replace("clip.mp4", "other.mp4"))
+    result = moments(annotated, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "no annotated clip of other.mp4; try --original" in result.stderr
+
+
+def test_what_was_cut_out_is_no_input_of_the_next_run(annotated, tmp_path):
+    assert moments(annotated, "-o", tmp_path / "out").exit_code == 0
+    assert is_run(tmp_path / "out")
+
+
+def test_a_moment_of_no_length_keeps_what_is_around_it(annotated, tmp_path):
+    said = [line(1.0, ("happy", 0.9), source="clip.mp4")]
+    (annotated / "results.jsonl").write_text(json.dumps(said[0]) + "\n")
+    result = moments(annotated, "-o", tmp_path / "out", "--least", 0)
+    assert result.exit_code == 0 and len(times(tmp_path / "out" / "01_happy_clip_00-00-01.mp4")) == 25

@@ -107,6 +107,24 @@ def test_every_frame_and_exact_cuts_in_any_container(tmp_path: Path, name: str, 
         np.testing.assert_array_equal(one.image, other.image)
 
 
+@pytest.mark.parametrize("number", [1, 2, 25, 32])
+def test_a_time_as_results_have_it_is_that_picture(tmp_path: Path, number: int) -> None:
+    path = write(tmp_path / "a.mp4")
+    moment = round(frames(path)[number].time_ns / SECOND, 6)
+    assert [number_of(frame.image) for frame in frames(path, start=moment)[:2]] == [number, number + 1]
+    assert number_of(frames(path, end=moment)[-1].image) == number - 1
+
+
+def test_a_part_of_a_file_that_cannot_be_sought_in(tmp_path: Path) -> None:
+    """A cut Matroska file whose sound begins two seconds before its pictures."""
+    whole = write(tmp_path / "whole.mkv", sound=True, offset=2 * RATE)
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    for start, number in ((1.1, 0), (2.0, 0), (2.05, 2)):
+        with Source(path, start=start) as source:
+            assert number_of(next(iter(source)).image) == number
+
+
 @pytest.mark.parametrize(("codec", "gop"), [("libx264", 100), ("libx264", 20), ("mpeg2video", 12)])
 @pytest.mark.parametrize("start", [0.04, 0.3, 1.9])
 def test_a_start_before_the_second_key_frame_of_a_transport_stream(
@@ -148,6 +166,16 @@ def test_time_counts_from_the_container_when_sound_begins_first(tmp_path: Path) 
 def test_ten_bits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv420p10le")
     np.testing.assert_allclose([number_of(frame.image) for frame in frames(path)], range(COUNT), atol=1)
+
+
+def test_pictures_of_an_odd_width_are_contiguous(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "odd.avi"), "w") as container:
+        video = container.add_stream("ffv1", rate=RATE)
+        video.width, video.height, video.pix_fmt = 63, 48, "gray"
+        container.mux(video.encode(av.VideoFrame.from_ndarray(np.full((48, 63), 90, np.uint8), format="gray")))
+        container.mux(video.encode())
+    (frame,) = frames(tmp_path / "odd.avi")
+    assert frame.image.shape == (48, 63, 3) and frame.image.flags.c_contiguous
 
 
 def test_square_pixels(tmp_path: Path) -> None:

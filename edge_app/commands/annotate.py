@@ -115,7 +115,7 @@ def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
         report = outcome.report
         ending = "broke off" if outcome.partly else "failed" if outcome.error else "stopped" if report.stopped else ""
         where = " ".join(filter(None, (outcome.output and outcome.output.name, ending and f"({ending})")))
-        cells = (outcome.path.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
+        cells = (outcome.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
         table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
     console.print(table)
     if folder.is_dir():

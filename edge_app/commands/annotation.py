@@ -39,6 +39,7 @@ class Outcome:
     """What became of one input."""
 
     path: Path
+    name: str  # in results and tables: the file's, its whole path where several are called so
     output: Path | None = None  # the annotated copy
     error: CalmcamError | None = None
     report: Report = field(default_factory=Report)
@@ -55,8 +56,8 @@ class Outcome:
         return isinstance(self.error, TruncatedError) and self.report.frames > 0
 
 
-Counter = Callable[[int, Path, Any], Sink]
-"""Makes a sink that shows progress, of an input's number, its path and its source (whose `frames` says how many)."""
+Counter = Callable[[int, Any], Sink]
+"""Makes a sink that shows progress, of an input's number and its source (whose `frames` says how many)."""
 
 
 class Annotation:
@@ -66,7 +67,8 @@ class Annotation:
         self.inputs, self.folder, self.options = inputs, folder, options
         self._settings = settings
         names = stems([item.path for item in inputs])
-        self._named = collections.Counter(item.path.name for item in inputs)
+        called = collections.Counter(item.path.name for item in inputs)
+        self._names = [str(item.path) if called[item.path.name] > 1 else item.path.name for item in inputs]
         self._outputs = [folder / f"{name}{_suffix(item.path)}" for name, item in zip(names, inputs, strict=True)]
 
     def check_outputs(self) -> None:
@@ -79,18 +81,17 @@ class Annotation:
 
     def outcomes(self, analysis: Analysis, results: Sink, stop: Stop, counter: Counter) -> Iterator[Outcome]:
         """Work on every input in turn until `stop`; failures of the machine, not of an input, are raised."""
-        for number, (item, output) in enumerate(zip(self.inputs, self._outputs, strict=True)):
+        for number, (item, name, output) in enumerate(zip(self.inputs, self._names, self._outputs, strict=True)):
             if stop.requested:
                 return
-            outcome = Outcome(item.path)
+            outcome = Outcome(item.path, name)
             try:
                 if item.problem:
                     raise SourceError(item.problem)
                 part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
                 source = open_file(item.path, **part)
-                if self._named[item.path.name] > 1:  # the results must tell them apart
-                    source.name = str(item.path)
-                sinks = [results, counter(number, item.path, source), *self._copies(item.path, output)]
+                source.name = name
+                sinks = [results, counter(number, source), *self._copies(item.path, output)]
                 run(
                     source,
                     analysis.stages(),

@@ -158,7 +158,7 @@ def _line(row: Row, labels: tuple[str, ...]) -> list[object]:
     cells: list[object] = [row.sample.name, labels[row.sample.truth]]
     for probs in (row.ready, row.found):
         cells += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
-    return [*cells, row.problem, *(() if row.ready is None else (f"{p:.5f}" for p in row.ready))]
+    return [*cells, row.problem, *([""] * len(labels) if row.ready is None else (f"{p:.5f}" for p in row.ready))]
 
 
 def _subject(ensemble: Ensemble) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import click
 import numpy as np
 
 from .. import plugins, runs
-from ..build import file_kind, open_file
+from ..build import open_file
 from ..errors import InputError, SourceError
-from ..files import whole
+from ..files import short, whole
+from ..media import PICTURES, VIDEOS
 from ..moments import Moment, find, read_results
 from ..run import Stop, run
 from ..settings import Settings
@@ -24,14 +24,6 @@ from ..types import Result
 from .options import Signals, output_options, settings_options
 
 RECORDING = "annotated.mp4"  # what `live --save` writes
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """What the moments of one source are cut from."""
-
-    path: Path
-    begins: float = 0.0  # s of the results' time at which the file begins
 
 
 @click.command()
@@ -68,62 +60,87 @@ def moments(
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
     """
-    label, most = options["label"], options["most"]
-    found = find(read_results(folder / "results.jsonl"), label, gap=options["gap"], least=options["least"], most=most)
+    label, original, first = options["label"], options["original"], {}
+    lines = _noting(first, read_results(folder / "results.jsonl"))
+    found = find(lines, label, gap=options["gap"], least=options["least"], most=options["most"])
     if not found:
         click.echo(f"no moment of {label!r} in {folder}; a lower --least or a longer --gap may find some")
         return
-    clips = _clips(folder, {one.source for one in found}, options["original"])
+    sources = dict.fromkeys(one.source for one in found)
+    clips = _clips(folder, sources, original)
     chosen = [one for one in found if one.source in clips][: options["top"]]
-    if not chosen:
-        raise InputError(
-            f"{folder}: holds no annotated clip of {found[0].source}; try --original, which cuts videos themselves"
-        )
+    if lacking := [source for source in sources if source not in clips]:
+        lack = f"{folder}: holds no annotated clip of {', '.join(lacking)}; try --original, which cuts videos themselves"
+        if not chosen:
+            raise InputError(lack)
+        click.echo(lack, err=True)
     with Signals() as stop:
         name = f"{folder.resolve().name}_{_plain(found[0].label)}"
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
         try:
-            failed = _cut(chosen, clips, out, options["around"], stop)
+            failed = _cut(chosen, clips, {} if original else first, out, options["around"], stop)
+            if any(out.iterdir()):
+                runs.end(out, {"arguments": {**ctx.params, "settings": settings}})
         finally:
             runs.discard_empty(out)
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
-def _clips(folder: Path, sources: set[str], original: bool) -> dict[str, Clip]:
-    """By source, as the results name it; InputError when the run cannot be told from its `run.json`."""
+def _noting(first: dict[str, float], lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines, while the time of each source's first one is noted."""
+    for line in lines:
+        first.setdefault(line["source"], line["t"])
+        yield line
+
+
+def _clips(folder: Path, sources: Iterable[str], original: bool) -> dict[str, Path]:
+    """What each source, as the results name it, is cut from; InputError when `run.json` does not tell of the run."""
     path = folder / "run.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about.get("files") is None:  # of a camera
             if original:
                 raise InputError(f"{folder}: was recorded live, where no original is kept; leave --original out")
-            return dict.fromkeys(sources, Clip(folder / RECORDING))
-        begins = about["arguments"].get("start") or 0.0
-        return dict(_annotated(folder, about["files"], 0.0 if original else begins, original))
+            return dict.fromkeys(sources, folder / RECORDING)
+        return dict(_annotated(folder, about["files"], original))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what calmcam annotate or live --save wrote ({error})") from error
 
 
-def _annotated(folder: Path, files: Sequence[dict], begins: float, original: bool) -> Iterator[tuple[str, Clip]]:
+def _annotated(folder: Path, files: Sequence[dict], original: bool) -> Iterator[tuple[str, Path]]:
     for file in files:
-        given = Path(file["input"])
-        if file_kind(str(given)) == "video" and (original or file["output"]):
-            clip = Clip(given if original else folder / Path(file["output"]).name, begins)
+        given, copy = Path(file["input"]), Path(file["output"] or "")
+        video = copy.suffix == ".mp4" if file["output"] else given.suffix.lower() not in PICTURES
+        if video and (original or file["output"]):
+            clip = given if original else folder / copy.name
             yield from ((name, clip) for name in (given.name, str(given)))
 
 
-def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: float, stop: Stop) -> list[InputError]:
-    """Write a file for each moment and the table of them; returns what could not be read."""
+def _cut(
+    chosen: Sequence[Moment],
+    clips: Mapping[str, Path],
+    first: Mapping[str, float],
+    out: Path,
+    around: float,
+    stop: Stop,
+) -> list[InputError]:
+    """Write a file for each moment and the table of them; returns what could not be read.
+
+    `first` is the time in the results of each source's first picture, with which its copy begins; nothing of originals,
+    whose time it is.
+    """
     rows: list[tuple[Path, Moment]] = []
     failed: list[InputError] = []
     for number, moment in enumerate(chosen, start=1):
         clip = clips[moment.source]
-        start, end = (t - clip.begins for t in _widened(moment, chosen, around))
-        part = {"start": max(0.0, start), "end": end}
-        output = out / f"{number:02d}_{_plain(moment.label)}_{Path(moment.source).stem}_{_clock(moment.start)}.mp4"
-        sink = plugins.load("sinks", "video").Sink(output, audio_from=clip.path, **part)
+        output = out / f"{number:02d}_{_plain(moment.label)}_{_stem(moment.source)}_{_clock(moment.start)}.mp4"
         try:
-            run(open_file(clip.path, **part), [], [sink], live=False, draw=_as_it_is, stop=stop)
+            begins = plugins.load("sources", "video").begins(clip)
+            late = first.get(moment.source, begins) - begins
+            start, end = (t - late for t in _widened(moment, chosen, around))
+            part = {"start": max(0.0, start), "end": end}
+            sink = plugins.load("sinks", "video").Sink(output, audio_from=clip, **part)
+            run(open_file(clip, **part), [], [sink], live=False, draw=_as_it_is, stop=stop)
         except SourceError as error:
             failed.append(error.with_traceback(None))
             click.echo(f"{error}", err=True)
@@ -141,7 +158,7 @@ def _cut(chosen: Sequence[Moment], clips: dict[str, Clip], out: Path, around: fl
 
 def _widened(moment: Moment, chosen: Sequence[Moment], around: float) -> tuple[float, float]:
     """Start and end of what is cut out, `around` seconds more on both sides but no second that another one shows."""
-    others = [other for other in chosen if other.source == moment.source]
+    others = [other for other in chosen if other.source == moment.source and other is not moment]
     before = [(other.end + moment.start) / 2 for other in others if other.end <= moment.start]
     after = [(moment.end + other.start) / 2 for other in others if other.start >= moment.end]
     return max(moment.start - around, *before, -math.inf), min(moment.end + around, *after, math.inf)
@@ -163,6 +180,12 @@ def _write_table(path: Path, rows: Sequence[tuple[Path, Moment]]) -> None:
 def _plain(label: str) -> str:
     """A label as part of a file's name."""
     return label.replace("/", "_")
+
+
+def _stem(source: str) -> str:
+    """A source's name without a media file's ending, so far as a file's name can hold it."""
+    path = Path(source)
+    return short(path.stem if path.suffix.lower() in VIDEOS else path.name)
 
 
 def _clock(seconds: float) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -52,9 +51,9 @@ class ProgressBar(AbstractContextManager):
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
 
-    def counter(self, number: int, path: Path, source: Any) -> Counter | Teller:
+    def counter(self, number: int, source: Any) -> Counter | Teller:
         """A sink that tells of input `number`; `source.frames` says how far it has to go, None if unknown."""
-        text = f"[{number + 1}/{self._inputs}] {path.name}"
+        text = f"[{number + 1}/{self._inputs}] {source.name}"
         return Counter(self._progress, text, source) if self._console.is_terminal else Teller(self.say, text, source)
 
     def done(self, outcome: Outcome) -> None:
@@ -65,7 +64,7 @@ class ProgressBar(AbstractContextManager):
             line = f"{place if self._inputs > 1 else 'Error: '}{outcome.error}"
         else:
             did = f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}"
-            line = f"{place}{outcome.path.name}: {did}, {report.fps:.0f} frames/s"
+            line = f"{place}{outcome.name}: {did}, {report.fps:.0f} frames/s"
         self.say(line, failed=bool(outcome.error))
 
     def say(self, line: str, *, failed: bool = False) -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from av.stream import Disposition
 
-from ..containers import end_ns, ns, origin_ns, pictures_end_ns
+from ..containers import end_ns, origin_ns, pictures_begin_ns, pictures_end_ns
 from ..decoded import ToRgb
 from ..errors import SourceError, TruncatedError
 from ..media import check_file
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 _TOLERATED_GAP = 0.5  # s, and two pictures: may be missing at the end, as headers round and last durations are unknown
+_ROUNDED = 500  # ns that a time may be off which was written in microseconds, as those in results are
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 _LATE = ("mpegts",)  # a seek to the very first time stamp lands behind the first key frame: aim before all pictures
@@ -48,6 +49,8 @@ class Source:
         self.frames: int | None = None
         self.damaged = 0  # packets that no picture came out of
         self._start, self._end, self._stride = start, end, stride
+        self._start_ns = round(start * _SECOND) - _ROUNDED
+        self._end_ns = None if end is None else round(end * _SECOND) - _ROUNDED
         self._lock = threading.Lock()  # the decoder is never closed while another thread is inside
         self._stopped = threading.Event()
         self._container: av.container.InputContainer | None = None
@@ -106,13 +109,13 @@ class Source:
         self._frame_ns = round(_SECOND / self._rate)
         self._jump = 0  # ns that later time stamps are moved by
         self._origin = origin_ns(container)
-        self._begin = ns(self._stream.start_time, self._stream.time_base) - self._origin  # media time of the pictures
+        self._begin = pictures_begin_ns(container, self._stream)
         self._cut: av.FFmpegError | None = None
         self.damaged = 0
         self._last_ns = -1
         begun = time.perf_counter()
         self._waiting = self._first_picture(container)
-        if self._end is not None and self._media_ns(self._waiting) >= self._end * _SECOND:
+        if self._end_ns is not None and self._media_ns(self._waiting) >= self._end_ns:
             part = f"from {self._start:g} s to before {self._end:g} s"
             raise SourceError(f"{self.path}: expected a picture {part}, found none; name a longer part")
         self._first_ms = (time.perf_counter() - begun) * 1e3
@@ -126,40 +129,46 @@ class Source:
         if picture is None:
             codec = self._stream.codec_context.name
             raise SourceError(f"{self.path}: none of its pictures ({codec}) can be decoded; the file is damaged")
-        if self._start:
+        if self._media_ns(picture) < self._start_ns:
             if picture.pts is not None and container.format.name not in _GUESSED_AFTER_SEEK:
-                picture = self._seek_before_start(container)
+                picture = self._seek_before_start(container, picture)
             picture = self._drop_before_start(picture)
         if picture is None:
             last = f" (its last picture is at {self._last_ns / _SECOND:.2f} s)" if self._last_ns >= 0 else ""
             raise SourceError(f"{self.path}: expected a start before its end{last}, got {self._start:g} s")
         return picture
 
-    def _seek_before_start(self, container: av.container.InputContainer) -> av.VideoFrame | None:
+    def _seek_before_start(
+        self, container: av.container.InputContainer, picture: av.VideoFrame | None
+    ) -> av.VideoFrame | None:
+        """The picture to go on from; `picture`, the first one, where the file cannot be sought in."""
         for back in (*_SEEK_BACK, self._start + 1):
-            self._seek(container, self._start - back)
+            if not self._seek(container, self._start - back):
+                break
             picture = next(self._pictures, None)
-            if picture and self._media_ns(picture) <= self._start * _SECOND:
+            if picture and self._media_ns(picture) <= self._start_ns:
                 break
         return picture
 
     def _drop_before_start(self, picture: av.VideoFrame | None) -> av.VideoFrame | None:
         while picture and not self._stopped.is_set():
             moment = self._rising(self._media_ns(picture))
-            if moment >= self._start * _SECOND:
+            if moment >= self._start_ns:
                 break
             self._last_ns = moment
             picture = next(self._pictures, None)
         return picture
 
-    def _seek(self, container: av.container.InputContainer, second: float) -> None:
+    def _seek(self, container: av.container.InputContainer, second: float) -> bool:
         least = -_SECOND if container.format.name in _LATE else 0
         target = (max(least, int(second * _SECOND)) + self._origin) / (self._stream.time_base * _SECOND)
         try:
             container.seek(int(target), stream=self._stream, backward=True)
         except av.FFmpegError as error:
             log.debug("%s: cannot seek to %.3f s: %s", self.path, second, error)
+            return False
         self._pictures = self._decode_all(container)
+        return True
 
     def _decode_all(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
         try:
@@ -183,7 +192,7 @@ class Source:
         if picture is None:
             return None
         moment = self._rising(self._media_ns(picture))
-        if self._end is not None and moment >= self._end * _SECOND:
+        if self._end_ns is not None and moment >= self._end_ns:
             self._stopped.set()
             return None
         self._last_ns = moment
@@ -237,6 +246,12 @@ class Source:
             length = f" of {end / _SECOND:.1f} s" if end else ""
             reached = self._last_end / _SECOND
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")
+
+
+def begins(path: Path) -> float:
+    """Media time of a file's first picture, in seconds."""
+    with _open(path) as container:
+        return pictures_begin_ns(container, _video_stream(container, path)) / _SECOND
 
 
 def bare(path: Path) -> Iterator[np.ndarray]:
