@@ -59,7 +59,7 @@ def test_folders_stay_and_a_clip_gives_every_tenth_frame(crop, labelled, tmp_pat
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "out") == [
         "crop.json", "happy/웃음.png", "other/clip.f000000.png", "other/clip.f000010.png",
-        "other/deep/a.png", "other/deep/a_2.png", "run.json"
+        "other/deep/a.jpg.png", "other/deep/a.png.png", "run.json"
     ]  # fmt: skip
     assert "4 inputs, 5 pictures" in result.output and "faces in out" in result.output
 
@@ -77,7 +77,7 @@ def test_faces_of_an_earlier_run_are_told(crop, labelled, tmp_path):
     assert crop(labelled, "-o", "out").exit_code == 0
     (labelled / "other" / "deep" / "a.jpg").rename(labelled / "happy" / "a.jpg")
     result = crop(labelled, "-o", "out", "--exist-ok", "--vid-stride", "20")
-    assert "2 pictures of an earlier run left as they were, out/other/clip.f000010.png for one" in result.stderr
+    assert "3 pictures of an earlier run left as they were, out/other/clip.f000010.png for one" in result.stderr
     assert "left" not in crop(labelled, "-o", "out2").output
 
 
@@ -90,7 +90,7 @@ def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
         boxes = analyzer(image).faces.boxes[:1]
     x, y, side = crop_squares(boxes, read_manifest(tmp_path / "model" / "manifest.json").crop)[0]
     left, top, side = round(x - round(side) / 2), round(y - round(side) / 2), round(side)
-    found = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "other" / "deep" / "a_2.png")), cv2.COLOR_BGR2RGB)
+    found = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "other" / "deep" / "a.png.png")), cv2.COLOR_BGR2RGB)
     assert json.loads((tmp_path / "out" / "crop.json").read_text())["crop"]["margin"] == 0.1, "for the trainer"
     np.testing.assert_array_equal(found, image[top : top + side, left : left + side])
 

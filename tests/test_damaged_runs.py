@@ -241,6 +241,8 @@ def test_the_labels_that_are_proposed_can_be_pasted(pool: Path, tmp_path: Path) 
         (("export.files={weights: w.h5}",), "a name that ends with .weights.h5"),
         (("heads.0.class_weights={angry: -1}",), "angry: expected 0 or more"),
         (("heads.0.class_weights={angry: .nan}",), "angry: expected a finite number"),
+        (("heads.0.labels=[no, yes]",), "expected str, got False; YAML takes a bare yes"),
+        (("heads.0.class_weights={sad: 2.0}",), "heads.emotion.class_weights={}'"),
         (("augment.rotate=.nan",), "rotate: expected a finite number"),
         (("augment.shift=.inf",), "shift: expected a finite number"),
         (("crop.margin=5",), "margin: expected -0.49 to 2"),

@@ -414,6 +414,26 @@ def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:
     assert splits.count("validation") == 80 and 4 <= inside.count("validation") <= 32
 
 
+@pytest.mark.parametrize("shares", [{"validation": 0.2}, {"validation": 0.2, "test": 0.2}])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_few_clips_or_persons_can_be_divided(shares: dict[str, float], mixed: bool) -> None:
+    """Three clips of each class, or three persons who show both: each is more than a part's share."""
+    groups = [row // (40 if mixed else 20) for row in range(120)]
+    labels = ["ab"[row % 2] if mixed else "ab"[row // 60] for row in range(120)]
+    for seed in range(5):
+        splits = assign(groups, labels, shares, seed)
+        parts = {name: {group for group, split in zip(groups, splits, strict=True) if split == name} for name in splits}
+        assert set(parts) == {"train", *shares} and sum(map(len, parts.values())) == len(set(groups))
+        for name in parts:
+            assert {label for label, split in zip(labels, splits, strict=True) if split == name} == {"a", "b"}
+
+
+def test_the_smallest_group_fills_a_part_and_train_keeps_one() -> None:
+    groups, labels = [0] * 9 + [1] * 5 + [2] * 7, ["a"] * 21
+    assert assign(groups, labels, {"validation": 0.1}, 1) == ["train"] * 9 + ["validation"] * 5 + ["train"] * 7
+    assert set(assign([0] * 9, ["a"] * 9, {"validation": 0.1}, 1)) == {"train"}
+
+
 def test_more_folds_than_groups_have_their_sentence(data: Path) -> None:
     found, _ = members(recipe(), data)
     with pytest.raises(InputError, match="--folds 50: no image of .* in the test part; .* fewer folds"):

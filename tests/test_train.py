@@ -36,6 +36,7 @@ from edge_app.files import whole  # noqa: E402
 from edge_app.manifest import Crop  # noqa: E402
 from trainer import families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
+from trainer.export import trained  # noqa: E402
 from trainer.feed import Batches, targets  # noqa: E402
 from trainer.folds import read_folds, summary  # noqa: E402
 from trainer.recipe import Recipe  # noqa: E402
@@ -341,7 +342,7 @@ def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path:
     double = next(row for row in rows if ",train," in row).replace(",train,", ",test,")
     (twin / "split.csv").write_text("\n".join([*rows, double]) + "\n")
     check_teacher(run, read_recipe(str(run / "recipe.yaml")), twin)  # the published data hold such doubles
-    with pytest.raises(SettingsError, match="none: expected a finished run to learn from, found none"):
+    with pytest.raises(SettingsError, match="none: expected the folder of a training run .*leave it out"):
         start(Request(TINY, data, (*taught, f"stages.0.teachers=[{tmp_path / 'none'}]"), tmp_path / "none-run"))
 
 
@@ -356,6 +357,21 @@ def test_the_best_weights_of_all_stages_are_kept(data: Path, tmp_path: Path) -> 
     state = fit(recipe, loaded(recipe, data), tmp_path)
     assert state.best_stage == "good" and state.history[-1]["val_score"] < state.best
     assert [row["stage"] for row in state.history] == ["good"] * 8 + ["wild"]
+
+
+def test_a_backbone_that_learnt_what_judges_is_refused(data: Path, run: Path, tmp_path: Path) -> None:
+    once = ("stages.0.epochs=1",)
+    for place in (run, run / "best.keras"):
+        with pytest.raises(SettingsError, match="cannot be the backbone here; it learnt from [1-9][0-9]* of the pictures"):
+            start(Request(TINY, data, (*once, f"backbone={place}", "data.seed=5"), tmp_path / place.name))
+    with pytest.raises(SettingsError, match="cannot be the backbone here"):
+        start(Request(TINY, data, (*once, f"backbone={run}"), tmp_path / "folds", folds=2))
+    start(Request(TINY, data, (*once, f"backbone={run}", "seed=2"), tmp_path / "alike"))
+    told = json.loads((run / "run.json").read_text())
+    shutil.copytree(run, tmp_path / "killed")
+    (tmp_path / "killed" / "run.json").write_text(json.dumps(told | {"finished": False}))
+    with pytest.raises(InputError, match="killed: is not finished; go on with calmcam train --resume"):
+        start(Request(TINY, data, (*once, f"backbone={tmp_path / 'killed'}"), tmp_path / "from-killed"))
 
 
 def test_a_frozen_backbone_stands_still(data: Path, tmp_path: Path) -> None:
@@ -523,6 +539,18 @@ def test_folds_hold_out_every_image_once(data: Path, tmp_path: Path, monkeypatch
         start(Request(TINY, data, (), tmp_path / "full", folds=2))
 
 
+def test_folds_leave_the_test_part_out(data: Path, tmp_path: Path) -> None:
+    changes = ("stages.0.epochs=1", "data.test=0.3")
+    start(Request(TINY, data, changes, tmp_path / "folds", folds=2))
+    held = {one.item.file for one in members(read_recipe(TINY, changes), data)[0] if one.split == "test"}
+    for fold in ("residual-1", "residual-2"):
+        with (tmp_path / "folds" / fold / "split.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert held and not held & {row["file"] for row in rows} and len(rows) + len(held) == 120
+    with pytest.raises(InputError, match="holds the runs of --folds; name one of them, such as .*residual-1"):
+        trained(tmp_path / "folds")
+
+
 def test_folds_that_were_stopped_go_on(data: Path, tmp_path: Path, monkeypatch) -> None:
     asked = Request(TINY, data, ("stages.0.epochs=2",), tmp_path / "whole", folds=3)
     whole = start(asked)
@@ -583,6 +611,18 @@ def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
     assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
     assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
     assert "calmcam crop" not in text and "groups that stay together: 1" in text
+
+
+def test_check_tells_what_cannot_be_divided_and_what_a_test_folder_shares(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for label in LABELS:
+        for part, person in (("train", "p1"), ("test", "p1"), ("test", "p2")):
+            (tmp_path / "data" / part / label).mkdir(parents=True, exist_ok=True)
+            picture = random.integers(0, 255, (24, 24), np.uint8)
+            cv2.imwrite(str(tmp_path / "data" / part / label / f"{person}_a.png"), picture)
+    lines = start(Request(TINY, tmp_path / "data", ("data.group=/(p[0-9])_",), tmp_path / "check", check=True))
+    assert any("groups that stay together: 2, but 1 stand in train and in test" in line for line in lines)
+    assert any("cannot be trained on yet: " in line and "in the train part; give more groups" in line for line in lines)
 
 
 def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:
@@ -706,7 +746,7 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (
             ("stages.0.teacher_share=0.5", "stages.0.teachers=[/no/run]"),
             SettingsError,
-            "/no/run: expected a finished run",
+            "/no/run: expected the folder of a training run",
         ),
         (("backbone=imagenet",), SettingsError, "family residual: has no ImageNet weights"),
     ],

@@ -9,12 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_app.errors import InputError
 from edge_app.files import whole
 
 from .data import sources
 from .folders import Item, Scan, has_test, scan
 from .recipe import Recipe
-from .splits import merge, named_groups, same_pictures
+from .splits import divide, merge, named_groups, same_pictures
 
 ROWS, COLUMNS = 9, 12  # of the sample sheet
 CELL = 96  # px
@@ -37,7 +38,9 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
         everything += scanned.items + test.items
     named = named_groups(everything, recipe.data, paths)
     same = list(same_pictures(everything, recipe.data.near))
-    lines += [*_duplicates(everything, same), f"groups that stay together: {len(set(merge(named, same)))}"]
+    groups = merge(named, same)
+    together = f"groups that stay together: {len(set(groups))}{_parted(everything, groups)}"
+    lines += [*_duplicates(everything, same), together, *_undivided(everything, recipe, paths)]
     sheet = out / "samples.jpg"
     write_sheet(sheet, everything)
     return [*lines, f"sample sheet: {sheet}"]
@@ -102,6 +105,23 @@ def _duplicates(items: Sequence[Item], same: Sequence[tuple[int, int]]) -> list[
             examples.append(f"  {first.file} = {second.file}")
     pairs = f"same pictures: {exact:,} identical pairs, {alike:,} near-identical pairs"
     return [f"{pairs}; {classes:,} across classes, {splits:,} across train and test", *examples[:5]]
+
+
+def _parted(items: Sequence[Item], groups: Sequence[int]) -> str:
+    """Of a test/ folder, which is taken as it is."""
+    parts: dict[int, set[bool]] = defaultdict(set)
+    for group, item in zip(groups, items, strict=True):
+        parts[group].add(item.part == "test")
+    both = sum(len(found) > 1 for found in parts.values())
+    return f", but {both} stand in train and in test: what they score there flatters" if both else ""
+
+
+def _undivided(items: Sequence[Item], recipe: Recipe, paths: Mapping[str, Path]) -> list[str]:
+    try:
+        divide([item for item in items if item.part != "test"], recipe.data, paths)
+    except InputError as error:
+        return [f"cannot be trained on yet: {error}"]
+    return []
 
 
 def _row(label: str, items: Sequence[Item]) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_app.errors import InputError
+from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
 from edge_app.labels import canonical
 from edge_app.media import read_picture
@@ -193,6 +193,24 @@ def read_split(path: Path) -> list[dict[str, str]]:
             f"{path}: expected pictures of train and validation with their sha256; restore it or train again"
         )
     return rows
+
+
+def check_unseen(other: Path, run: Path, role: str) -> None:
+    """SettingsError when the run `other`, which is to `role` in `run`, learnt from pictures that judge `run`.
+
+    A judging picture that `run` itself learns from, a duplicate in the published data, is nobody's lead.
+    """
+    judging = {row["sha256"] for row in read_split(run / "split.csv")} - _learnt(run)
+    if seen := judging & _learnt(other):
+        raise SettingsError(
+            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
+            "train it on the same data with the same data settings, or take another"
+        )
+
+
+def _learnt(run: Path) -> set[str]:
+    """Hashes of its train part."""
+    return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}
 
 
 def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:

@@ -23,7 +23,7 @@ from .data import Part, load_run, sources
 from .machine import versions
 from .recipe import Recipe
 from .recipe_file import write_recipe
-from .record import digest, read_run, run_recipe, stored_data
+from .record import digest, read_finished, run_recipe, stored_data
 from .report import write_report
 from .study import Study
 from .weights import write_backbone
@@ -174,13 +174,7 @@ def _may_show(parts: Mapping[str, Part], places: Iterable[Path]) -> None:
 
 
 def _run(run: Path) -> tuple[Recipe, Mapping[str, object]]:
-    if not (run / "run.json").is_file() or not (run / "recipe.yaml").is_file():
-        raise InputError(
-            f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first"
-        )
-    record = read_run(run)
-    if not record.get("finished"):  # its weights may change, and the test part may be read for the last ones only
-        raise InputError(f"{run}: is not finished; go on with calmcam train --resume {run}")
+    record = read_finished(run)
     return run_recipe(run), record
 
 

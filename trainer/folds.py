@@ -24,7 +24,7 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
     """
     numbers = {name: i for i, name in enumerate(dict.fromkeys(member.group for member in found))}
     groups = [numbers[member.group] for member in found]
-    labels = [f"{member.item.source}/{member.item.label}" for member in found]
+    labels = [f"{member.item.source}/{member.item.label}".lstrip("/") for member in found]
     fold = folds(groups, labels, count, recipe.data.seed)
     result = []
     for held_out in range(count):
@@ -35,7 +35,7 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
         )
         splits = np.full(len(found), "test", dtype="<U10")
         splits[rest] = inner
-        complete(labels, splits.tolist(), ("train", "validation", "test"), f"--folds {count}")
+        complete(labels, splits.tolist(), ("train", "validation", "test"), f"--folds {count}", "fewer folds")
         result.append(
             [dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)]
         )

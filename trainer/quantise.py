@@ -1,7 +1,7 @@
 """A trained Keras model to TFLite files: float32, float16, dynamic range and full integer int8.
 
-Beside `norm.py` the only file of the trainer that uses TensorFlow itself. Jacob et al. 2018 (arXiv 1712.05877) describes the integer
-scheme: int8 weights per channel, int8 activations per tensor, int32 biases.
+Beside `norm.py` the only file of the trainer that uses TensorFlow itself. Jacob et al. 2018 (arXiv 1712.05877) describes
+the integer scheme: int8 weights per channel, int8 activations per tensor, int32 biases.
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ def _check_heads(recipe: Recipe, where: str) -> None:
             raise SettingsError(f"{at}: {UNSURE!r} is what is said where no label can be; name that label otherwise")
         if head.kind == "sigmoid" and len(words) != 2:
             raise SettingsError(f"{at}: a sigmoid head has two labels, got {list(head.labels)}")
-        refuse_unknown(f"{at}.class_weights", head.class_weights, head.labels)
+        if strange := set(head.class_weights) - set(head.labels):
+            mend = f"weigh those, or none: --set 'heads.{head.name}.class_weights={{}}'"
+            raise SettingsError(f"{at}.class_weights: {unknown('label', min(strange), head.labels)}; {mend}")
 
 
 def _check_stage(recipe: Recipe, stage: Stage, at: str) -> None:
@@ -202,7 +204,8 @@ def _value(hint: object, value: object, where: str, name: str) -> object:
         if name in CHOICES and value not in CHOICES[name]:
             raise SettingsError(f"{where}: {unknown('value', str(value), CHOICES[name])}")
         return _inside(value, where, name)
-    raise SettingsError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    quote = "; YAML takes a bare yes, no or number for something else: write it in quotes" if hint is str else ""
+    raise SettingsError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}{quote}")
 
 
 def _inside(value: typing.Any, where: str, name: str) -> typing.Any:

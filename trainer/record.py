@@ -35,6 +35,20 @@ def read_run(run: Path) -> dict:
     return told
 
 
+def read_finished(run: Path) -> dict:
+    """What `run.json` says of a finished run; InputError for a folder that holds none, or one that goes on."""
+    told = read_run(run) if (run / "run.json").is_file() else {}
+    if folds := told.get("folds"):
+        raise InputError(f"{run}: holds the runs of --folds; name one of them, such as {run / folds[0]}, or train without")
+    if not told or not (run / "recipe.yaml").is_file():
+        raise InputError(
+            f"{run}: expected the folder of a training run (recipe.yaml, run.json, best.keras); train first"
+        )
+    if not told.get("finished"):  # its weights may change, and the test part may be read for the last ones only
+        raise InputError(f"{run}: is not finished; go on with calmcam train --resume {run}")
+    return told
+
+
 def absolute(data: Path | Mapping[str, Path]) -> str | dict[str, str]:
     """Where the data lie, for `run.json`: one folder, or folders by the data set's name."""
     if isinstance(data, Mapping):

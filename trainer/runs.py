@@ -167,7 +167,7 @@ def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) 
 def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int) -> list[str]:
     if any(out.iterdir()):
         raise OutputError(f"{out}: is not empty; choose another folder with -o")
-    found, _ = members(rivals[0], data)
+    found = [member for member in members(rivals[0], data)[0] if member.split != "test"]  # which scores once, at the end
     warn_few(rivals[0], found)
     names = []
     for recipe in rivals:
@@ -216,6 +216,7 @@ def _resume(request: Request) -> list[str]:
         for place, described in left.items():
             if data is None:
                 data = stored_data(described)
+            described["data"] = absolute(data)
             described["resumed"] = described.get("resumed", 0) + 1
             write_json(place / "run.json", described | {"finished": False})
             if "folds" in described:

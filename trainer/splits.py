@@ -40,19 +40,22 @@ def divide(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path])
     return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
 
 
-def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], where: str) -> None:
-    """InputError when one of the parts `held` lacks a class."""
+def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], where: str, mend: str = "") -> None:
+    """InputError when one of the parts `held` lacks a class; it names `mend` too."""
     for part in held:
         missing = set(labels) - {label for label, split in zip(labels, splits, strict=True) if split == part}
         if missing:
             raise InputError(
-                f"{where}: no image of {', '.join(sorted(missing))} in the {part} part; give more images, smaller "
-                "groups or fewer folds"
+                f"{where}: no image of {', '.join(sorted(missing))} in the {part} part; give more groups (persons, clips, "
+                f"different pictures) of it{mend and f', or {mend}'}"
             )
 
 
 def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
-    """The part of every row: shuffled groups fill each part up to its share of every class."""
+    """The part of every row: shuffled groups fill each part up to its share of every class.
+
+    A part that no group of some class is small enough for gets the smallest one, if train keeps another.
+    """
     sizes = Counter(labels)
     members = defaultdict(list)
     for row, group in enumerate(groups):
@@ -68,7 +71,23 @@ def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float
                 for row in members[group]:
                     splits[row] = part
                 room.subtract(counts)
+        if share:
+            _fill(part, order, members, labels, splits)
     return splits
+
+
+def _fill(part: str, order: Sequence[int], members: Mapping, labels: Sequence[str], splits: list[str]) -> None:
+    """Give `part` the smallest group of train for each class that it lacks, where train keeps all of its classes."""
+    classes = {group: {labels[row] for row in members[group]} for group in order}
+    for label in sorted(set(labels)):
+        lies = {group: splits[members[group][0]] for group in order}
+        if any(label in classes[group] for group in order if lies[group] == part):
+            continue
+        train = [group for group in order if lies[group] == "train"]
+        kept = Counter(one for group in train for one in classes[group])
+        free = [group for group in train if label in classes[group] and all(kept[one] > 1 for one in classes[group])]
+        for row in members[min(free, key=lambda group: len(members[group]))] if free else ():
+            splits[row] = part
 
 
 def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -> np.ndarray:

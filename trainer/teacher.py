@@ -14,15 +14,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edge_app.errors import SettingsError
+from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
 from edge_app.heads import probabilities
 from edge_app.manifest import Head
 
 from .augment import augment
-from .data import read_split
+from .data import check_unseen
 from .recipe import Recipe
 from .recipe_file import read_recipe
+from .record import read_finished
 
 BATCH = 256
 
@@ -101,31 +102,17 @@ def _kept(path: Path, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
-    """SettingsError unless the run folder `other` can teach `run`.
-
-    It must have the same heads and input, and have learnt from no picture that judges `run`. A judging picture that `run`
-    itself learns from, a duplicate in the published data, is nobody's lead.
-    """
-    find_teacher(other)
-    found = read_recipe(str(other / "recipe.yaml"))
+    """SettingsError unless the run folder `other` can teach `run`: of the same heads and input, and `check_unseen`."""
+    found = find_teacher(other)
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
-    judging = {row["sha256"] for row in read_split(run / "split.csv")} - _learnt(run)
-    if seen := judging & _learnt(other):
-        raise SettingsError(
-            f"{other}: cannot teach here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
-            "train it on the same data with the same data settings"
-        )
+    check_unseen(other, run, "teach")
 
 
-def find_teacher(other: Path) -> None:
-    """SettingsError unless there is a run in the folder `other`."""
-    if not (other / "best.keras").is_file() or not (other / "recipe.yaml").is_file():
-        raise SettingsError(
-            f"{other}: expected a finished run to learn from, found none; train it first, or leave it out of the teachers"
-        )
-
-
-def _learnt(run: Path) -> set[str]:
-    """Hashes of its train part."""
-    return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}
+def find_teacher(other: Path) -> Recipe:
+    """The recipe of the run in the folder `other`; SettingsError unless it is finished."""
+    try:
+        read_finished(other)
+    except InputError as error:
+        raise SettingsError(f"teachers: {error}, or leave it out") from error
+    return read_recipe(str(other / "recipe.yaml"))

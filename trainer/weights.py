@@ -21,7 +21,7 @@ from edge_app.manifest import Crop, find_model
 
 from . import dlib_weights
 from .recipe import Picture, Recipe
-from .record import run_recipe
+from .record import read_finished, run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,12 @@ def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
     return path, taken
 
 
+def origin(backbone: str) -> Path | None:
+    """The folder of the run that a backbone is, or whose file it is; None for others."""
+    folder = Path(backbone) if Path(backbone).is_dir() else Path(backbone).parent
+    return folder if Path(backbone).exists() and (folder / "split.csv").is_file() else None
+
+
 def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
     """Write a trained backbone, float16, to the .npz `path`, and its recipe beside it, for `backbone=emotions`."""
     arrays = {
@@ -137,6 +143,8 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     folder = _folder(backbone)
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
+    if folder is not None and (folder / "run.json").is_file():
+        read_finished(folder)
     path = folder / "best.keras" if folder else Path(backbone)
     if path.suffix != ".keras":  # older kinds may hold code
         raise ModelError(f"{path}: {BACKBONE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from .. import plugins, runs
 from ..build import Analysis, file_kind, open_file
 from ..errors import CalmcamError, InputError, OutputError, SourceError
-from ..inputs import Input, expand, stems
+from ..files import short
+from ..inputs import Input, expand
 from ..manifest import Crop
 from ..manifest import Input as Picture
 from ..media import pictures_below
@@ -58,7 +60,8 @@ def crop(
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
         before = {path: _written(path) for path in pictures_below(out)}
         outputs = _outputs(items, folder, out)
-        if {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
+        same = out.resolve() == folder.resolve()
+        if same or {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
             raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
             done, failed, empty = _work(items, outputs, analysis, stride, stop, report)
@@ -90,13 +93,11 @@ def _written(path: Path) -> int:
 
 
 def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
-    """The PNG of every input: in the same place below `out`, two of one stem told apart."""
-    places = [out / item.path.relative_to(folder).parent for item in items]
-    names: dict[Path, list[str]] = {
-        place: stems([item.path for item, one in zip(items, places, strict=True) if one == place])
-        for place in {*places}
-    }
-    return [place / f"{names[place].pop(0)}.png" for place in places]
+    """The PNG of every input: in the same place below `out`, of the whole name where two have one stem."""
+    bare = [out / item.path.relative_to(folder).with_suffix("") for item in items]
+    times = Counter(bare)
+    names = [item.path.name if times[path] > 1 else path.name for item, path in zip(items, bare, strict=True)]
+    return [path.with_name(f"{short(name)}.png") for path, name in zip(bare, names, strict=True)]
 
 
 def _work(
@@ -114,7 +115,7 @@ def _work(
                     raise SourceError(item.problem)
                 source = open_file(item.path, stride=stride)
                 faces = _Faces(output, analysis.manifest.crop, clip=file_kind(str(item.path)) == "video")
-                sinks = [faces, bar.counter(number, item.path, source)]
+                sinks = [faces, bar.counter(number, source)]
                 run(source, analysis.stages()[:1], sinks, live=False, stop=stop, report=report)
             except OutputError:
                 raise
