@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 OWN = "backbone.npz"  # beside recipe.yaml in models/emotions: float16 arrays named layer/position
 DLIB = "face_resnet"  # the family that takes dlib's weights
 BACKBONE = "expected a .keras file, dlib's .dat or a run folder for backbone"
+NAMED = ("none", "imagenet", "dlib", "emotions")  # backbones that are no path
 HEADS = ("dropout", "dense")  # options that belong to the new heads
 
 
@@ -95,8 +96,10 @@ def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
 
 def origin(backbone: str) -> Path | None:
     """The folder of the run that a backbone is, or whose file it is; None for others."""
+    if backbone in NAMED or not Path(backbone).exists():
+        return None
     folder = Path(backbone) if Path(backbone).is_dir() else Path(backbone).parent
-    return folder if Path(backbone).exists() and (folder / "split.csv").is_file() else None
+    return folder if (folder / "split.csv").is_file() else None
 
 
 def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
