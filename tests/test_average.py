@@ -92,6 +92,19 @@ def test_a_score_is_that_of_the_run_itself(trained, tmp_path):
         assert f"mood_accuracy {own['val_mood_accuracy']:.4f}" in line
 
 
+def test_a_run_that_learnt_from_fewer_pictures_may_follow(trained, data, tmp_path):
+    """As when one goes on with a part of what was validation, and is judged by the rest."""
+    more = tmp_path / "more"
+    more.mkdir()
+    share = RECIPE["data"]["validation"] / 2
+    runs.run([parse(RECIPE | {"data": RECIPE["data"] | {"validation": share}}, "test")], data, more)
+    result = ask("average", more, trained[0], "-o", tmp_path / "mean")
+    assert result.exit_code == 0, result.output
+    told, own = (json.loads((run / "run.json").read_text()) for run in (tmp_path / "mean", more))
+    assert told["data_sha256"] == own["data_sha256"] != json.loads((trained[0] / "run.json").read_text())["data_sha256"]
+    assert "pictures that" in ask("average", trained[0], more, "-o", tmp_path / "other").output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -100,7 +113,7 @@ def test_a_score_is_that_of_the_run_itself(trained, tmp_path):
         (["{first}", "{first}"], "each once"),
         (["{first}", "absent"], "absent: expected the folder of a training run"),
         (["{first}", "{other}"], "other: options, network unlike those of"),
-        (["{first}", "{divided}"], "divided: data unlike those of"),
+        (["{first}", "{divided}"], "pictures that"),
         (["{first}", "{unfinished}"], "unfinished: is not finished"),
     ],
 )

@@ -15,7 +15,7 @@ import keras
 from edge_app.errors import InputError, SettingsError
 from edge_app.manifest import sha256
 
-from .data import Part, load_run
+from .data import Part, learnt, load_run
 from .export import trained
 from .machine import device, versions
 from .recipe import Recipe
@@ -33,17 +33,18 @@ def fitting(runs: Sequence[Path]) -> dict[Path, Trained]:
         raise SettingsError(f"average: expected two or more runs, each once, got {' '.join(map(str, runs)) or 'none'}")
     opened = {run: trained(run) for run in runs}
     first, *others = runs
-    recipe, record, model = opened[first]
+    recipe, _, model = opened[first]
     for run in others:
-        other, its, network = opened[run]
+        other, _, network = opened[run]
         differing = [key for key in ALIKE if getattr(other, key) != getattr(recipe, key)]
         if [value.shape for value in network.weights] != [value.shape for value in model.weights]:
             differing.append("network")
-        if its.get("data_sha256") != record.get("data_sha256"):
-            differing.append("data")
         if differing:
+            raise InputError(f"{run}: {', '.join(differing)} unlike those of {first}; average runs of one network")
+        if unknown := learnt(run) - learnt(first):  # the first one's validation judges
             raise InputError(
-                f"{run}: {', '.join(differing)} unlike those of {first}; average runs of one network and split"
+                f"{run}: learnt from {len(unknown)} pictures that {first} did not; average runs that divided the data "
+                "alike, or name first the one that learnt from those of all others"
             )
     return opened
 

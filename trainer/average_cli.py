@@ -26,7 +26,8 @@ from .cli import named
 def average(settings: Settings, runs: tuple[Path, ...], output_dir: Path | None, data: tuple[str, ...]) -> None:
     """Average the weights of runs that began with the same ones, such as a run and further stages from it (a soup).
 
-    `calmcam export` takes the mean like any run. Runs that began on their own cannot be averaged: the scores tell.
+    `calmcam export` takes the mean like any run, with the division of the first, which must have learnt from all pictures
+    that the others learnt from. Runs that began on their own cannot be averaged: the scores tell.
     """
     with quiet("TensorFlow"):
         from .average import average as do

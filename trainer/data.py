@@ -200,16 +200,16 @@ def check_unseen(other: Path, run: Path, role: str) -> None:
 
     A judging picture that `run` itself learns from, a duplicate in the published data, is nobody's lead.
     """
-    judging = {row["sha256"] for row in read_split(run / "split.csv")} - _learnt(run)
-    if seen := judging & _learnt(other):
+    judging = {row["sha256"] for row in read_split(run / "split.csv")} - learnt(run)
+    if seen := judging & learnt(other):
         raise SettingsError(
             f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
             "train it on the same data with the same data settings, or take another"
         )
 
 
-def _learnt(run: Path) -> set[str]:
-    """Hashes of its train part."""
+def learnt(run: Path) -> set[str]:
+    """The sha256 of the pictures of a run's train part."""
     return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}
 
 
