@@ -51,6 +51,8 @@ def _expand_one(text: str) -> list[Input]:
     files = _media([match for match in matches if not os.path.isdir(match)])
     for folder in sorted(match for match in matches if os.path.isdir(match) and not is_run(match)):
         files += _media(_below(folder))
+    if any(map(is_run, matches)) and not files:
+        return [Input(path, f"{text}: only folders of earlier runs match this pattern; name one to have it read")]
     return files or [Input(path, f"{text}: no picture or video matches this pattern")]
 
 
@@ -87,10 +89,15 @@ def _media(paths: Iterable[Path]) -> list[Input]:
 
 def stems(paths: Sequence[Path]) -> list[str]:
     """One name per path for its outputs: the stem, numbered where it was taken already, letter case aside."""
+    return apart([path.stem for path in paths])
+
+
+def apart(texts: Sequence[str]) -> list[str]:
+    """The texts as names of files: as long as can be, numbered where one was taken already, letter case aside."""
     taken: set[str] = set()
     names = []
-    for path in paths:
-        stem = short(path.stem)
+    for text in texts:
+        stem = short(text)
         name, number = stem, 1
         while name.lower() in taken:
             number += 1

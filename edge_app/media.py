@@ -45,11 +45,11 @@ def pictures_below(folder: Path) -> Iterator[Path]:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk` in order, without what is hidden, also into linked folders, into each once.
+    """`os.walk` in order, without what is hidden, also into linked folders, into each once and into none above.
 
     A warning tells of folders that cannot be read.
     """
-    seen: set[str] = set()
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
     for place, folders, files in os.walk(folder, onerror=_tell_closed, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()

@@ -208,10 +208,11 @@ def test_inputs_of_the_same_name_are_told_apart_in_the_results(annotate, materia
     for folder in ("s01", "s02"):
         (tmp_path / folder).mkdir()
         shutil.copy(material / "clip.mp4", tmp_path / folder / "session.mp4")
+        shutil.copy(material / "face.jpg", tmp_path / folder / "face.jpg")
     result = annotate("s01", "s02", material / "clip.avi", "--no-video", "-o", "out")
     assert result.exit_code == 0, result.output
     found = {line["source"] for line in lines(tmp_path / "out")}
-    assert found == {"s01/session.mp4", "s02/session.mp4", "clip.avi"}
+    assert found == {"s01/face.jpg", "s01/session.mp4", "s02/face.jpg", "s02/session.mp4", "clip.avi"}
     assert all(name in result.stdout and f"{name}: " in result.stderr for name in found)
 
 

@@ -151,3 +151,14 @@ def test_a_signal_says_how_far_it_came(labelled, tmp_path):
         said, errors = process.communicate(timeout=60 * PATIENCE)
     assert process.returncode == 143, errors
     assert said.startswith("stopped after ") and " of 5 inputs, " in said and "faces in" in said
+
+
+def test_every_input_has_a_crop_of_its_own(crop, tmp_path):
+    folder = tmp_path / "data" / "happy"
+    folder.mkdir(parents=True)
+    portrait = cv2.imread(str(ASTRONAUT))
+    for name in ("a.jpg", "a.png", "a.jpg.png", "A.bmp", f"{'n' * 205}_0.jpg", f"{'n' * 205}_1.jpg"):
+        cv2.imwrite(str(folder / name), portrait)
+    assert crop(tmp_path / "data", "-o", "out").exit_code == 0
+    made = [path.name.lower() for path in (tmp_path / "out" / "happy").iterdir()]
+    assert len(set(made)) == 6 and {"a.png.png", "a.bmp.png"} < set(made)

@@ -267,3 +267,10 @@ def test_a_moment_of_no_length_keeps_what_is_around_it(annotated, tmp_path):
     (annotated / "results.jsonl").write_text(json.dumps(said[0]) + "\n")
     result = moments(annotated, "-o", tmp_path / "out", "--least", 0)
     assert result.exit_code == 0 and len(times(tmp_path / "out" / "01_happy_clip_00-00-01.mp4")) == 25
+
+
+def test_the_run_itself_is_never_replaced(annotated):
+    before = (annotated / "run.json").read_bytes()
+    result = moments(annotated, "-o", annotated, "--exist-ok")
+    assert result.exit_code == 2 and "would replace the run itself" in result.stderr
+    assert (annotated / "run.json").read_bytes() == before

@@ -15,7 +15,7 @@ from edge_app.files import whole
 from .data import sources
 from .folders import Item, Scan, has_test, scan
 from .recipe import Recipe
-from .splits import divide, merge, named_groups, same_pictures
+from .splits import divided, merge, named_groups, same_pictures
 
 ROWS, COLUMNS = 9, 12  # of the sample sheet
 CELL = 96  # px
@@ -40,7 +40,7 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
     same = list(same_pictures(everything, recipe.data.near))
     groups = merge(named, same)
     together = f"groups that stay together: {len(set(groups))}{_parted(everything, groups)}"
-    lines += [*_duplicates(everything, same), together, *_undivided(everything, recipe, paths)]
+    lines += [*_duplicates(everything, same), together, *_undivided(everything, groups, recipe, paths)]
     sheet = out / "samples.jpg"
     write_sheet(sheet, everything)
     return [*lines, f"sample sheet: {sheet}"]
@@ -116,9 +116,10 @@ def _parted(items: Sequence[Item], groups: Sequence[int]) -> str:
     return f", but {both} stand in train and in test: what they score there flatters" if both else ""
 
 
-def _undivided(items: Sequence[Item], recipe: Recipe, paths: Mapping[str, Path]) -> list[str]:
+def _undivided(items: Sequence[Item], groups: Sequence[int], recipe: Recipe, paths: Mapping[str, Path]) -> list[str]:
+    learnt = [(item, group) for item, group in zip(items, groups, strict=True) if item.part != "test"]
     try:
-        divide([item for item in items if item.part != "test"], recipe.data, paths)
+        divided(*zip(*learnt, strict=True), recipe.data, paths)
     except InputError as error:
         return [f"cannot be trained on yet: {error}"]
     return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,16 +195,18 @@ def read_split(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def check_unseen(other: Path, run: Path, role: str) -> None:
-    """SettingsError when the run `other`, which is to `role` in `run`, learnt from pictures that judge `run`.
+def check_unseen(other: Path, parts: Iterable[tuple[str, str]], role: str, mend: str = "") -> None:
+    """SettingsError when the run `other`, which is to `role`, learnt from pictures that judge.
 
-    A judging picture that `run` itself learns from, a duplicate in the published data, is nobody's lead.
+    `parts` are sha256 and split of all pictures. One that is learnt from as well, a duplicate in the published data, is
+    nobody's lead.
     """
-    judging = {row["sha256"] for row in read_split(run / "split.csv")} - learnt(run)
+    rows = set(parts)
+    judging = {digest for digest, _ in rows} - {digest for digest, split in rows if split == "train"}
     if seen := judging & learnt(other):
         raise SettingsError(
-            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that {run} is judged by; "
-            "train it on the same data with the same data settings, or take another"
+            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge; "
+            f"{mend or 'train it on the same data with the same data settings, or take another'}"
         )
 
 

@@ -18,7 +18,7 @@ from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.labels import canonical
 from edge_app.runs import discard_empty, output_folder
 
-from .data import Member, Part, load_run, members, parts, sources, write_split
+from .data import Member, Part, check_unseen, load_run, members, parts, sources, write_split
 from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe
@@ -27,6 +27,7 @@ from .record import absolute, digest, read_run, stored_data, with_crop, write_js
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
+FOLDED = "with --folds every picture judges once: take another, or --set backbone=none"
 CNN_EPOCHS = 40  # at least, for the small plain CNN
 
 
@@ -119,6 +120,7 @@ def run(rivals: Sequence[Recipe], data: Data, out: Path) -> list[str]:
     warn_few(rivals[0], found)
     for rival in rivals:
         _build(rival)
+        _check_backbone(rival, found)
     bad = {file: why for scan in scans for file, why in scan.bad.items()}
     places = [out, *(out / rival.family for rival in rivals[1:])]
     about = [describe(rival, data, found) | {"unreadable": bad} for rival in rivals]
@@ -147,6 +149,14 @@ def _build(recipe: Recipe) -> None:
         find_teacher(Path(name))
 
 
+def _check_backbone(recipe: Recipe, found: Sequence[Member], mend: str = "") -> None:
+    """A run that is the backbone learnt from nothing that judges."""
+    from .weights import origin
+
+    if other := origin(recipe.backbone):
+        check_unseen(other, ((member.item.sha256, member.split) for member in found), "be the backbone", mend)
+
+
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
     """What `run.json` says before anything has happened."""
     return {
@@ -167,12 +177,14 @@ def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) 
 def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int) -> list[str]:
     if any(out.iterdir()):
         raise OutputError(f"{out}: is not empty; choose another folder with -o")
-    found = [member for member in members(rivals[0], data)[0] if member.split != "test"]  # which scores once, at the end
+    found, _ = members(rivals[0], data)
+    found = [member for member in found if member.split != "test"]  # that part scores once, at the end
     warn_few(rivals[0], found)
     names = []
     for recipe in rivals:
         _build(recipe)
         for number, divided in enumerate(fold_members(recipe, found, count), start=1):
+            _check_backbone(recipe, divided, FOLDED)
             names.append(f"{recipe.family}-{number}")
             (out / names[-1]).mkdir()
             _begin(recipe, out / names[-1], divided, describe(recipe, data, divided))
@@ -191,7 +203,7 @@ def _go_through(out: Path, data: Data, described: dict) -> list[str]:
         loaded = load_run(inner, data, ("train", "validation", "test"))
         unseen = loaded.pop("test")
         if not (state := _described(inner)).pop("finished"):
-            log.info(_go_on(inner, loaded, state))
+            log.info(_go_on(inner, loaded, state | {"data": absolute(data)}))
         network, _, number = name.rpartition("-")
         scores = held_out(read_recipe(str(inner / "recipe.yaml")), inner / "best.keras", unseen)
         rows.append({"network": network, "fold": number, **scores})

@@ -30,14 +30,20 @@ def divide(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path])
     one side. `recipe.test` is held out only when the data brings no test part. InputError when a part lacks a class.
     """
     items = limited(items, recipe.limit)
-    labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
     groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
+    splits = divided(items, groups, recipe, paths)
+    return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
+
+
+def divided(items: Sequence[Item], groups: Sequence[int], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
+    """The part of every item, of which `groups` says what stays together; InputError when a part lacks a class."""
+    labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
     held_out = 0.0 if any(map(has_test, paths.values())) else recipe.test
     shares = {"validation": recipe.validation * (1 - held_out), "test": held_out}
     splits = assign(groups, labels, shares, recipe.seed)
     held = ["train", *(name for name, share in shares.items() if share)]
     complete(labels, splits, held, ", ".join(str(path) for path in paths.values()))
-    return [(item, split, f"g{group}") for item, split, group in zip(items, splits, groups, strict=True)]
+    return splits
 
 
 def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], where: str, mend: str = "") -> None:
@@ -86,8 +92,11 @@ def _fill(part: str, order: Sequence[int], members: Mapping, labels: Sequence[st
         train = [group for group in order if lies[group] == "train"]
         kept = Counter(one for group in train for one in classes[group])
         free = [group for group in train if label in classes[group] and all(kept[one] > 1 for one in classes[group])]
-        for row in members[min(free, key=lambda group: len(members[group]))] if free else ():
-            splits[row] = part
+        if free:
+            rows = members[min(free, key=lambda group: len(members[group]))]
+            log.warning("%s: the smallest group of %r that it can have are %d pictures", part, label, len(rows))
+            for row in rows:
+                splits[row] = part
 
 
 def folds(groups: Sequence[int], labels: Sequence[str], count: int, seed: int) -> np.ndarray:

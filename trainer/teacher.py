@@ -20,7 +20,7 @@ from edge_app.heads import probabilities
 from edge_app.manifest import Head
 
 from .augment import augment
-from .data import check_unseen
+from .data import check_unseen, read_split
 from .recipe import Recipe
 from .recipe_file import read_recipe
 from .record import read_finished
@@ -106,13 +106,15 @@ def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
     found = find_teacher(other)
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
-    check_unseen(other, run, "teach")
+    check_unseen(other, ((row["sha256"], row["split"]) for row in read_split(run / "split.csv")), "teach")
 
 
 def find_teacher(other: Path) -> Recipe:
     """The recipe of the run in the folder `other`; SettingsError unless it is finished."""
     try:
         read_finished(other)
+        if not (other / "best.keras").is_file():
+            raise InputError(f"{other}: holds no best.keras; train it again")
     except InputError as error:
         raise SettingsError(f"teachers: {error}, or leave it out") from error
     return read_recipe(str(other / "recipe.yaml"))

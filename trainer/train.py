@@ -22,7 +22,7 @@ from edge_app.errors import CalmcamError, InputError, OutputError
 from edge_app.files import whole
 
 from . import callbacks, families
-from .data import Part, check_unseen
+from .data import Part
 from .feed import Batches
 from .machine import precision
 from .norm import fuse
@@ -31,7 +31,7 @@ from .recipe_file import read_recipe
 from .rounding import rounded
 from .state import State
 from .teacher import Teacher, check_teacher
-from .weights import origin, start_weights
+from .weights import start_weights
 
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
@@ -63,8 +63,6 @@ def fit(
             raise InputError(f"{run / 'best.keras'}: missing, the best weights so far; start the run again")
     for name in recipe.others(state.stage):
         check_teacher(Path(name), recipe, run)  # now, not hours later
-    if other := origin(recipe.backbone):
-        check_unseen(other, run, "be the backbone")
     with explained(recipe, run):
         for position in range(state.stage, len(recipe.stages)):
             _run_stage(model, state, position, parts, resume, tell)

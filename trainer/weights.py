@@ -44,6 +44,8 @@ def resolve(recipe: Recipe) -> Recipe:
     if _is_dlib(recipe.backbone) and recipe.family != DLIB:
         return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
+        if recipe.backbone not in NAMED and (Path(recipe.backbone) / "run.json").is_file():
+            read_finished(Path(recipe.backbone))  # says what is wrong with it
         if recipe.backbone != "imagenet" and not Path(recipe.backbone).is_file() and recipe.backbone != "dlib":
             raise ModelError(f"{recipe.backbone}: {BACKBONE}, found none")
         return recipe

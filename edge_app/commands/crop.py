@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +13,7 @@ import numpy as np
 from .. import plugins, runs
 from ..build import Analysis, file_kind, open_file
 from ..errors import CalmcamError, InputError, OutputError, SourceError
-from ..files import short
-from ..inputs import Input, expand
+from ..inputs import Input, apart, expand
 from ..manifest import Crop
 from ..manifest import Input as Picture
 from ..media import pictures_below
@@ -94,10 +93,15 @@ def _written(path: Path) -> int:
 
 def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
     """The PNG of every input: in the same place below `out`, of the whole name where two have one stem."""
-    bare = [out / item.path.relative_to(folder).with_suffix("") for item in items]
-    times = Counter(bare)
-    names = [item.path.name if times[path] > 1 else path.name for item, path in zip(items, bare, strict=True)]
-    return [path.with_name(f"{short(name)}.png") for path, name in zip(bare, names, strict=True)]
+    below: dict[Path, list[Path]] = defaultdict(list)
+    for item in items:
+        below[item.path.parent].append(item.path)
+    made = {}
+    for place, paths in below.items():
+        times = Counter(path.stem.lower() for path in paths)
+        names = apart([path.name if times[path.stem.lower()] > 1 else path.stem for path in paths])
+        made |= {path: out / place.relative_to(folder) / f"{name}.png" for path, name in zip(paths, names, strict=True)}
+    return [made[item.path] for item in items]
 
 
 def _work(

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import plugins, runs
 from ..build import open_file
-from ..errors import InputError, SourceError
+from ..errors import InputError, OutputError, SourceError
 from ..files import short, whole
 from ..media import PICTURES, VIDEOS
 from ..moments import Moment, find, read_results
@@ -23,6 +23,8 @@ from ..settings import Settings
 from ..types import Result
 from .options import Signals, output_options, settings_options
 
+LOOSE = 4e-6  # s that times may be off: results have microseconds, the two ends of a recording its clock's ticks
+SHOWN = 5  # names in a message
 RECORDING = "annotated.mp4"  # what `live --save` writes
 
 
@@ -70,7 +72,10 @@ def moments(
     clips = _clips(folder, sources, original)
     chosen = [one for one in found if one.source in clips][: options["top"]]
     if lacking := [source for source in sources if source not in clips]:
-        lack = f"{folder}: holds no annotated clip of {', '.join(lacking)}; try --original, which cuts videos themselves"
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        mend = "" if original else "; try --original, which cuts videos themselves"
+        what = "video" if original else "annotated clip"
+        lack = f"{folder}: holds no {what} of {', '.join(lacking[:SHOWN])}{more}{mend}"
         if not chosen:
             raise InputError(lack)
         click.echo(lack, err=True)
@@ -78,9 +83,10 @@ def moments(
         name = f"{folder.resolve().name}_{_plain(found[0].label)}"
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
         try:
-            failed = _cut(chosen, clips, {} if original else first, out, options["around"], stop)
-            if any(out.iterdir()):
-                runs.end(out, {"arguments": {**ctx.params, "settings": settings}})
+            if out.resolve() == folder.resolve():
+                raise OutputError(f"{out}: the moments would replace the run itself; name another folder with -o")
+            about = {"arguments": {**ctx.params, "settings": settings}}
+            failed = _cut(chosen, clips, {} if original else first, out, options["around"], stop, about)
         finally:
             runs.discard_empty(out)
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
@@ -123,8 +129,9 @@ def _cut(
     out: Path,
     around: float,
     stop: Stop,
+    about: Mapping[str, Any],
 ) -> list[InputError]:
-    """Write a file for each moment and the table of them; returns what could not be read.
+    """Write a file for each moment, the table of them and a `run.json` with `about`; returns what could not be read.
 
     `first` is the time in the results of each source's first picture, with which its copy begins; nothing of originals,
     whose time it is.
@@ -136,7 +143,7 @@ def _cut(
         output = out / f"{number:02d}_{_plain(moment.label)}_{_stem(moment.source)}_{_clock(moment.start)}.mp4"
         try:
             begins = plugins.load("sources", "video").begins(clip)
-            late = first.get(moment.source, begins) - begins
+            late = first.get(moment.source, begins) - begins + LOOSE
             start, end = (t - late for t in _widened(moment, chosen, around))
             part = {"start": max(0.0, start), "end": end}
             sink = plugins.load("sinks", "video").Sink(output, audio_from=clip, **part)
@@ -152,6 +159,7 @@ def _cut(
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
     if rows:
         _write_table(out / "moments.csv", rows)
+        runs.end(out, about)
         click.echo(f"results in {out}")
     return failed
 

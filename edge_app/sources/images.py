@@ -69,7 +69,7 @@ class Source:
                 self.failed.append((path, str(error)))
                 log.warning("%s", error)
                 continue
-            yield Frame(image, index, index * _SECOND, name, decode_ms=cost)
+            yield Frame(image, index, index * _SECOND, name if len(self._paths) > 1 else self.name, decode_ms=cost)
         if len(self.failed) == len(self._paths):
             raise SourceError(f"{self._spec}: none of its {self.frames} pictures can be read; {self.failed[0][1]}")
 

@@ -146,7 +146,7 @@ class Source:
             if not self._seek(container, self._start - back):
                 break
             picture = next(self._pictures, None)
-            if picture and self._media_ns(picture) <= self._start_ns:
+            if picture and self._media_ns(picture) <= self._start_ns + 2 * _ROUNDED:
                 break
         return picture
 
