@@ -624,6 +624,9 @@ def test_check_tells_what_cannot_be_divided_and_what_a_test_folder_shares(tmp_pa
     lines = start(Request(TINY, tmp_path / "data", ("data.group=/(p[0-9])_",), tmp_path / "check", check=True))
     assert any("groups that stay together: 2, but 1 stand in train and in test" in line for line in lines)
     assert any("cannot be trained on yet: " in line and "in the train part; give more groups" in line for line in lines)
+    shutil.rmtree(tmp_path / "data" / "train" / LABELS[0])
+    lines = start(Request(TINY, tmp_path / "data", (), tmp_path / "check-again", check=True))
+    assert f"cannot be trained on yet: no training picture of {LABELS[0]}" in lines
 
 
 def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:

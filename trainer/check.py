@@ -14,7 +14,7 @@ from edge_app.files import whole
 
 from .data import sources
 from .folders import Item, Scan, has_test, scan
-from .recipe import Recipe
+from .recipe import EVERY, Recipe
 from .splits import divided, merge, named_groups, same_pictures
 
 ROWS, COLUMNS = 9, 12  # of the sample sheet
@@ -118,6 +118,10 @@ def _parted(items: Sequence[Item], groups: Sequence[int]) -> str:
 
 def _undivided(items: Sequence[Item], groups: Sequence[int], recipe: Recipe, paths: Mapping[str, Path]) -> list[str]:
     learnt = [(item, group) for item, group in zip(items, groups, strict=True) if item.part != "test"]
+    there = {(item.source, item.label) for item, _ in learnt}
+    wanted = [(head.data, label) for head in recipe.heads if head.data != EVERY for label in head.labels]
+    if lacking := [label for source, label in wanted if (source, label) not in there]:
+        return [f"cannot be trained on yet: no training picture of {', '.join(lacking)}"]
     try:
         divided(*zip(*learnt, strict=True), recipe.data, paths)
     except InputError as error:
