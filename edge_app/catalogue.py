@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .devices import CPU_VARIANTS
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
 from .heads import answers
 from .labels import same
-from .manifest import Artifact, Head, Manifest, find_model, installed, read_manifest, verify
+from .manifest import CPU_VARIANTS, Artifact, Head, Manifest, find_model, installed, read_manifest, verify
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ from .errors import BackendError, BackendUnavailable, InputError, MissingPackage
 from .failover import Failover
 from .hailo_checks import present
 from .hailo_probe import identify
-from .manifest import Artifact, Manifest, verify
+from .manifest import CPU_VARIANTS, Artifact, Manifest, verify
 from .types import Backend
 
 log = logging.getLogger(__name__)
 
-CPU_VARIANTS = ("int8", "float32", "dynamic", "float16")  # by preference
 HAILO_VARIANTS = ("hailo8", "hailo8r", "hailo8l")
 
 

@@ -14,6 +14,7 @@ from .errors import ManifestError, ModelError, SettingsError, unknown
 from .files import whole
 from .labels import UNSURE, same
 
+CPU_VARIANTS = ("int8", "float32", "dynamic", "float16")  # files for a CPU, by preference
 _HERE = Path(__file__).parent
 
 
