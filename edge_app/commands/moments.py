@@ -85,8 +85,11 @@ def moments(
         try:
             if out.resolve() == folder.resolve():
                 raise OutputError(f"{out}: the moments would replace the run itself; name another folder with -o")
-            about = {"arguments": {**ctx.params, "settings": settings}}
-            failed = _cut(chosen, clips, {} if original else first, out, options["around"], stop, about)
+            made, failed = _cut(chosen, clips, {} if original else first, out, options["around"], stop)
+            if made:
+                _write_table(out / "moments.csv", made)
+                runs.end(out, {"arguments": {**ctx.params, "settings": settings}})
+                click.echo(f"results in {out}")
         finally:
             runs.discard_empty(out)
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
@@ -129,14 +132,13 @@ def _cut(
     out: Path,
     around: float,
     stop: Stop,
-    about: Mapping[str, Any],
-) -> list[InputError]:
-    """Write a file for each moment, the table of them and a `run.json` with `about`; returns what could not be read.
+) -> tuple[list[tuple[Path, Moment]], list[InputError]]:
+    """Write a file for each moment; returns those that were made, and what could not be read.
 
     `first` is the time in the results of each source's first picture, with which its copy begins; nothing of originals,
     whose time it is.
     """
-    rows: list[tuple[Path, Moment]] = []
+    made: list[tuple[Path, Moment]] = []
     failed: list[InputError] = []
     for number, moment in enumerate(chosen, start=1):
         clip = clips[moment.source]
@@ -155,13 +157,9 @@ def _cut(
             output.unlink(missing_ok=True)  # it lacks its end
             break
         if output.exists():
-            rows.append((output, moment))
+            made.append((output, moment))
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
-    if rows:
-        _write_table(out / "moments.csv", rows)
-        runs.end(out, about)
-        click.echo(f"results in {out}")
-    return failed
+    return made, failed
 
 
 def _widened(moment: Moment, chosen: Sequence[Moment], around: float) -> tuple[float, float]:

@@ -129,7 +129,7 @@ class Source:
         if picture is None:
             codec = self._stream.codec_context.name
             raise SourceError(f"{self.path}: none of its pictures ({codec}) can be decoded; the file is damaged")
-        if self._media_ns(picture) < self._start_ns:
+        if self._start and self._media_ns(picture) < self._start_ns:
             if picture.pts is not None and container.format.name not in _GUESSED_AFTER_SEEK:
                 picture = self._seek_before_start(container, picture)
             picture = self._drop_before_start(picture)
@@ -138,10 +138,9 @@ class Source:
             raise SourceError(f"{self.path}: expected a start before its end{last}, got {self._start:g} s")
         return picture
 
-    def _seek_before_start(
-        self, container: av.container.InputContainer, picture: av.VideoFrame | None
-    ) -> av.VideoFrame | None:
-        """The picture to go on from; `picture`, the first one, where the file cannot be sought in."""
+    def _seek_before_start(self, container: av.container.InputContainer, first: av.VideoFrame) -> av.VideoFrame | None:
+        """The picture to go on from: the first one where the file cannot be sought in."""
+        picture: av.VideoFrame | None = first
         for back in (*_SEEK_BACK, self._start + 1):
             if not self._seek(container, self._start - back):
                 break
