@@ -208,7 +208,6 @@ def cli(ctx: click.Context) -> None:
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's C++ chatter, read when it is imported
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_to_stderr()
     ctx.with_resource(heard(raise_stopped, signal.SIGTERM, signal.SIGHUP))  # `Signals` of a command come before
 
