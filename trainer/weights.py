@@ -44,8 +44,6 @@ def resolve(recipe: Recipe) -> Recipe:
     if _is_dlib(recipe.backbone) and recipe.family != DLIB:
         return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
-        if recipe.backbone not in NAMED and (Path(recipe.backbone) / "run.json").is_file():
-            read_finished(Path(recipe.backbone))  # says what is wrong with it
         if recipe.backbone != "imagenet" and not Path(recipe.backbone).is_file() and recipe.backbone != "dlib":
             raise ModelError(f"{recipe.backbone}: {BACKBONE}, found none")
         return recipe
@@ -130,6 +128,8 @@ def _folder(backbone: str) -> Path | None:
                 f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none"
             )
         return folder
+    if (Path(backbone) / "run.json").is_file():
+        read_finished(Path(backbone))  # says what is wrong with it
     return Path(backbone) if (Path(backbone) / "recipe.yaml").is_file() else None
 
 
@@ -148,8 +148,6 @@ def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.nd
     folder = _folder(backbone)
     if folder is not None and (folder / OWN).is_file():
         return folder / OWN, _arrays(folder / OWN)
-    if folder is not None and (folder / "run.json").is_file():
-        read_finished(folder)
     path = folder / "best.keras" if folder else Path(backbone)
     if path.suffix != ".keras":  # older kinds may hold code
         raise ModelError(f"{path}: {BACKBONE}")
