@@ -367,3 +367,9 @@ def test_a_patient_run_outlasts_a_broker_that_hangs_up_and_says_when_it_is_refus
 def test_a_patient_run_does_not_wait_for_a_name_that_cannot_be():
     with pytest.raises(OutputError, match="expected an MQTT broker"), mqtt.Sink("mqtt://a..b", patient=True):
         pass
+
+
+def test_a_run_that_comes_back_is_known_to_the_broker():
+    """It then ends the former connection, which it has not missed yet, and tells its will before the new one's word."""
+    one, again, other = (mqtt._client_id(prefix) for prefix in ("a/b", "a/b", "b"))
+    assert one == again != other and len(one) <= 23
