@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -169,6 +170,61 @@ def test_a_file_behind_an_address_plays_at_its_pace_and_ends(tmp_path: Path) -> 
         assert source.state == "ended"
     assert frames[-1].index == 19
     assert len(frames) > 10
+
+
+def test_a_file_behind_an_address_is_shown_upright_and_undistorted(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        video = container.add_stream("mpeg4", rate=20)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(2)
+        video.set_display_rotation(90)
+        for _ in range(3):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(video.encode())
+    with Camera(clip=path.read_bytes()) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
+        assert next(iter(source)).image.shape == (128, 48, 3)
+
+
+def test_sound_alone_is_no_sign_of_life(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "a.ts"
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg2video", rate=25), container.add_stream("mp2", rate=48000)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(25):  # a second of pictures
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(video.encode())
+        for start in range(0, 48000 * 20, 1152):
+            silence = np.zeros((1, 1152 * 2), np.int16)
+            frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(sound.encode(frame))
+    content = path.read_bytes()
+    with socket.create_server((HOST, 0)) as server:
+        stop = threading.Event()
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                taker, _ = server.accept()
+                with taker:
+                    for at in range(0, len(content), 4096):
+                        taker.sendall(content[at : at + 4096])
+                        if stop.wait(0.02):
+                            return
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        with Source(f"tcp://{HOST}:{server.getsockname()[1]}", timeout=0.6) as source:
+            reader = threading.Thread(target=lambda: [None for _ in source])
+            reader.start()
+            begun = time.monotonic()
+            while source.state != "reconnecting" and time.monotonic() < begun + 20:
+                time.sleep(0.02)
+        stop.set()
+        sender.join()
+        reader.join()
+    assert "no picture for 0.6 s, reconnecting" in caplog.text
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "rtsp"])

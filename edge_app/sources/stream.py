@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
@@ -25,6 +26,7 @@ _LONGEST_RATE = 240  # frames per second; above it the header's rate is a clock'
 # packets of probing away, often the first key frame, and saves nothing where a reader empties every buffer at once.
 _OPTIONS = {
     "rtsp_transport": "tcp",
+    "allowed_media_types": "video",
     "analyzeduration": "1000000",
     "max_delay": "500000",
     "fifo_size": "50000",
@@ -37,13 +39,14 @@ class _Arrival(NamedTuple):
     index: int
     moment_ns: int  # monotonic, when its last packet had come
     decode_ms: float
+    aspect: Fraction | None  # of its pixels
 
 
 class Source:
     """Frames of a stream as they come; those that nobody takes in time are dropped and only leave a gap in the index.
 
     Opening it fails with SourceError after `tries` attempts; later the connection is made again for ever, with
-    growing pauses, whenever no data came for `timeout` seconds. `state` is "closed", "connecting", "connected",
+    growing pauses, whenever no picture came for `timeout` seconds. `state` is "closed", "connecting", "connected",
     "reconnecting" or "ended"; a stream of known length (a file behind an address) plays at its own pace and ends.
     User, password and query of the address appear in no message.
     """
@@ -87,7 +90,7 @@ class Source:
             if not self._open:
                 break
             begun = time.perf_counter()
-            image = to_rgb(arrival.picture)
+            image = to_rgb(arrival.picture, arrival.aspect)
             cost = arrival.decode_ms + (time.perf_counter() - begun) * 1e3
             moment = arrival.moment_ns - self._started
             yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)
@@ -152,8 +155,15 @@ class Source:
         self.fps = float(rate) if rate and rate <= _LONGEST_RATE else None
 
     def _decode(self) -> Iterator[_Arrival]:
-        for packet in self._container.demux(self._stream):
+        aspect, waits_since = self._stream.sample_aspect_ratio, time.monotonic_ns()
+        for packet in self._container.demux():  # all of it: libav's own time-out begins anew with each packet of sound
             moment, begun = time.monotonic_ns(), time.perf_counter()
+            if not self._open:
+                return
+            if moment - waits_since > self._timeout * 1e9:
+                raise av.EOFError(0, f"no picture for {self._timeout:g} s")
+            if packet.stream_index != self._stream.index:
+                continue
             try:
                 pictures = packet.decode()
             except av.FFmpegError as error:  # usual until the first key frame
@@ -162,7 +172,8 @@ class Source:
             cost = (time.perf_counter() - begun) * 1e3
             for picture in pictures:
                 if not picture.is_corrupt:
-                    yield _Arrival(picture, self._count, moment, cost)
+                    yield _Arrival(picture, self._count, moment, cost, aspect)
+                    waits_since = time.monotonic_ns()
                 self._count += 1
 
     def _arrivals(self) -> Iterator[_Arrival]:

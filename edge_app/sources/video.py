@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.stream import Disposition
 
@@ -30,7 +29,6 @@ _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index 
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 _LATE = ("mpegts",)  # a seek to the very first time stamp lands behind the first key frame: aim before all pictures
 # By quarter turns, anticlockwise.
-_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 class Source:
@@ -89,7 +87,7 @@ class Source:
                 if picture is None:
                     break
                 wanted = number % self._stride == 0
-                image = self._convert(picture) if wanted else None
+                image = self._to_rgb(picture, self._stream.sample_aspect_ratio) if wanted else None
             cost += (time.perf_counter() - begun) * 1e3
             if image is not None:
                 lasts = self._last_end - self._last_ns
@@ -214,11 +212,6 @@ class Source:
         self._jump += behind + self._frame_ns
         return self._last_ns + self._frame_ns
 
-    def _convert(self, picture: av.VideoFrame) -> np.ndarray:
-        aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        width = max(2, round(picture.width * aspect)) if Fraction(1, 8) < aspect < 8 else picture.width
-        return _upright(self._to_rgb(picture, width), picture)
-
     def _index_of_first(self) -> int:
         return max(0, self._index(self._media_ns(self._waiting))) if self._start else 0
 
@@ -292,13 +285,3 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
         return stream
     holds = "only sound" if container.streams.audio else "neither picture nor sound"
     raise SourceError(f"{path}: expected a video, got a file with {holds}")
-
-
-def _upright(image: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
-    """Turn a picture as its display matrix says (ISO 14496-12, 6.2.2), in quarter turns.
-
-    PyAV tells the angle only, so a mirroring matrix is taken for a half turn. `picture.side_data`, which holds the
-    whole matrix, must not be touched: PyAV 18.1 frees it twice and the process dies at a later garbage collection.
-    """
-    turn = _TURNS[round(picture.rotation / 90) % 4]
-    return image if turn is None else cv2.rotate(image, turn)
