@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from clips import times, write_clip
@@ -186,6 +188,34 @@ def test_a_length_that_was_passed_is_no_more_told(annotate, tmp_path, monkeypatc
     assert "[1/1] two.ts: 15 frames" in said
 
 
+def test_sound_that_changes_its_layout_costs_no_more_than_that_sound(annotate, material, tmp_path, monkeypatch):
+    """Broadcasts do, in kinds that MP4 cannot hold; here mp2 stands for those."""
+    monkeypatch.setattr("edge_app.sinks.video.HELD_BY_MP4", frozenset())
+    content = b""
+    for layout in ("stereo", "mono"):
+        part = tmp_path / f"{layout}.ts"
+        with av.open(str(part), "w") as container:
+            video = container.add_stream("mpeg2video", rate=25)
+            sound = container.add_stream("mp2", rate=48000, layout=layout)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(25):
+                black = np.zeros((48, 64, 3), np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(black, format="rgb24")))
+            container.mux(video.encode())
+            channels = 1 if layout == "mono" else 2
+            for start in range(0, 48000, 1152):
+                silence = np.zeros((1, 1152 * channels), np.int16)
+                frame = av.AudioFrame.from_ndarray(silence, format="s16", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode())
+        content += part.read_bytes()
+    (tmp_path / "joined.ts").write_bytes(content)
+    result = annotate(tmp_path / "joined.ts", material / "face.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "pieces of its sound were left out" in result.stderr, result.output
+    assert {"joined.mp4", "face.jpg", "run.json"} <= set(names(tmp_path / "out"))
+
+
 def test_an_output_never_replaces_an_input(annotate, material, tmp_path):
     shutil.copyfile(material / "face.jpg", tmp_path / "face.jpg")
     before = (tmp_path / "face.jpg").read_bytes()
@@ -196,7 +226,6 @@ def test_an_output_never_replaces_an_input(annotate, material, tmp_path):
 
 def test_faces_are_pixelated_on_request(annotate, material, tmp_path):
     import cv2
-    import numpy as np
 
     annotate(material / "face.jpg", "-o", tmp_path / "out", "--blur", "--labels", "ko")
     copy, original = (cv2.imread(str(folder / "face.jpg")) for folder in (tmp_path / "out", material))

@@ -308,7 +308,8 @@ class _Sound:
             frames = packet.decode()
         for frame in frames:
             frame.pts = None if frame.pts is None else frame.pts - shift
-            self._output.mux(self._target.encode(frame))
+            with self._sparing(ValueError):  # of another layout than the first: PyAV's resampler takes no other
+                self._output.mux(self._target.encode(frame))
 
     @contextmanager
     def _sparing(self, *kinds: type[Exception]) -> Iterator[None]:
