@@ -149,6 +149,15 @@ def test_a_picture_that_is_no_longer_live_is_dark(monkeypatch):
     assert stale.mean() < 0.4 * live.mean() and abs(again.mean() - live.mean()) < 20
 
 
+def test_who_comes_late_is_not_shown_the_past_as_now(monkeypatch):
+    monkeypatch.setattr(web, "_FRESH_S", 0.1)
+    with web.Sink("0") as sink:
+        sink.write(result(200))
+        assert not threading.Event().wait(0.15)
+        with asked(sink.url, "/stream.mjpg") as stream, asked(sink.url, "/events") as events:
+            assert part(stream).mean() < 100 and events.fp.readline() == b":\n"
+
+
 def test_the_page_brings_its_hangul(sink):
     with asked(sink.url, "/font.ttf") as response:
         assert response.headers["Content-Type"] == "font/ttf" and len(response.read()) > 100_000

@@ -143,8 +143,11 @@ class _Newest:
             return self._result if self._is_fresh() else None
 
     def __iter__(self) -> Iterator[Result | None]:
-        """Results until `close`, the newest each time; None where none came for `_FRESH_S`."""
-        seen = 0
+        """Results until `close`, the newest each time; None where none came for `_FRESH_S`, at the beginning at once."""
+        with self._change:
+            seen = 0 if self._is_fresh() else self._number
+        if seen:
+            yield None
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._number > seen or not self._open, _FRESH_S)
@@ -153,6 +156,11 @@ class _Newest:
                 result = self._result if self._number > seen else None
                 seen = self._number
             yield result
+
+    @property
+    def last(self) -> Result | None:
+        """The newest, however old it is."""
+        return self._result
 
     def jpeg(self, result: Result, *, stale: bool = False) -> bytes:
         """Its picture, encoded once for all who look; grey and dark when it is `stale`."""
@@ -281,9 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         self._begin("multipart/x-mixed-replace; boundary=frame")
         self.wfile.write(b"--frame\r\n")
-        last = None
         for result in self.server.newest:
-            last = result or last
+            last = result or self.server.newest.last
             if last is None:
                 continue
             jpeg = self.server.newest.jpeg(last, stale=result is None)
