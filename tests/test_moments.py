@@ -10,6 +10,7 @@ import av
 import pytest
 from click.testing import CliRunner
 from clips import times, write_clip
+from small_model import write_model
 
 from edge_app.cli import cli
 from edge_app.errors import InputError, SettingsError
@@ -274,3 +275,41 @@ def test_the_run_itself_is_never_replaced(annotated):
     result = moments(annotated, "-o", annotated, "--exist-ok")
     assert result.exit_code == 2 and "would replace the run itself" in result.stderr
     assert (annotated / "run.json").read_bytes() == before
+
+
+def test_the_original_is_the_file_that_was_read_wherever_one_is_now(tmp_path, monkeypatch):
+    for day, frames in (("day1", 30), ("day2", 50)):
+        (tmp_path / day).mkdir()
+        write_clip(tmp_path / day / "clip.mp4", frames=frames)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "day1")
+    model = write_model(tmp_path / "model")
+    done = CliRunner().invoke(cli, ["annotate", "clip.mp4", "--model", str(model), "--no-video", "-o", "run"])
+    assert done.exit_code == 0, done.output
+    said = [line(i / 25, ("happy", 0.9), source="clip.mp4") for i in range(30)]
+    (tmp_path / "day1" / "run" / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    monkeypatch.chdir(tmp_path / "day2")
+    result = moments("../day1/run", "--original", "-o", tmp_path / "out")
+    assert result.exit_code == 0 and len(times(tmp_path / "out" / "01_happy_clip_00-00-00.mp4")) == 30
+
+
+def test_what_was_cut_before_is_not_told_as_new(annotated, tmp_path):
+    assert moments(annotated, "-o", tmp_path / "out").exit_code == 0
+    cut = tmp_path / "out" / "01_happy_clip_00-00-02.mp4"
+    before = cut.read_bytes()
+    (annotated / "clip.mp4").write_bytes(b"gone")
+    result = moments(annotated, "-o", tmp_path / "out", "--exist-ok")
+    assert result.exit_code == 2 and "confidence" not in result.output and cut.read_bytes() == before
+
+
+def test_a_recording_of_many_pictures_has_one_clock(annotated, tmp_path):
+    (annotated / "run.json").write_text("{}")
+    (annotated / "clip.mp4").rename(annotated / "annotated.mp4")
+    said = [line(i / 25, ("happy" if i >= 50 else "sad", 0.9), source=f"{i // 50}.png") for i in range(75)]
+    (annotated / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    assert moments(annotated, "-o", tmp_path / "out", "--around", 0).exit_code == 0
+    with av.open(str(annotated / "annotated.mp4")) as container:
+        expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][50]
+    with av.open(str(tmp_path / "out" / "01_happy_1.png_00-00-02.mp4")) as container:
+        got = next(container.decode(video=0)).to_ndarray(format="gray")
+    assert abs(got.astype(int) - expected).mean() < 3

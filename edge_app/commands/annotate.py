@@ -97,7 +97,7 @@ def _work(job: Annotation, analysis: Analysis, stop: Stop, outcomes: list[Outcom
 
 def _record(folder: Path, total: Report, outcomes: list[Outcome], about: dict[str, object]) -> None:
     files = [
-        {"input": outcome.path, "output": outcome.output, "error": outcome.error, **outcome.summary}
+        {"input": outcome.path.absolute(), "name": outcome.name, "output": outcome.output, "error": outcome.error, **outcome.summary}
         for outcome in outcomes
     ]
     runs.record(folder, total, {**about, "files": files})

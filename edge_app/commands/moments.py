@@ -70,6 +70,8 @@ def moments(
         return
     sources = dict.fromkeys(one.source for one in found)
     clips = _clips(folder, sources, original)
+    if set(clips.values()) == {folder / RECORDING}:  # of a folder of pictures it has many sources, and one clock
+        first = dict.fromkeys(first, min(first.values()))
     chosen = [one for one in found if one.source in clips][: options["top"]]
     if lacking := [source for source in sources if source not in clips]:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
@@ -122,7 +124,7 @@ def _annotated(folder: Path, files: Sequence[dict], original: bool) -> Iterator[
         video = copy.suffix == ".mp4" if file["output"] else given.suffix.lower() not in PICTURES
         if video and (original or file["output"]):
             clip = given if original else folder / copy.name
-            yield from ((name, clip) for name in (given.name, str(given)))
+            yield file.get("name", given.name), clip
 
 
 def _cut(
@@ -143,6 +145,7 @@ def _cut(
     for number, moment in enumerate(chosen, start=1):
         clip = clips[moment.source]
         output = out / f"{number:02d}_{_plain(moment.label)}_{_stem(moment.source)}_{_clock(moment.start)}.mp4"
+        earlier = _version(output)
         try:
             begins = plugins.load("sources", "video").begins(clip)
             late = first.get(moment.source, begins) - begins + LOOSE
@@ -153,13 +156,24 @@ def _cut(
         except SourceError as error:
             failed.append(error.with_traceback(None))
             click.echo(f"{error}", err=True)
+        written = _version(output) != earlier
         if stop.requested:
-            output.unlink(missing_ok=True)  # it lacks its end
+            if written:
+                output.unlink(missing_ok=True)  # it lacks its end
             break
-        if output.exists():
+        if written:
             made.append((output, moment))
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
     return made, failed
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Tells whether a file is still the one that was there; None without one."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns
 
 
 def _widened(moment: Moment, chosen: Sequence[Moment], around: float) -> tuple[float, float]:
