@@ -18,6 +18,8 @@ def without_secrets(text: str) -> str:
         host = public_host(text)
     except SourceError:
         host = ""
+    if host == before:  # it says none that is surely one
+        return f"{before}://..."
     return f"{before}://{host}" + ("" if rest == host else "/...")
 
 
@@ -26,7 +28,10 @@ def public_host(address: str) -> str:
     scheme, mark, rest = address.partition("://")
     if not mark:
         return address.rpartition("/")[2].rpartition("@")[2]
-    host = re.split(r"[/?#;]", rest)[0].rpartition("@")[2]
+    first = re.split(r"[/?#;]", rest)[0]
+    host = first.rpartition("@")[2]
+    if "@" in first and "@" in rest[len(first) :]:  # which one ends the password?
+        return scheme
     if not _HOST.fullmatch(host):  # the password holds one of these letters
         host = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
     if not _HOST.fullmatch(host):

@@ -25,6 +25,7 @@ from .types import Stage
 log = logging.getLogger(__name__)
 
 _ALSO = {"usb": "0", "rpi": "picamera"}  # what hailo-apps calls them
+STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "srt", "udp", "tcp", "http", "https")
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")  # first bytes
 _VIDEOS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"FLV", b"G@", b"0&\xb2u")  # first bytes
 _BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif")  # of ISO media files that hold pictures
@@ -102,6 +103,8 @@ def source_kind(text: str) -> str:
         return "camera"
     if name in ("picamera", "synthetic"):
         return name
+    if "://" not in text and name.lower() in STREAMS and not os.path.lexists(text):  # it may hold a password: no echo
+        raise SettingsError(f"source: expected an address such as {name}://host/path, got one without its two slashes")
     return "stream" if "://" in text else file_kind(text)
 
 

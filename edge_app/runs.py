@@ -22,6 +22,7 @@ from .files import whole
 from .report import Report
 
 PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
+MADE: set[Path] = set()  # output folders of this process
 
 
 def open_folder(parent: Path, name: str) -> Path:
@@ -64,7 +65,9 @@ def is_run(folder: Path) -> bool:
 
 
 def discard_empty(folder: Path) -> None:
-    """Remove a folder in which nothing was left."""
+    """Remove a folder that was made here and in which nothing was left."""
+    if folder.absolute() not in MADE:
+        return
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -114,6 +117,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 def _made(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
+        MADE.add(folder.absolute())
     except FileExistsError as error:
         if not folder.is_dir():
             raise OutputError(f"{folder}: expected an output folder, got a file; name another one with -o") from error

@@ -35,6 +35,12 @@ def test_a_text_names_its_source(text, kind):
     assert source_kind(text) == kind
 
 
+def test_an_address_that_lacks_a_slash_is_no_file_and_is_not_said_again():
+    with pytest.raises(SettingsError, match="expected an address such as rtsp://host/path") as error:
+        source_kind("rtsp:/me:pa55@door/live")
+    assert "pa55" not in str(error.value)
+
+
 def test_an_empty_source_is_not_the_current_folder():
     with pytest.raises(SettingsError, match="got an empty text"):
         source_kind("")

@@ -72,7 +72,9 @@ def test_secrets_of_an_address_are_not_written(tmp_path):
     [
         ("rtsp://cam.local:554/live", "cam.local:554"),
         ("rtsp://me:pa55@cam", "cam"),
-        ("rtsp://me:@pa55@cam/a@b", "cam"),
+        ("rtsp://me:@pa55@cam/a", "cam"),
+        ("rtsp://me:@pa55@cam/a@b", "rtsp"),  # either may be the host, and the other one secret
+        ("rtsp://me:p@pa55/word@cam/live", "rtsp"),
         ("rtsps://me:pa55@[fe80::1%eth0]:322/l", "[fe80::1%eth0]:322"),
         ("rtsps://nvr:7441/pa55", "nvr:7441"),
         ("rtsp://10.0.0.5:554/user=admin&password=pa55&channel=1", "10.0.0.5:554"),
@@ -93,3 +95,11 @@ def test_of_an_address_only_the_host_is_told(tmp_path, address, host):
     assert addresses.public_host(address) == host
     runs.write_record(tmp_path, {"command": ["calmcam", f"--source={address}", address]})
     assert "pa55" not in (tmp_path / "run.json").read_text() and host in addresses.without_secrets(address)
+
+
+def test_only_a_folder_that_was_made_here_is_removed(tmp_path):
+    mine, made = tmp_path / "mine", tmp_path / "made"
+    mine.mkdir()
+    for folder in (mine, made):
+        runs.discard_empty(runs.given_folder(folder, exist_ok=False))
+    assert mine.is_dir() and not made.exists()

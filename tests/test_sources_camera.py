@@ -277,3 +277,13 @@ def test_a_real_camera() -> None:
 def test_picamera_says_what_to_install() -> None:
     with pytest.raises(MissingPackage, match="sudo apt install python3-picamera2"):
         plugins.load("sources", "picamera")
+
+
+def test_who_has_a_camera_is_named_whatever_is_left_of_its_name(tmp_path: Path) -> None:
+    """The kernel cuts names at 15 bytes, in the middle of a letter too."""
+    process, node = tmp_path / "4711", tmp_path / "video0"
+    node.touch()
+    (process / "fd").mkdir(parents=True)
+    (process / "fd" / "3").symlink_to(node)
+    (process / "comm").write_bytes("카메라뷰어프로".encode()[:14] + b"\n")
+    assert camera._user(process, str(node)) == "카메라뷰\ufffd (process 4711)"

@@ -78,7 +78,12 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
             with suppress(OutputError):  # what ended the run is told
                 _tell(report, folder, about)
             raise
-        _tell(report, folder, about)
+        try:
+            _tell(report, folder, about)
+        except OutputError as error:
+            if not stop.exit_code:
+                raise
+            click.echo(f"Error: {error}", err=True)  # the signal's exit code says more: a service was stopped
     lost = [one.error for one in (*said, *kept) if isinstance(one, Spare) and one.error]
     if lost and not stop.exit_code:
         raise lost[0]

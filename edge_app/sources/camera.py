@@ -171,7 +171,7 @@ def _user(process: Path, path: str) -> str:
     """The process by name and number if it has `path` open."""
     try:
         if os.path.realpath(path) in (os.readlink(link) for link in (process / "fd").iterdir()):
-            return f"{(process / 'comm').read_text(encoding='utf-8').strip()} (process {process.name})"
+            return f"{(process / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (process {process.name})"
     except OSError:  # ended meanwhile, or another user's
         pass
     return ""
