@@ -28,8 +28,9 @@ EXPECTED_CROPS = 64
 SCRIPT = Path(__file__).with_name("dfc_script.py")
 _README = """# {name} for {arch}
 
-Compiles the model `{name}` of calmcam to a HEF. Needs x86-64 Linux and Hailo's Dataflow Compiler 3.x (free
-registration at hailo.ai); 16 GB of memory; minutes to hours.
+Compiles the model `{name}` of calmcam to a HEF. Needs x86-64 Linux and Hailo's Dataflow Compiler (free registration at
+hailo.ai) of the release that goes with the Pi's HailoRT, 3.30 for 4.20, 3.31 for 4.21, 3.32 for 4.22, 3.33 for 4.23; 16 GB of
+memory; minutes to hours. `calmcam doctor` says which HailoRT the Pi has.
 
     python compile.py --check     # are the files whole, does model.tflite give the expected outputs?
     python compile.py             # parse, optimise, quantise, compile; a .har is kept after each stage

@@ -9,7 +9,9 @@ import click
 from edge_app.build import expression_model
 from edge_app.commands.console import counted
 from edge_app.commands.options import output_options, settings_options
-from edge_app.errors import ModelError, SettingsError
+from edge_app.errors import BackendUnavailable, ModelError, SettingsError
+from edge_app.hailo_checks import fits, present
+from edge_app.hailo_probe import identify
 from edge_app.runs import free
 from edge_app.settings import Settings
 
@@ -19,7 +21,7 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 @click.command(name="compile")
 @click.argument("model")
 @click.option(
-    "--arch", type=click.Choice(["hailo8", "hailo8l"]), default="hailo8", show_default=True, help="Chip to compile for."
+    "--arch", type=click.Choice(["hailo8", "hailo8l"]), help="Chip to compile for; default: this computer's, else hailo8."
 )
 @click.option(
     "--calibration",
@@ -38,7 +40,7 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 def compile_command(
     settings: Settings,
     model: str,
-    arch: str,
+    arch: str | None,
     calibration: Path | None,
     output_dir: Path | None,
     exist_ok: bool,
@@ -59,6 +61,7 @@ def compile_command(
     if bundle:
         _registered(import_bundle(bundle, manifest), read_bundle(bundle)["arch"])
         return
+    arch = arch or _chip_here()
     crops = _judge(manifest, arch, calibration)
     if preflight:
         return
@@ -76,6 +79,14 @@ def compile_command(
     for line in run_bundle(folder, *(["--allow-downgrade"] if allow_downgrade else [])):
         click.echo(line)
     _registered(import_bundle(folder, manifest), arch)
+
+
+def _chip_here() -> str:
+    """The chip that this computer has, for which a HEF is wanted most likely; hailo8 without one."""
+    try:
+        return fits(identify())[0] if present() else "hailo8"
+    except (BackendUnavailable, IndexError) as error:
+        raise SettingsError(f"the Hailo here does not say which it is ({error}); say --arch hailo8 or hailo8l") from error
 
 
 def _judge(manifest, arch: str, calibration: Path | None):

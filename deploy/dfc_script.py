@@ -1,5 +1,7 @@
 """Compile the bundle in this folder with Hailo's Dataflow Compiler 3.x. Stands alone: needs numpy and the compiler only.
 
+For the Pythons of all its releases, 3.8 to 3.12.
+
 python compile.py --check            the files are whole; model.tflite gives the expected outputs (needs LiteRT)
 python compile.py                    parse, optimise, quantise, compile; a .har is kept after each stage
 python compile.py --allow-downgrade  go on when the compiler lowers its optimisation or the width of weights
@@ -83,12 +85,8 @@ def watch(bundle, allow_downgrade):
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     downgrades, last = [], ""
     (HERE / "result.json").unlink(missing_ok=True)
-    with (
-        (HERE / "log.txt").open("w") as log,
-        subprocess.Popen(
-            command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as child,
-    ):
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with (HERE / "log.txt").open("w") as log, subprocess.Popen(command, cwd=HERE, **piped) as child:
         try:
             for line in child.stdout:
                 log.write(line)

@@ -28,7 +28,7 @@ root() { # run as root, or say what would be run
 hailo_on_bus() { # a PCI device of vendor 1e60, Hailo Technologies
     grep -qs 0x1e60 "${SYSFS:-/sys}"/bus/pci/devices/*/vendor
 }
-available() { [ -n "$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(].*\)/\1/p')" ]; }
+available() { [ -n "$(LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(].*\)/\1/p')" ]; }
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 install_hailo() {
@@ -55,8 +55,9 @@ if hailo_on_bus; then install_hailo; else say "no Hailo on the PCIe bus: calmcam
 # python3-hailort installs for the system's interpreter only: the environment must be made by it and must see it.
 python=${PYTHON:-/usr/bin/python3}
 [ -x "$prefix/venv/bin/python" ] || root "$python" -m venv --system-site-packages "$prefix/venv"
+# What Debian built for Pythons before 3.13 (HailoRT, Picamera2) does not work with NumPy 2; later ones have no NumPy 1.
 constraints=""
-if "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("hailo_platform") is None)' 2>/dev/null; then
+if "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
     constraints="-c $here/constraints-hailo.txt"
 fi
 # shellcheck disable=SC2086 # two words on purpose

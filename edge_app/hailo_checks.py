@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from .manifest import Artifact
 
 OLDEST, NEWEST = (4, 18), (5,)  # of HailoRT: the first with the async API in Python, the first without Hailo-8
 CONSTRAINTS = "constraints-hailo.txt"
+HAS_NUMPY_1 = sys.version_info < (3, 13)  # later Pythons have no wheel of it
 NODES = "/dev/hailo*"
 
 
@@ -31,7 +33,8 @@ def version_problem(version: str, numpy_version: str, requires: Sequence[str] | 
     """Why this HailoRT cannot be used, as a sentence, or "".
 
     `requires` are the requirements that its distribution states, None where it states nothing: 4.x up to 4.23 was built
-    before NumPy 2 and says `numpy<2`; one that no longer does is taken at its word.
+    before NumPy 2 and says `numpy<2`; one that no longer does is taken at its word. Where NumPy 1 cannot be had, the
+    trial at opening decides: a distribution for such a Python was built after NumPy 2.
     """
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if numbers < OLDEST:
@@ -39,12 +42,19 @@ def version_problem(version: str, numpy_version: str, requires: Sequence[str] | 
     if numbers >= NEWEST:
         return f"HailoRT {version} serves Hailo-10H and 15 only; a Hailo-8 needs 4.18 or a later 4.x (hailo-all)"
     pins = ["numpy<2"] if requires is None else [line for line in requires if re.match(r"numpy\b", line)]
-    if int(numpy_version.split(".")[0]) >= 2 and any(re.search(r"<\s*2|==\s*1", line) for line in pins):
+    pinned = any(re.search(r"<\s*2|==\s*1", line) for line in pins)
+    if HAS_NUMPY_1 and pinned and int(numpy_version.split(".")[0]) >= 2:
         return (
             f"NumPy {numpy_version} and HailoRT {version} do not work together (every array counts as zero bytes); "
-            f"in calmcam's folder: pip install -c {CONSTRAINTS} ."
+            f"in calmcam's folder: {_with_numpy_1()}"
         )
     return ""
+
+
+def _with_numpy_1() -> str:
+    if os.access(sys.prefix, os.W_OK):
+        return f"{sys.executable} -m pip install -c {CONSTRAINTS} ."
+    return "deploy/install.sh"  # which made this environment, as root
 
 
 def fits(architecture: str) -> tuple[str, ...]:

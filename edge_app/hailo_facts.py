@@ -56,9 +56,9 @@ _ROWS = """
 3|OUT_OF_HOST_MEMORY|memory|this computer is out of memory
 4|TIMEOUT|lost|the device did not answer in time
 5|INSUFFICIENT_BUFFER|use|a buffer is too small
-6|INVALID_OPERATION|use|a call or buffer size that does not fit the model or the scheduler
+6|INVALID_OPERATION|use|a call or buffer size that does not fit the model or the scheduler|with NumPy 2 its arrays may be what does not fit; report it together with the output of calmcam doctor and -v
 7|NOT_IMPLEMENTED|use|a function that this HailoRT does not have
-8|INTERNAL_FAILURE|version|HailoRT failed inside, often over the PCIe page size|set force_desc_page_size=4096
+8|INTERNAL_FAILURE|version|HailoRT failed inside, often over the PCIe page size|write options hailo_pci force_desc_page_size=4096 into /etc/modprobe.d/hailo_pci.conf, then reboot
 9|DATA_ALIGNMENT_FAILURE|use|data is not aligned
 10|CHUNK_TOO_LARGE|use|a chunk is too large
 11|INVALID_LOGGER_LEVEL|use|a log level that does not exist
@@ -68,7 +68,7 @@ _ROWS = """
 15|UNSUPPORTED_CONTROL_PROTOCOL_VERSION|version|the firmware speaks another protocol
 16|UNSUPPORTED_FW_VERSION|version|the firmware's version differs from the library's
 17|INVALID_CONTROL_RESPONSE|lost|the firmware's answer makes no sense
-18|FW_CONTROL_FAILURE|lost|the firmware refused a command|compile the .hef for this HailoRT, or reboot
+18|FW_CONTROL_FAILURE|lost|the firmware refused a command|reboot, or compile the .hef with the compiler for this HailoRT (deploy/README.md)
 19|ETH_FAILURE|ethernet|an Ethernet operation failed
 20|ETH_INTERFACE_NOT_FOUND|ethernet|no such Ethernet interface
 21|ETH_RECV_FAILURE|ethernet|receiving over Ethernet failed
@@ -142,7 +142,7 @@ _ROWS = """
 89|CONNECTION_REFUSED|busy|HailoRT's service refused the connection|sudo systemctl restart hailort
 90|DRIVER_WAIT_CANCELED|lost|waiting for the device was cancelled
 91|HEF_FILE_CORRUPTED|hef|the .hef is cut off or damaged
-92|HEF_NOT_SUPPORTED|hef|no HEF, or one of a newer compiler than this HailoRT|upgrade HailoRT, or compile with its DFC
+92|HEF_NOT_SUPPORTED|hef|no HEF, or one of a newer compiler than this HailoRT|upgrade HailoRT, or compile with the compiler for it (deploy/README.md)
 93|HEF_NOT_COMPATIBLE_WITH_DEVICE|hef|the .hef is for another chip|use variant hailo8l on a Hailo-8L
 """
 

@@ -1,5 +1,6 @@
 """The compiler step, on a double of the compiler (tests/doubles/hailo_sdk_client)."""
 
+import ast
 import json
 import os
 import signal
@@ -19,11 +20,11 @@ from small_model import write_model
 
 from deploy import graph as graph_module
 from deploy.bundle import model_script, read_bundle, read_calibration, write_bundle
-from deploy.cli import compile_command
+from deploy.cli import _chip_here, compile_command
 from deploy.graph import Layer, read_graph, without_rescaling
 from deploy.parity import Pair, check, compare, folder_pairs
 from deploy.preflight import OK, REFUSED, WARNING, check_calibration, preflight
-from edge_app.errors import CalmcamError, InputError, ModelError, OutputError
+from edge_app.errors import BackendUnavailable, CalmcamError, InputError, ModelError, OutputError, SettingsError
 from edge_app.manifest import find_model, read_manifest, verify
 
 CASES = Path(__file__).parent / "cases"
@@ -447,3 +448,22 @@ def test_the_gate_lets_pass_what_is_just_good_enough_and_more_accurate():
 def test_accuracy_is_told_only_where_every_face_has_a_label():
     some = [*pairs(agree=2, n=2), Pair("x", np.float32([1, 0]), np.float32([1, 0]), None)]
     assert "accuracy_a" not in compare(["happy", "sad"], some).summary()
+
+
+def test_a_hef_is_for_the_chip_that_is_here(monkeypatch):
+    assert _chip_here() == "hailo8", "none is here"
+    monkeypatch.setattr("deploy.cli.present", lambda: True)
+    for said, meant in (("HAILO8", "hailo8"), ("HAILO8L", "hailo8l")):
+        monkeypatch.setattr("deploy.cli.identify", lambda said=said: said)
+        assert _chip_here() == meant
+
+    def busy():
+        raise BackendUnavailable("it is in use")
+
+    monkeypatch.setattr("deploy.cli.identify", busy)
+    with pytest.raises(SettingsError, match="it is in use.; say --arch hailo8 or hailo8l"):
+        _chip_here()
+
+
+def test_what_a_bundle_carries_is_read_by_every_python_that_a_compiler_wants():
+    ast.parse((CASES.parents[1] / "deploy" / "dfc_script.py").read_text(), feature_version=(3, 8))

@@ -381,10 +381,15 @@ def test_release_4_17_is_refused_with_a_sentence(world: Any, artifact: Artifact)
         importlib.import_module("edge_app.backends.hailo").Backend(artifact)
 
 
-def test_numpy_2_is_refused_unless_the_library_says_it_works() -> None:
+def test_numpy_2_is_refused_unless_the_library_says_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_app.hailo_checks.HAS_NUMPY_1", True)
     assert "constraints-hailo.txt" in version_problem("4.23.0", "2.4.0", ["numpy<2", "argcomplete"])
     assert "constraints-hailo.txt" in version_problem("4.23.0", "2.4.0", None)
     assert version_problem("4.23.0", "1.26.4", ["numpy<2"]) == version_problem("4.24.0", "2.4.0", ["numpy"]) == ""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert version_problem("4.23.0", "2.4.0", None).endswith(": deploy/install.sh"), "an environment of root's"
+    monkeypatch.setattr("edge_app.hailo_checks.HAS_NUMPY_1", False)
+    assert version_problem("4.23.0", "2.4.0", ["numpy<2"]) == "", "the trial at opening decides"
 
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="shows what happens under NumPy 2")
@@ -399,6 +404,7 @@ def test_why_numpy_2_is_refused(
     lines = ("Metadata-Version: 2.1", "Name: hailort", "Version: 4.23.0", "Requires-Dist: numpy<2", "")
     pinned.joinpath("METADATA").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("edge_app.hailo_checks.HAS_NUMPY_1", True)
     with pytest.raises(BackendUnavailable, match="zero bytes.*constraints-hailo.txt"):
         hailo.Backend(artifact)
 

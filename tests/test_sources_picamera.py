@@ -16,7 +16,7 @@ from patience import PATIENCE
 from edge_app import plugins, reconnect
 from edge_app.background import Background
 from edge_app.build import open_source
-from edge_app.errors import SourceError
+from edge_app.errors import MissingPackage, SourceError
 
 
 class Picamera2:
@@ -92,6 +92,14 @@ def picamera(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(reconnect, "FIRST_DELAY", 0.02)
     yield plugins.load("sources", "picamera")
     sys.modules.pop("edge_app.sources.picamera", None)
+
+
+def test_one_that_was_built_for_another_numpy_has_its_sentence(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "picamera2.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edge_app.sources.picamera", raising=False)
+    with pytest.raises(MissingPackage, match="cannot be loaded .numpy.dtype size changed.; run deploy/install.sh"):
+        plugins.load("sources", "picamera")
 
 
 def test_a_camera_that_stalls_is_opened_again(picamera: ModuleType, caplog: pytest.LogCaptureFixture) -> None:

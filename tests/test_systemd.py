@@ -65,6 +65,16 @@ def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
     assert not (tmp_path / "opt").exists()
 
 
+@pytest.mark.parametrize(("python", "constrained"), [("/bin/true", True), ("/bin/false", False)])
+def test_numpy_1_is_installed_where_the_system_s_python_asks_for_it(tmp_path, python, constrained):
+    """The script asks the interpreter whether it is older than 3.13."""
+    command = [str(DEPLOY / "install.sh"), "--dry-run", "--prefix", str(tmp_path / "opt")]
+    environment = {"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path), "PYTHON": python}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert ("pip install --quiet --upgrade -c " in done.stdout) is constrained
+
+
 def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_is_valid(tmp_path):
     assert read_settings(DEPLOY / "calmcam.toml") == Settings()
     proposed = re.sub(r"^# (\w+ = )", r"\1", (DEPLOY / "calmcam.toml").read_text(), flags=re.MULTILINE)

@@ -246,7 +246,7 @@ def available(artifacts: Mapping[str, Artifact]) -> tuple[str, str]:
 def library_problem() -> str:
     """Why the installed HailoRT cannot be used, as a sentence, or ""."""
     try:
-        requires = importlib.metadata.requires("hailort") or []
+        requires = importlib.metadata.requires("hailort")
     except importlib.metadata.PackageNotFoundError:
         requires = None
     return version_problem(getattr(hailo_platform, "__version__", ""), np.__version__, requires)

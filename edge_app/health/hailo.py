@@ -106,14 +106,15 @@ def firmware(machine: Machine, driver: str) -> tuple[str, Check]:
 
 
 def compiled(architecture: str) -> Check:
-    """Whether an installed model was compiled for the chip."""
+    """Whether an installed model was compiled for the chip; one that lies elsewhere is not looked for."""
     wanted = fits(architecture) or fits("HAILO8")
     having = {m.name: [v for v in wanted if v in m.artifacts] for m in _expression_models()}
     found = [f"{name} ({', '.join(variants)})" for name, variants in having.items() if variants]
     if found:
         return Check("compiled models", OK, ", ".join(found))
-    mend = f"calmcam compile {next(iter(having), 'emotions')} --arch {wanted[0]}, on an x86-64 computer"
-    return Check("compiled models", WARNING, "none for this chip, the CPU classifies", mend)
+    mend = f"calmcam compile {next(iter(having), 'emotions')} --arch {wanted[0]} --calibration FOLDER --prepare"
+    text = "of the installed ones none for this chip: the CPU classifies with those"
+    return Check("compiled models", WARNING, text, f"{mend}, and on as the README says")
 
 
 def _chips(machine: Machine) -> list[Path]:

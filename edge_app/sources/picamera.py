@@ -22,6 +22,11 @@ except ModuleNotFoundError as error:
         f"picamera: the package {error.name!r} is not installed; run 'sudo apt install python3-picamera2' and make the "
         "environment with --system-site-packages"
     ) from error
+except (ImportError, ValueError) as error:  # its own parts are built for one NumPy
+    raise MissingPackage(
+        f"picamera: Picamera2 cannot be loaded ({error}); run deploy/install.sh again, or in an environment of your own "
+        "pip install -c constraints-hailo.txt . in calmcam's folder"
+    ) from error
 
 log = logging.getLogger(__name__)
 
