@@ -31,7 +31,7 @@ from trainer.folders import has_test, scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe import Recipe  # noqa: E402
 from trainer.recipe_file import apply, parse, write_recipe  # noqa: E402
-from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E402
+from trainer.splits import assign, folds, named_groups, near_hashes, same_pictures  # noqa: E402
 
 LABELS = ("angry", "happy")
 GREY = Input(24, 24, "gray", "uint8")
@@ -405,6 +405,17 @@ def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptu
     (data / "ferplus_votes.csv").write_text("picture,sadness\n0000.png,3\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"expected a column 'file' .*got \['picture', 'sadness'\]"):
         parts(recipe(), found, data, ("train", "validation"))
+
+
+def test_a_table_that_names_some_rows_of_a_csv_says_nothing_of_the_others(tmp_path: Path, caplog) -> None:
+    rows = [f"{number % 2 * 3},{' '.join([str(number)] * 48**2)},Training" for number in range(6)]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]), encoding="utf-8")
+    table = "file,group\nfer2013.csv#5,\nfer2013.csv#1,ann\nfer2013.csv#3,ann\n"
+    (tmp_path / "groups.csv").write_text(table, encoding="utf-8")
+    items = scan(tmp_path, "", LABELS, GREY).items
+    names = named_groups(items, recipe("data.groups_file=groups.csv").data, {"": tmp_path})
+    assert [names[1], names[3]] == ["ann", "ann"] and len(set(names)) == 5
+    assert "4 of 6 pictures have no group" in caplog.text
 
 
 def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:

@@ -397,6 +397,12 @@ def test_the_card_names_what_is_not_integer(exported):
     assert "not of integers" not in "\n".join(card(exported[0]))
 
 
+def test_a_test_part_that_was_read_again_says_so(exported):
+    assert "- test: used after everything was chosen, on these weights once\n" in "\n".join(card(exported[0]))
+    again = dataclasses.replace(exported[0], test_uses=3)
+    assert "on these weights 3 times: who chose by what it said chose on it" in "\n".join(card(again))
+
+
 def test_what_was_exported_evaluates_and_annotates(exported, data, tmp_path, monkeypatch):
     from click.testing import CliRunner
 
@@ -467,8 +473,7 @@ def test_a_claimed_test_part_is_for_its_weights_and_its_pictures_only(tmp_path):
     weights = tmp_path / "best.keras"
     weights.write_bytes(b"one")
     part = SimpleNamespace(files=("a.png", "b.png"), hashes=("1", "2"))
-    for _ in range(2):
-        finalscore.claim(tmp_path, weights, part)
+    assert [finalscore.claim(tmp_path, weights, part) for _ in range(2)] == [1, 2]
     with pytest.raises(InputError, match="not the one that was used before"):
         finalscore.claim(tmp_path, weights, SimpleNamespace(files=("a.png",), hashes=("1",)))
     weights.write_bytes(b"two")

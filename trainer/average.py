@@ -6,6 +6,7 @@ began with weights of their own it is noise.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from edge_app.manifest import sha256
 
 from .data import Part, learnt, load_run
 from .export import trained
+from .finalscore import USED
 from .machine import device, versions
 from .recipe import Recipe
 from .record import absolute, stored_data, write_json
 from .scores import judge, predict
 from .train import save_plain
 
+log = logging.getLogger(__name__)
 Trained = tuple[Recipe, Mapping[str, object], keras.Model]
 ALIKE = ("heads", "family", "options", "input", "crop")  # what the recipes must share
 
@@ -56,6 +59,9 @@ def average(runs: Mapping[Path, Trained], data: Path | Mapping[str, Path] | None
     mean score on validation, line by line.
     """
     first, (recipe, record, model) = next(iter(runs.items()))
+    for run in runs:
+        if (run / USED).is_file():
+            log.warning("%s: its test part was read already; a mean that is chosen by what it said is chosen on it", run)
     data = data or stored_data(record)
     part = load_run(first, data, ("validation",))["validation"]
     rows = {run: _score(recipe, one, part) for run, (_, _, one) in runs.items()}

@@ -25,7 +25,7 @@ def write_card(path: Path, study: Study) -> None:
 def card(study: Study) -> Iterator[str]:
     """The lines of the card."""
     yield from (f"# {study.name}", "", *_summary(study), "")
-    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in split_words(study.scored)), "")
+    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in split_words(study)), "")
     for head in study.heads:
         yield from _head(study, head)
     yield from ("## Files", "", *_files(study), "", *_mixed(study))
@@ -33,9 +33,11 @@ def card(study: Study) -> Iterator[str]:
     yield from ("## How it was made", "", *_origin(study))
 
 
-def split_words(scored: Sequence[Scored]) -> list[str]:
+def split_words(study: Study) -> list[str]:
     """What the splits are that scores stand for."""
-    return [words for split, words in SPLITS.items() if any(row.split == split for row in scored)]
+    times = "once" if study.test_uses == 1 else f"{study.test_uses} times: who chose by what it said chose on it"
+    found = {row.split for row in study.scored}
+    return [words.format(times=times) for split, words in SPLITS.items() if split in found]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_app.drawing.text import line
 from edge_app.errors import InputError
 from edge_app.files import whole
 
@@ -17,8 +18,9 @@ from .folders import Item, Scan, has_test, scan
 from .recipe import EVERY, Recipe
 from .splits import divided, merge, named_groups, same_pictures
 
-ROWS, COLUMNS = 9, 12  # of the sample sheet
+COLUMNS = 12  # of the sample sheet
 CELL = 96  # px
+NAME = 15  # px, size of the letters
 FEW = 50
 WIDE = 1.5  # ratio of sides beyond which a picture is hardly a face alone
 
@@ -51,7 +53,7 @@ def write_sheet(path: Path, items: Sequence[Item]) -> None:
     by_label = defaultdict(list)
     for item in items:
         by_label[item.label].append(item)
-    rows = [_row(label, chosen) for label, chosen in sorted(by_label.items())[:ROWS]]
+    rows = [_row(label, chosen) for label, chosen in sorted(by_label.items())]
     with whole(path) as part:
         part.write_bytes(cv2.imencode(".jpg", np.concatenate(rows))[1])
 
@@ -131,7 +133,8 @@ def _undivided(items: Sequence[Item], groups: Sequence[int], recipe: Recipe, pat
 
 def _row(label: str, items: Sequence[Item]) -> np.ndarray:
     row = np.full((CELL, (COLUMNS + 1) * CELL, 3), 255, np.uint8)
-    cv2.putText(row, label[:12], (4, CELL // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    ink = line(label, NAME)[:, :CELL]
+    row[(CELL - len(ink)) // 2 :][: len(ink), : ink.shape[1]] -= ink[..., None]
     picks = np.linspace(0, len(items) - 1, min(COLUMNS, len(items))).astype(int)
     for column, pick in enumerate(picks, start=1):
         image = cv2.resize(items[pick].image, (CELL, CELL), interpolation=cv2.INTER_AREA)

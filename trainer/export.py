@@ -79,13 +79,14 @@ def export(order: Order) -> Study:
     try:
         model = _trained(order.run, work.recipe)
         settings = work.recipe.export
-        crops = representative.choose(work.parts["train"], settings.calibration, seed=work.recipe.seed)
+        wanted = max(settings.calibration, settings.representative)
+        crops = representative.choose(work.parts["train"], wanted, seed=work.recipe.seed)
         usual = quantise.typical(model, crops)[: settings.representative]
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
         _describe(work, study, model)
-        representative.save(order.run / "calibration.npz", crops)
+        representative.save(order.run / "calibration.npz", crops[: settings.calibration])
         write_report(order.run / "report.html", study)
         take_place(work.folder, order.out.resolve())
     except OSError as error:
@@ -207,7 +208,7 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
         limits = work.recipe.export
         raise parity.ParityError(
             f"{work.order.run}: {'; '.join(map(str, beyond))}; allowed are {limits.max_loss} points and "
-            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer or raise representative"
+            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer, or raise export.representative in {work.order.run / 'recipe.yaml'}"
         )
     return rows
 
@@ -278,7 +279,7 @@ def _test(work: _Work, study: Study) -> None:
     except InputError as error:
         log.warning("no test score: %s", error)
         return
-    finalscore.claim(work.order.run, weights, part)
+    study.test_uses = finalscore.claim(work.order.run, weights, part)
     hashes = work.record.get("data_sha256", {}) | {"test": digest(part.hashes)}
     study.record = {**work.record, "data_sha256": hashes}
     seen = {digest for name in ("train", "validation") for digest in work.parts[name].hashes}

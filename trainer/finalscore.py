@@ -56,14 +56,15 @@ class Scored:
         ]
 
 
-def claim(run: Path, weights: Path, part: Part) -> None:
+def claim(run: Path, weights: Path, part: Part) -> int:
     """Note that the run's test part is used on these weights, and which pictures it has, by hash, in `test.csv`.
 
-    InputError when it was used on others before.
+    Returns how often that is by now. InputError when it was used on others before.
     """
-    note, digest = run / USED, sha256(weights)
+    note, digest, times = run / USED, sha256(weights), 0
     if note.is_file():
-        before = str(read_json(note).get("weights_sha256"))
+        used = read_json(note)
+        before, times = str(used.get("weights_sha256")), int(used.get("times", 1))
         if before != digest:
             raise InputError(
                 f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
@@ -76,7 +77,8 @@ def claim(run: Path, weights: Path, part: Part) -> None:
         raise InputError(f"{table}: the test part is not the one that was used before; give the data as they were")
     with whole(table) as unfinished:
         unfinished.write_bytes(text)
-    write_json(note, {"weights_sha256": digest})
+    write_json(note, {"weights_sha256": digest, "times": times + 1})
+    return times + 1
 
 
 def score_parts(

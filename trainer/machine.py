@@ -14,6 +14,10 @@ PACKAGES = ("calmcam", "keras", "tensorflow", "torch", "jax", "numpy", "opencv-c
 
 def gpus() -> list[str]:
     """Names of the accelerators that the backend sees."""
+    if keras.backend.backend() == "torch":  # for which Keras lists none
+        import torch
+
+        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     try:
         return list(keras.distribution.list_devices("gpu"))
     except (RuntimeError, NotImplementedError, AttributeError):

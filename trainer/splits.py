@@ -240,9 +240,10 @@ def _close(rows: np.ndarray, hashes: np.ndarray, near: int) -> list[tuple[int, i
 
 
 def _uncut(file: str) -> str:
-    """The name that a crop and the picture or clip that it was cut from share."""
+    """The name that a crop and the picture or clip that it was cut from share; a row of a CSV has its own."""
+    stem, _, ending = file.rpartition(".")
     clip = CLIP.match(file)
-    return clip.group(1) if clip else file.rpartition(".")[0]
+    return clip.group(1) if clip else file if "#" in ending else stem
 
 
 def _groups_file(path: Path, name: str) -> dict[str, str]:

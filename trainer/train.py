@@ -35,7 +35,7 @@ from .weights import start_weights
 
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
-MEMORY = ("ResourceExhausted", "OutOfMemory", "out of memory", "OOM when", "bad_alloc")  # how the backends say it
+MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc")  # say backends
 
 
 def fit(
@@ -176,7 +176,7 @@ def _full(error: BaseException, run: Path) -> OutputError | None:
 
 
 def _memory(error: BaseException, recipe: Recipe) -> CalmcamError | None:
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}".lower()
     if isinstance(error, MemoryError) or any(word in text for word in MEMORY):
         knobs = f"--set batch={max(1, recipe.batch // 2)}"
         if recipe.backbone in ("none", "imagenet"):  # others bring their input

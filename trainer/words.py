@@ -25,7 +25,7 @@ CALIBRATION = (
 )
 SPLITS = {
     "validation": "validation: temperature, threshold and, unless the last, weights were chosen on it, so it flatters",
-    "test": "test: used once, after everything was chosen",
+    "test": "test: used after everything was chosen, on these weights {times}",
     "test without duplicates of train": "test without the pictures whose file is byte-identical to one of training",
     "test, FER+ majority": "test, pictures of which more than half of all FER+ votes name one label, the truth here",
 }
