@@ -132,7 +132,7 @@ def test_the_command_measures_as_the_settings_say(tmp_path):
     done = calmcam("train", ROOT / "tests" / "cases" / "tiny.yaml", "--data", tmp_path / "data", "-o", out, *words)
     assert done.returncode == 0, done.stderr
     config.write_text('detector = "short"\nconf = 0.3\nhead = "of another model"\n')
-    done = calmcam("fit-crop", out, "--config", config, "--conf", 0.35)
+    done = calmcam("fit-crop", out, "--config", config, "--conf", 0.35, "--pictures", 60)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "crop.json").read_text())
     assert (found["detector"], found["conf"]) == ("short", 0.35)

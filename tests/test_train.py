@@ -34,7 +34,7 @@ from click.testing import CliRunner  # noqa: E402
 from edge_app.errors import CalmcamError, InputError, ModelError, OutputError, SettingsError  # noqa: E402
 from edge_app.files import whole  # noqa: E402
 from edge_app.manifest import Crop  # noqa: E402
-from trainer import families  # noqa: E402
+from trainer import callbacks, families  # noqa: E402
 from trainer.data import Part, members, parts  # noqa: E402
 from trainer.export import trained  # noqa: E402
 from trainer.feed import Batches, targets  # noqa: E402
@@ -102,6 +102,18 @@ def test_a_run_leaves_all_that_it_promises(run: Path, data: Path) -> None:
         p.name for p in run.iterdir()
     }
     assert not [p for p in run.rglob("*.part*")]
+
+
+def test_curves_are_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(callbacks, "draw_curves", lambda state: drawn.append(state.stage_epoch))
+    monkeypatch.setattr(callbacks, "write_history", lambda state: None)
+    monkeypatch.setattr(callbacks.Checkpoint, "DRAWN", 1e6)
+    keeper = callbacks.Checkpoint(SimpleNamespace(stage_epoch=0, save=lambda model: None))
+    for epoch in range(5):
+        keeper.on_epoch_end(epoch)
+    keeper.on_train_end()
+    assert drawn == [1, 5]
 
 
 def test_the_model_takes_raw_pixels_and_gives_logits_by_head(run: Path) -> None:
@@ -189,19 +201,17 @@ def stopped_within_rounding(run: Path, patch: pytest.MonkeyPatch) -> None:
 def test_a_run_stopped_around_a_rounding_stage_goes_on_with_the_same_curve(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    stages = "{name: one, epochs: 2, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.02, rounding: true}"
+    stages = "{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.02, rounding: true}"
     recipe = read_recipe(TINY, ("options.dropout=0.5", f"stages=[{stages}]"))
-    (tmp_path / "whole").mkdir()
-    whole = fit(recipe, given := loaded(recipe, data), tmp_path / "whole").history
-    for stopped in (stopped_before_rounding, stopped_with_new_best_weights, stopped_within_rounding):
-        run = tmp_path / stopped.__name__
-        run.mkdir()
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir(), stopped.mkdir()
+    wanted = fit(recipe, given := loaded(recipe, data), whole).history
+    for stop in (stopped_before_rounding, stopped_with_new_best_weights, stopped_within_rounding):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            stopped(run, patch)
-            fit(recipe, given, run)
-        again = fit(recipe, given, run, resume=True).history
-        losses = [[row["loss"] for row in history] for history in (again, whole)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-5), stopped.__name__
+            stop(stopped, patch)
+            fit(recipe, given, stopped, resume=stop is not stopped_before_rounding)
+    again = fit(recipe, given, stopped, resume=True).history
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in wanted], rel=1e-5)
 
 
 def test_the_last_weights_are_kept_where_validation_chooses_nothing(data: Path, tmp_path: Path) -> None:
@@ -553,7 +563,7 @@ def test_folds_leave_the_test_part_out(data: Path, tmp_path: Path) -> None:
 
 
 def test_folds_that_were_stopped_go_on(data: Path, tmp_path: Path, monkeypatch) -> None:
-    asked = Request(TINY, data, ("stages.0.epochs=2",), tmp_path / "whole", folds=3)
+    asked = Request(TINY, data, ("stages.0.epochs=2",), tmp_path / "whole", folds=2)
     whole = start(asked)
 
     def stop(*_: object) -> None:
@@ -717,6 +727,7 @@ def test_unknown_family_and_option() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), OutputError, "disk is full.*--resume"),
         (MemoryError(), CalmcamError, "out of memory.*batch=8"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), CalmcamError, "out of memory.*batch=8"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), CalmcamError, "out of memory.*batch=8"),
         (RuntimeError("ResourceExhausted: events.v2; No space left on device"), OutputError, "disk is full.*--resume"),
         (PermissionError(errno.EACCES, "Permission denied"), OutputError, "Permission denied.*another folder with -o"),
         (RuntimeError("something else"), RuntimeError, "something else"),
@@ -797,6 +808,15 @@ def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
     pictures.write(tmp_path / "one", ("shy",), 3)
     with pytest.raises(InputError, match="one: expected two or more folders, one per class; found only shy/"):
         start(Request(str(tmp_path / "one"), None, check=True))
+
+
+def test_the_sample_sheet_has_a_row_for_every_class(tmp_path: Path) -> None:
+    names = [f"약올리기{number}" for number in range(11)]
+    pictures.write(tmp_path / "mine", names, 1)
+    start(Request(str(tmp_path / "mine"), None, (), tmp_path / "out", check=True))
+    sheet = cv2.imread(str(tmp_path / "out" / "samples.jpg"))
+    rows = sheet[:, :96].reshape(11, 96, 96, 3)
+    assert all(row.min() < 100 for row in rows), "each with its name"
 
 
 def test_requests_that_say_too_little_or_too_much(data: Path, tmp_path: Path) -> None:

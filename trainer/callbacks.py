@@ -147,17 +147,31 @@ class Patience(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes history and the whole state after every epoch, so that a kill at any moment loses one epoch at most."""
+    """Writes history and the whole state after every epoch, so that a kill at any moment loses one epoch at most.
+
+    The curves are drawn at the end of a stage, and after an epoch when the last drawing is DRAWN seconds old: epochs of
+    few pictures are as short as a drawing.
+    """
+
+    DRAWN = 5.0
 
     def __init__(self, state: State) -> None:
         super().__init__()
-        self._state = state
+        self._state, self._drawn = state, -math.inf
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._state.stage_epoch = epoch + 1
         self._state.save(self.model)
         write_history(self._state)
+        if time.perf_counter() - self._drawn >= self.DRAWN:
+            self._draw()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
         draw_curves(self._state)
+        self._drawn = time.perf_counter()
 
 
 class Progress(keras.callbacks.Callback):
