@@ -157,8 +157,12 @@ def test_a_file_behind_an_address_plays_at_its_pace_and_ends(tmp_path: Path) -> 
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         container.metadata["title"] = "Kamera Buero"
-        video = container.add_stream("mpeg4", rate=20)
+        sound = container.add_stream("aac", rate=48000)
+        video = container.add_stream("libx264", rate=20)  # holds pictures back
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        tone = av.AudioFrame.from_ndarray(np.zeros((2, 48000), np.float32), format="fltp", layout="stereo")
+        tone.sample_rate = 48000
+        container.mux([*sound.encode(tone), *sound.encode()])
         for _ in range(20):
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
         container.mux(video.encode())

@@ -46,7 +46,7 @@ class Source:
     """Frames of a stream as they come; those that nobody takes in time are dropped and only leave a gap in the index.
 
     Opening it fails with SourceError after `tries` attempts; later the connection is made again for ever, with
-    growing pauses, whenever no picture came for `timeout` seconds. `state` is "closed", "connecting", "connected",
+    growing pauses, whenever nothing of its pictures came for `timeout` seconds. `state` is "closed", "connecting", "connected",
     "reconnecting" or "ended"; a stream of known length (a file behind an address) plays at its own pace and ends.
     User, password and query of the address appear in no message.
     """
@@ -162,8 +162,9 @@ class Source:
                 return
             if moment - waits_since > self._timeout * 1e9:
                 raise av.EOFError(0, f"no picture for {self._timeout:g} s")
-            if packet.stream_index != self._stream.index:
+            if packet.stream.index != self._stream.index:  # the last ones, without data, are numbered in no other way
                 continue
+            waits_since = moment  # cameras may send seconds of pictures that need a key frame first
             try:
                 pictures = packet.decode()
             except av.FFmpegError as error:  # usual until the first key frame
@@ -173,7 +174,7 @@ class Source:
             for picture in pictures:
                 if not picture.is_corrupt:
                     yield _Arrival(picture, self._count, moment, cost, aspect)
-                    waits_since = time.monotonic_ns()
+                    waits_since = time.monotonic_ns()  # those of a file are held back
                 self._count += 1
 
     def _arrivals(self) -> Iterator[_Arrival]:
