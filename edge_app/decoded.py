@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+# By quarter turns, anticlockwise.
 _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 # Numbers of ITU-T H.273.
 BT709 = 1

@@ -134,7 +134,8 @@ def _undivided(items: Sequence[Item], groups: Sequence[int], recipe: Recipe, pat
 def _row(label: str, items: Sequence[Item]) -> np.ndarray:
     row = np.full((CELL, (COLUMNS + 1) * CELL, 3), 255, np.uint8)
     ink = line(label, NAME)[:, :CELL]
-    row[(CELL - len(ink)) // 2 :][: len(ink), : ink.shape[1]] -= ink[..., None]
+    top = (CELL - len(ink)) // 2
+    row[top : top + len(ink), : ink.shape[1]] -= ink[..., None]
     picks = np.linspace(0, len(items) - 1, min(COLUMNS, len(items))).astype(int)
     for column, pick in enumerate(picks, start=1):
         image = cv2.resize(items[pick].image, (CELL, CELL), interpolation=cv2.INTER_AREA)

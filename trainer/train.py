@@ -35,7 +35,8 @@ from .weights import start_weights
 
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
-MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc")  # say backends
+# How the backends say it, in lower case.
+MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc")
 
 
 def fit(

@@ -28,7 +28,6 @@ _ROUNDED = 500  # ns that a time may be off which was written in microseconds, a
 _SEEK_BACK = (0.0, 2.0, 10.0)  # s before `start`: a container without an index may land behind the key frame it needs
 _GUESSED_AFTER_SEEK = ("mpeg",)  # program streams stamp some frames only; after a seek the others are guessed wrongly
 _LATE = ("mpegts",)  # a seek to the very first time stamp lands behind the first key frame: aim before all pictures
-# By quarter turns, anticlockwise.
 
 
 class Source:
