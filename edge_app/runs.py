@@ -74,8 +74,7 @@ def discard_empty(folder: Path) -> None:
 
 def write_record(folder: Path, record: Mapping[str, Any], name: str = "run.json") -> None:
     """Write a JSON file into `folder`, whole or not at all."""
-    public = _public(json.loads(json.dumps(record, ensure_ascii=False, default=_plain)))
-    text = json.dumps(public, indent=2, ensure_ascii=False)
+    text = json.dumps(public(record), indent=2, ensure_ascii=False)
     with whole(folder / name) as part:
         part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
@@ -93,6 +92,11 @@ def end(folder: Path, more: Mapping[str, Any]) -> None:
 def record(folder: Path, report: Report, more: Mapping[str, Any]) -> None:
     """Write the `run.json` of a run that has ended: `more`, and what it did."""
     end(folder, {**more, "report": report.summary()})
+
+
+def public(record: Mapping[str, Any]) -> Any:
+    """The record in JSON's own types, without the secrets of addresses."""
+    return _public(json.loads(json.dumps(record, default=_plain)))
 
 
 def _public(value: Any) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -265,3 +266,81 @@ def test_a_signal_finishes_the_files(material, tmp_path, number, code):
     assert "(stopped)" in said
     assert names(tmp_path / "out") == ["long.mp4", "results.csv", "results.jsonl", "run.json"]
     assert 0 < len(times(tmp_path / "out" / "long.mp4")) == len(lines(tmp_path / "out")) < 1500
+
+
+def untimed(folder):
+    return [{key: value for key, value in line.items() if key != "speed"} for line in lines(folder)]
+
+
+@pytest.fixture(scope="module")
+def interrupted(material, tmp_path_factory):
+    """By signal, a folder in which four inputs are asked for, two are finished and the third is begun; "": all are."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    write_clip(folder / "long.avi", frames=150, size=(64, 48))
+    shutil.copyfile(material / "clip.mp4", folder / "other.mp4")
+    files = [material / "clip.mp4", "other.mp4", "long.avi", material / "face.jpg"]
+    made = {}
+    for number in (0, signal.SIGKILL, signal.SIGINT):
+        made[number] = folder / f"out {number}"
+        command = [sys.executable, "-m", "edge_app", "annotate", "--model", material / "model", "--no-video", *files]
+        around = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen([*command, "-o", made[number]], cwd=folder, env=around, stderr=subprocess.PIPE) as process:
+            done = made[number] / "unfinished.jsonl"
+            while number and process.poll() is None and not (done.exists() and done.read_text().count("\n") == 3):
+                threading.Event().wait(0.01)
+            process.send_signal(number)
+            said = process.communicate(timeout=60 * PATIENCE)[1].decode()
+        assert (process.returncode != 0) == (number != 0), said
+        assert ("go on with calmcam annotate --resume" in said) == (number == signal.SIGINT), said
+    return made
+
+
+def cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.mark.parametrize(
+    ("number", "damage", "finished"),
+    [
+        (signal.SIGINT, lambda out: None, 2),
+        (signal.SIGKILL, lambda out: None, 2),
+        (signal.SIGKILL, lambda out: cut(out / "unfinished.jsonl", -9), 1),
+        (signal.SIGKILL, lambda out: [path.unlink() for path in out.glob("results*")], 0),
+    ],
+    ids=["stopped", "killed", "a line cut", "results lost"],
+)
+def test_what_was_interrupted_goes_on_as_if_it_had_not_been(annotate, interrupted, tmp_path, number, damage, finished):
+    out = Path(shutil.copytree(interrupted[number], tmp_path / "out"))
+    damage(out)
+    result = CliRunner().invoke(cli, ["annotate", "--resume", str(out)])
+    assert result.exit_code == 0, result.output
+    assert (f"{finished} of 4 inputs were finished before" in result.stderr) == bool(finished)
+    whole = interrupted[0]
+    assert names(out) == names(whole) and untimed(out) == untimed(whole)
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    run, other = (json.loads((folder / "run.json").read_text()) for folder in (out, whole))
+    kept = ("input", "name", "output", "error", "frames", "faces", "labels", "stopped")
+    assert [[file[key] for key in kept] for file in run["files"]] == [[file[key] for key in kept] for file in other["files"]]
+    assert [run["report"][key] for key in kept[4:]] == [other["report"][key] for key in kept[4:]]
+    assert run["arguments"] | {"output_dir": None} == other["arguments"] | {"output_dir": None}
+
+
+def test_what_cannot_go_on_says_why(annotate, interrupted, material, tmp_path):
+    out = Path(shutil.copytree(interrupted[signal.SIGKILL], tmp_path / "out"))
+
+    def said(*words):
+        result = CliRunner().invoke(cli, ["annotate", *map(str, words)])
+        assert result.exit_code == 2 and names(out) == names(interrupted[signal.SIGKILL])
+        return result.stderr
+
+    assert "expected a run of annotate that was interrupted, found no unfinished.jsonl" in said("--resume", material)
+    assert "--resume takes all from the run; leave out 'FILE...'" in said("a.mp4", "--resume", out)
+    assert "--resume takes all from the run; leave out '--bars'" in said("--no-bars", "--resume", out)
+    assert "go on with --resume, or begin anew with --exist-ok" in said(material / "clip.mp4", "-o", out)
+    assert "Missing argument 'FILE...'" in said()
+    journal = out / "unfinished.jsonl"
+    journal.write_text(journal.read_text().replace('"sha256": "', '"sha256": "0', 1))
+    assert "began with the model small int8 (0" in said("--resume", out)
+    for text in ("", "{}\n", "[]\n", journal.read_text().replace('"stride"', '"strid"')):
+        journal.write_text(text)
+        assert "unfinished.jsonl: expected what annotate writes, got something else" in said("--resume", out)

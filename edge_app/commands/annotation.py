@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Options:
 class Outcome:
     """What became of one input."""
 
+    number: int  # among the inputs, from 0
     path: Path
     name: str  # in results and tables: the file's, its whole path where several are called so
     output: Path | None = None  # the annotated copy
@@ -49,6 +50,11 @@ class Outcome:
         """Sum up, and let go of the samples: there may be thousands of inputs."""
         self.summary = self.report.summary()
         self.report.spans_ms.clear()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that can be had of it was had."""
+        return self.report.frames > 0 and not self.report.stopped and (self.error is None or self.partly)
 
     @property
     def partly(self) -> bool:
@@ -63,9 +69,11 @@ Counter = Callable[[int, Any], Sink]
 class Annotation:
     """Inputs, and where their outputs go. Nothing is read or written until it is iterated."""
 
-    def __init__(self, inputs: Sequence[Input], folder: Path, settings: Settings, options: Options) -> None:
-        self.inputs, self.folder, self.options = inputs, folder, options
-        self._settings = settings
+    def __init__(
+        self, inputs: Sequence[Input], folder: Path, settings: Settings, options: Options, base: Path = Path()
+    ) -> None:
+        """Paths of `inputs` are relative to `base`."""
+        self.inputs, self.folder, self.settings, self.options, self.base = inputs, folder, settings, options, base
         names = stems([item.path for item in inputs])
         called = collections.Counter(item.path.name for item in inputs)
         self._names = [str(item.path) if called[item.path.name] > 1 else item.path.name for item in inputs]
@@ -73,25 +81,36 @@ class Annotation:
 
     def check_outputs(self) -> None:
         """OutputError when an output would replace one of the inputs."""
-        inputs = {item.path.resolve() for item in self.inputs}
+        inputs = {(self.base / item.path).resolve() for item in self.inputs}
         results = [self.folder / "results.jsonl", self.folder / "results.csv", self.folder / "run.json"]
         for path in [*self._outputs, *results]:
             if path.resolve() in inputs:
                 raise OutputError(f"{path}: the output would replace the input; name another folder with -o")
 
-    def outcomes(self, analysis: Analysis, results: Sink, stop: Stop, counter: Counter) -> Iterator[Outcome]:
-        """Work on every input in turn until `stop`; failures of the machine, not of an input, are raised."""
-        for number, (item, name, output) in enumerate(zip(self.inputs, self._names, self._outputs, strict=True)):
+    def outcome(self, number: int) -> Outcome:
+        """Of input `number`, before anything became of it."""
+        return Outcome(number, self.base / self.inputs[number].path, self._names[number])
+
+    def outcomes(
+        self, analysis: Analysis, results: Sink, stop: Stop, counter: Counter, finished: Container[int] = ()
+    ) -> Iterator[Outcome]:
+        """Work on every input in turn until `stop`, but for those whose numbers are `finished`.
+
+        Failures of the machine, not of an input, are raised.
+        """
+        for number in range(len(self.inputs)):
             if stop.requested:
                 return
-            outcome = Outcome(item.path, name)
+            if number in finished:
+                continue
+            outcome, output = self.outcome(number), self._outputs[number]
             try:
-                if item.problem:
-                    raise SourceError(item.problem)
+                if self.inputs[number].problem:
+                    raise SourceError(self.inputs[number].problem)
                 part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
-                source = open_file(item.path, **part)
-                source.name = name
-                sinks = [results, counter(number, source), *self._copies(item.path, output)]
+                source = open_file(outcome.path, **part)
+                source.name = outcome.name
+                sinks = [results, counter(number, source), *self._copies(outcome.path, output)]
                 run(
                     source,
                     analysis.stages(),
@@ -104,7 +123,7 @@ class Annotation:
             except OutputError:
                 raise
             except InputError as error:
-                log.info("%s", item.path, exc_info=True)
+                log.info("%s", outcome.path, exc_info=True)
                 outcome.error = error.with_traceback(None)  # its frames hold pictures
             outcome.output = output if self.options.video and outcome.report.frames and output.exists() else None
             yield outcome
@@ -112,7 +131,7 @@ class Annotation:
     def _draw(self, output: Path) -> Draw | None:
         if not self.options.video:
             return None
-        return overlay(self._settings, "clock" if output.suffix == ".mp4" else "")
+        return overlay(self.settings, "clock" if output.suffix == ".mp4" else "")
 
     def _copies(self, path: Path, output: Path) -> list[Sink]:
         if not self.options.video:

@@ -34,10 +34,10 @@ class Rate(ProgressColumn):
 
 
 class ProgressBar(AbstractContextManager):
-    """Shows on stderr how far each of `inputs` inputs is."""
+    """Shows on stderr how far each of `inputs` inputs is, of which `finished` were so before."""
 
-    def __init__(self, inputs: int) -> None:
-        self._inputs, self._finished = inputs, 0
+    def __init__(self, inputs: int, finished: int = 0) -> None:
+        self._inputs, self._finished = inputs, finished
         self._console = Console(stderr=True, emoji=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
         self._progress = Progress(

@@ -41,6 +41,7 @@ class Sink:
     hundredth of a pixel, probabilities to four digits, spans to the microsecond. May be entered again while it is
     open, so that many runs share it: the last exit completes the files, and a file without a line is not kept. When
     the disk is full, the whole lines that it took are kept. A stream whose reader has gone away is a BrokenPipeError.
+    With `after`, the first so many bytes that an interrupted run left in `jsonl` and `csv` are kept, and it goes on there.
     """
 
     name = "results"
@@ -52,8 +53,9 @@ class Sink:
         stream: TextIO | None = None,
         *,
         labels: Sequence[str] = (),
+        after: Sequence[int] = (0, 0),
     ) -> None:
-        self._jsonl, self._csv = _File(jsonl), _File(csv)
+        self._jsonl, self._csv = _File(jsonl, after[0]), _File(csv, after[1])
         self._stream, self._labels = stream, tuple(labels)
         self._plain_stream = not takes_utf8(stream)
         self._depth = 0
@@ -95,6 +97,10 @@ class Sink:
             both.callback(self._csv.close)
             both.callback(self._jsonl.close)
 
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of `jsonl` and `csv` by now, none of them waiting in memory; OutputError when they cannot be written."""
+        return self._jsonl.flush(), self._csv.flush()
+
     def _rows(self, line: dict[str, Any]) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -127,18 +133,22 @@ class Sink:
 class _File:
     """A text file that has its name only when nothing more comes; nothing at all without a path."""
 
-    def __init__(self, path: str | Path | None) -> None:
-        self.path = Path(path) if path else None
+    def __init__(self, path: str | Path | None, after: int = 0) -> None:
+        self.path, self._after = Path(path) if path else None, after
         self.empty, self._failed = True, False
         self._file: IO[str] | None = None
 
     def open(self) -> None:
         if self.path is None:
             return
-        self.empty, self._failed = True, False
+        self.empty, self._failed = not self._after, False
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("w", encoding="utf-8", newline="")
+            if self._after:
+                if not self._part.exists():
+                    os.replace(self.path, self._part)
+                os.truncate(self._part, self._after)
+            self._file = self._part.open("a" if self._after else "w", encoding="utf-8", newline="")
 
     def write(self, text: str) -> None:
         if self._file:
@@ -146,12 +156,16 @@ class _File:
                 self._file.write(text)
             self.empty = False
 
-    def flush(self) -> None:
-        if self._file:
-            with self._told():
-                self._file.flush()
-                if not os.fstat(self._file.fileno()).st_nlink and not self._part.exists():
-                    raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
+    def flush(self) -> int:
+        """Have nothing wait in memory; the file's bytes."""
+        if self._file is None:
+            return 0
+        with self._told():
+            self._file.flush()
+            found = os.fstat(self._file.fileno())
+            if not found.st_nlink and not self._part.exists():
+                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
+            return found.st_size
 
     def close(self) -> None:
         """Complete the file; remove it when nothing was written, cut it to whole lines when writing failed."""
