@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import itertools
 import json
+import logging
 import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,8 @@ from .errors import OutputError
 from .files import whole
 from .report import Report
 
+log = logging.getLogger(__name__)
+UNFINISHED = "unfinished.jsonl"  # in the folder of a run that can be gone on with
 PACKAGES = ("calmcam", "numpy", "opencv-contrib-python", "mediapipe", "ai-edge-litert", "av", "pillow")
 MADE: set[Path] = set()  # output folders of this process
 
@@ -57,11 +61,35 @@ def output_folder(given: Path | None, parent: Path, name: str, *, exist_ok: bool
 
 
 def is_run(folder: Path) -> bool:
-    """Whether calmcam wrote a `run.json` into `folder`."""
+    """Whether calmcam wrote a `run.json` into `folder`, or was to write one when it was interrupted."""
+    if (folder / UNFINISHED).exists():
+        return True
     try:
         return "calmcam" in json.loads((folder / "run.json").read_bytes())["versions"]
     except (OSError, ValueError, TypeError, LookupError):
         return False
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else works on the run in `folder` meanwhile; OutputError when somebody does already.
+
+    Where a network's file system cannot lock, nobody is kept out.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise OutputError(
+            f"{folder}: another calmcam works on this run; wait for it or name another folder"
+        ) from error
+    except OSError as error:
+        log.debug("%s: cannot be locked (%s)", folder, error.strerror)
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def discard_empty(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -13,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,7 +22,11 @@ from clips import times, write_clip
 from patience import PATIENCE
 from small_model import write_model
 
+from edge_app import runs
 from edge_app.cli import cli
+from edge_app.commands.journal import Journal
+from edge_app.errors import OutputError
+from edge_app.inputs import expand
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = Path(__file__).parent / "cases" / "astronaut.jpg"
@@ -323,6 +329,63 @@ def test_what_was_interrupted_goes_on_as_if_it_had_not_been(annotate, interrupte
     assert [[file[key] for key in kept] for file in run["files"]] == [[file[key] for key in kept] for file in other["files"]]
     assert [run["report"][key] for key in kept[4:]] == [other["report"][key] for key in kept[4:]]
     assert run["arguments"] | {"output_dir": None} == other["arguments"] | {"output_dir": None}
+    assert (run["resumed"], other["resumed"]) == (1, 0)
+
+
+@pytest.fixture
+def broken_off(monkeypatch):
+    """A context in which annotate ends, as if the machine did, when so many inputs are finished."""
+
+    @contextlib.contextmanager
+    def after(count):
+        add, found = Journal.add, []
+
+        def stop(self, outcome, sizes):
+            add(self, outcome, sizes)
+            found.append(outcome)
+            if len(found) == count:
+                raise OutputError("the machine is off")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "add", stop)
+            yield
+
+    return after
+
+
+def test_a_run_may_be_interrupted_again_and_again(annotate, material, tmp_path, broken_off):
+    """From other folders, with names that look like patterns, and an input whose copy cannot be made."""
+    (tmp_path / "in").mkdir()
+    for name in ("a [x].mp4", "b.mp4", "c.jpg"):
+        shutil.copyfile(material / "clip.mp4", tmp_path / "in" / name)
+    cv2.imwrite(str(tmp_path / "in" / "wide.bmp"), np.zeros((2, 70_000, 3), np.uint8))  # too wide for a JPEG
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert annotate("in", "-o", whole).exit_code == 2
+    with broken_off(1):
+        assert "the machine is off" in annotate("in", "-o", out).stderr
+    assert [item.path.name for item in expand(["."])] == ["a [x].mp4", "b.mp4", "c.jpg", "wide.bmp"]
+    for elsewhere in ("in", ".."):
+        os.chdir(elsewhere)
+        with broken_off(1):
+            assert "the machine is off" in CliRunner().invoke(cli, ["annotate", "--resume", str(out)]).stderr
+    with (out / "unfinished.jsonl").open("a") as file:
+        file.write('{"input": 3, "out')
+    assert CliRunner().invoke(cli, ["annotate", "--resume", str(out)]).exit_code == 2
+    assert names(out) == names(whole) and untimed(out) == untimed(whole)
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    counts = [json.loads((folder / "run.json").read_text())["report"]["frames"] for folder in (out, whole)]
+    assert counts[0] == counts[1] == len(lines(whole))
+
+
+def test_results_of_an_earlier_run_are_not_gone_on_with(annotate, material, tmp_path, broken_off):
+    assert annotate(material / "face.jpg", "-o", "out", "--no-video").exit_code == 0
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    assert annotate("none.mp4", "-o", "out", "--no-video", "--exist-ok").exit_code == 2
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before and not (tmp_path / "out" / "unfinished.jsonl").exists()
+    with broken_off(1):
+        annotate(material / "clip.mp4", material / "clip.avi", "-o", "out", "--no-video", "--exist-ok")
+    assert CliRunner().invoke(cli, ["annotate", "--resume", "out"]).exit_code == 0
+    assert [line["source"] for line in lines(tmp_path / "out")] == ["clip.mp4"] * 20 + ["clip.avi"] * 8
 
 
 def test_what_cannot_go_on_says_why(annotate, interrupted, material, tmp_path):
@@ -336,8 +399,10 @@ def test_what_cannot_go_on_says_why(annotate, interrupted, material, tmp_path):
     assert "expected a run of annotate that was interrupted, found no unfinished.jsonl" in said("--resume", material)
     assert "--resume takes all from the run; leave out 'FILE...'" in said("a.mp4", "--resume", out)
     assert "--resume takes all from the run; leave out '--bars'" in said("--no-bars", "--resume", out)
-    assert "go on with --resume, or begin anew with --exist-ok" in said(material / "clip.mp4", "-o", out)
+    assert f"go on with --resume {out}, or begin anew with --exist-ok" in said(material / "clip.mp4", "-o", out)
     assert "Missing argument 'FILE...'" in said()
+    with runs.alone(out):
+        assert "another calmcam works on this run" in said("--resume", out)
     journal = out / "unfinished.jsonl"
     journal.write_text(journal.read_text().replace('"sha256": "', '"sha256": "0', 1))
     assert "began with the model small int8 (0" in said("--resume", out)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import logging
-import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.labels import canonical
-from edge_app.runs import discard_empty, output_folder
+from edge_app.runs import alone, discard_empty, output_folder
 
 from .data import Member, Part, check_unseen, load_run, members, parts, sources, write_split
 from .folders import class_folders, label_list
@@ -61,7 +58,7 @@ def start(request: Request) -> list[str]:
         raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
     rivals = [] if request.check else _rivals(recipe, data, request.compare_cnn)
     out = folder(request, (name or recipe.name) + ("-check" if request.check else "-folds" if request.folds else ""))
-    with _alone(out):
+    with alone(out):
         try:
             if request.check:
                 from .check import check
@@ -224,7 +221,7 @@ def _resume(request: Request) -> list[str]:
     if not left:
         raise InputError(f"{out}: this run is finished; start another one")
     lines = []
-    with _alone(out):
+    with alone(out):
         for place, described in left.items():
             if data is None:
                 data = stored_data(described)
@@ -235,22 +232,6 @@ def _resume(request: Request) -> list[str]:
                 return _go_through(place, data, described)
             lines.append(_go_on(place, load_run(place, data), described))
     return lines
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Nobody else works on the run meanwhile; OutputError when somebody does already."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{out}: another calmcam works on this run; wait for it or name another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _described(out: Path) -> dict:

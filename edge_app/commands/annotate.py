@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..run import Stop
 from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
 from .console import counted, for_tables, main_labels
-from .journal import NAME, RESULTS, Journal, Unfinished, read_unfinished
+from .journal import RESULTS, Journal, Unfinished, read_unfinished
 from .options import DRAWN, MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
 
@@ -55,58 +56,62 @@ def annotate(
     """
     if not (inputs or resume):
         raise click.MissingParameter(ctx=ctx, param=next(one for one in ctx.command.params if one.name == "inputs"))
-    run = _interrupted(ctx, resume) if resume else None
-    with Signals() as stop, Analysis(run.job.settings if run else settings) as analysis:
+    outcomes: list[Outcome] = []
+    unread = None
+    with Signals() as stop, ExitStack() as held:
+        run = _interrupted(ctx, resume, held) if resume else None
+        analysis = held.enter_context(Analysis(run.job.settings if run else settings))
         if run:
             _same_model(run, analysis)
         else:
-            part = _checked(Options(**options))
-            run = _new(inputs, {**ctx.params, "settings": settings}, part, analysis)
-        folder, outcomes, journal = run.job.folder, list(run.outcomes), Journal(run.job.folder)
-        earlier, replaced, unread = not resume and (folder / "results.csv").exists(), False, None
+            job = _begun(inputs, settings, _checked(Options(**options)), output_dir, exist_ok)
+            held.enter_context(runs.alone(job.folder))
+            run = Unfinished(job, {**ctx.params, "settings": settings}, analysis.record()["model"])
+        folder = run.job.folder
+        earlier, replaced = not resume and (folder / "results.csv").exists(), False
         try:
-            total = _work(run, analysis, stop, outcomes, journal)
-            if total.frames:
-                _record(folder, total, outcomes, {**analysis.record(), "arguments": run.arguments})
-                replaced = earlier
-            if not stop.requested:
-                journal.close()
+            with Journal(run, analysis.manifest.folder) as journal:
+                total = _work(run, analysis, stop, outcomes, journal)
+                if total.frames:
+                    _record(run, total, outcomes, analysis)
+                    replaced = earlier
+                if not stop.requested:
+                    journal.end()
         finally:
-            if not any(outcome.complete for outcome in outcomes):
-                journal.close()
             runs.discard_empty(folder)
             try:
                 _report(outcomes, folder, replaced)
             except BrokenPipeError as error:
                 unread = error
-            journal.tell()
     code = stop.exit_code or max((outcome.error.exit_code for outcome in outcomes if outcome.error), default=0)
     if unread and not code:
         raise unread
     ctx.exit(code)
 
 
-def _new(texts: tuple[str, ...], arguments: Mapping[str, Any], part: Options, analysis: Analysis) -> Unfinished:
-    """A run of which nothing is finished, with its folder; `arguments` are all that the command was given."""
-    settings, given, exist_ok = (arguments[key] for key in ("settings", "output_dir", "exist_ok"))
-    if given and not exist_ok and (given / NAME).exists():
-        raise OutputError(f"{given}: holds a run that was interrupted; go on with --resume, or begin anew with --exist-ok")
+def _begun(
+    texts: tuple[str, ...], settings: Settings, part: Options, output_dir: Path | None, exist_ok: bool
+) -> Annotation:
+    """A run that was not there before, with its folder."""
+    if output_dir and not exist_ok and (output_dir / runs.UNFINISHED).exists():
+        left = f"{output_dir}: holds a run that was interrupted"
+        raise OutputError(f"{left}; go on with --resume {output_dir}, or begin anew with --exist-ok")
     items = expand(texts)
     name = Path(texts[0]).resolve().name if os.path.isdir(texts[0]) else items[0].path.stem
-    folder = runs.output_folder(given, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
+    folder = runs.output_folder(output_dir, Path(settings.runs_dir) / "annotate", name, exist_ok=exist_ok)
     job = Annotation(items, folder, settings, part)
     job.check_outputs()
-    run = Unfinished(job, arguments, analysis.record()["model"])
-    Journal(folder).begin(run, analysis.manifest.folder)
-    return run
+    return job
 
 
-def _interrupted(ctx: click.Context, folder: Path) -> Unfinished:
-    """The run that was interrupted; a usage error when anything was named beside it."""
+def _interrupted(ctx: click.Context, folder: Path, held: ExitStack) -> Unfinished:
+    """The run that was interrupted, and nobody else's while `held`; a usage error when anything was named beside it."""
     for param in ctx.command.params:
         given = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
         if given and param.expose_value and param.name != "resume":
             raise click.UsageError(f"--resume takes all from the run; leave out {param.get_error_hint(ctx)}", ctx)
+    if folder.is_dir():
+        held.enter_context(runs.alone(folder))
     return read_unfinished(folder)
 
 
@@ -129,11 +134,12 @@ def _work(run: Unfinished, analysis: Analysis, stop: Stop, outcomes: list[Outcom
     Returns the sum of all.
     """
     job, total = run.job, Report()
-    for outcome in outcomes:
+    for outcome in run.outcomes:
+        outcomes.append(outcome)
         total = total.merge(outcome.report)
     finished = {outcome.number for outcome in outcomes}
     results = plugins.load("sinks", "results").Sink(
-        *(job.folder / name for name in RESULTS), labels=analysis.head.labels, after=run.sizes
+        *(job.folder / name for name in RESULTS), labels=analysis.head.labels, after=run.sizes[-1] if run.sizes else (0, 0)
     )
     with results, ProgressBar(len(job.inputs), len(finished)) as bar:
         if finished:
@@ -149,12 +155,14 @@ def _work(run: Unfinished, analysis: Analysis, stop: Stop, outcomes: list[Outcom
     return total
 
 
-def _record(folder: Path, total: Report, outcomes: list[Outcome], about: dict[str, object]) -> None:
+def _record(run: Unfinished, total: Report, outcomes: list[Outcome], analysis: Analysis) -> None:
+    """Write `run.json`; of a run that was resumed, `ms` is of what was done since."""
     files = [
         {"input": outcome.path.absolute(), "name": outcome.name, "output": outcome.output, "error": outcome.error, **outcome.summary}
         for outcome in outcomes
     ]
-    runs.record(folder, total, {**about, "files": files})
+    about = {**analysis.record(), "arguments": run.arguments, "resumed": run.resumed, "files": files}
+    runs.record(run.job.folder, total, about)
 
 
 def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
@@ -174,3 +182,5 @@ def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
     console.print(table)
     if folder.is_dir():
         console.print(f"results in {folder}", soft_wrap=True)
+    if (folder / runs.UNFINISHED).exists():
+        click.echo(f"go on with calmcam annotate --resume {shlex.quote(str(folder))}", err=True)

@@ -53,8 +53,8 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether all that can be had of it was had."""
-        return self.report.frames > 0 and not self.report.stopped and (self.error is None or self.partly)
+        """Whether all that can be had of it was had: of one that fails in its middle, what came before."""
+        return self.report.frames > 0 and not self.report.stopped
 
     @property
     def partly(self) -> bool:
@@ -77,7 +77,7 @@ class Annotation:
         names = stems([item.path for item in inputs])
         called = collections.Counter(item.path.name for item in inputs)
         self._names = [str(item.path) if called[item.path.name] > 1 else item.path.name for item in inputs]
-        self._outputs = [folder / f"{name}{_suffix(item.path)}" for name, item in zip(names, inputs, strict=True)]
+        self._outputs = [folder / f"{name}{_suffix(base / item.path)}" for name, item in zip(names, inputs, strict=True)]
 
     def check_outputs(self) -> None:
         """OutputError when an output would replace one of the inputs."""
@@ -110,7 +110,7 @@ class Annotation:
                 part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
                 source = open_file(outcome.path, **part)
                 source.name = outcome.name
-                sinks = [results, counter(number, source), *self._copies(outcome.path, output)]
+                sinks = [counter(number, source), *self._copies(outcome.path, output), results]  # a line, when the copy has it
                 run(
                     source,
                     analysis.stages(),
