@@ -26,6 +26,8 @@ class Analyzer(AbstractContextManager):
                 print(decision.label, decision.confidence)
 
     Keywords are the settings of `edge_app.settings.Settings`; an unknown one is a SettingsError, as is a wrong value.
+    Give programs that you start meanwhile `env=os.environ`: what keeps MediaPipe from reporting its use is a proxy in the
+    environment that they inherit otherwise, and through which they reach no https address.
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -197,7 +197,7 @@ def test_photographs(detect, name, count):
 
 
 REPORTING = """
-import os, socket, sys, threading, time
+import os, socket, subprocess, sys, threading, time
 server = socket.create_server(("127.0.0.1", 0))
 os.environ.update(https_proxy=f"http://127.0.0.1:{server.getsockname()[1]}", no_proxy="localhost", NO_PROXY="*")
 mine = dict(os.environ)
@@ -210,7 +210,10 @@ Stage(find_model("face_detection").artifact("full").path).close()
 try:
     print(server.accept()[0].recv(99).decode())
 except TimeoutError:
-    print("nothing", all(os.environ[name] == mine[name] for name in ("https_proxy", "no_proxy", "NO_PROXY")))
+    names = ("https_proxy", "no_proxy", "NO_PROXY")
+    child = [sys.executable, "-c", f"import os; print(*(os.environ[name] for name in {names}))"]
+    said = subprocess.run(child, env=os.environ, capture_output=True, text=True, check=True).stdout.split()
+    print("nothing", all(os.environ[name] == mine[name] for name in names) and said == [mine[name] for name in names])
 """
 
 

@@ -37,7 +37,8 @@ def _say_nothing() -> None:
 
     Its wheels since 0.10.35 send them to play.googleapis.com and offer no way to say no (its issue 6291). libcurl, which
     sends them, goes by the proxy that the environment names: one where nobody listens, whatever stood there. That is
-    the environment of C; `os.environ`, which Python's own requests go by, stays as it is for whoever imports us.
+    the environment of C; `os.environ`, which Python's own requests go by, stays as it is for whoever imports us. Programs
+    started from here inherit C's, and reach no https address, unless they are given `env=os.environ`.
     """
     os.putenv("https_proxy", "http://127.0.0.1:9")  # discard, RFC 863
     for name in ("no_proxy", "NO_PROXY"):
