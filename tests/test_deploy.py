@@ -21,11 +21,12 @@ from small_model import write_model
 from deploy import graph as graph_module
 from deploy.bundle import model_script, read_bundle, read_calibration, write_bundle
 from deploy.cli import _chip_here, compile_command
+from deploy.compile import import_bundle
 from deploy.graph import Layer, read_graph, without_rescaling
 from deploy.parity import Pair, check, compare, folder_pairs
 from deploy.preflight import OK, REFUSED, WARNING, check_calibration, preflight
 from edge_app.errors import BackendUnavailable, CalmcamError, InputError, ModelError, OutputError, SettingsError
-from edge_app.manifest import find_model, read_manifest, verify
+from edge_app.manifest import find_model, read_manifest, sha256, verify
 
 CASES = Path(__file__).parent / "cases"
 DOUBLES = Path(__file__).parent / "doubles"
@@ -279,6 +280,32 @@ def test_a_carried_bundle_comes_back(model, calibration, tmp_path, arch):
     broken = CliRunner().invoke(compile_command, [str(model), "--import", str(folder)])
     assert "copy the bundle again" in str(broken.exception)
     verify(read_manifest(model / "manifest.json").artifact(arch))
+
+
+def test_what_was_registered_holds_when_the_manifest_cannot_be_written(model, calibration, tmp_path):
+    folder = tmp_path / "bundle"
+    assert calmcam_compile(model, "--calibration", calibration, "-o", folder).returncode == 0
+    result = json.loads((folder / "result.json").read_text())
+    hef = folder / result["hef"]
+    hef.write_bytes(hef.read_bytes() + b"a later one")
+    result |= {"bytes": hef.stat().st_size, "sha256": sha256(hef)}
+    (folder / "result.json").write_text(json.dumps(result))
+    in_the_way = model / "manifest.part.json"
+    in_the_way.mkdir()
+    before = {path.name for path in model.iterdir()}
+    with pytest.raises(OutputError, match="manifest.json: cannot be written"):
+        import_bundle(folder, read_manifest(model / "manifest.json"))
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    assert {path.name for path in model.iterdir()} == before
+    other = write_model(tmp_path / "other")
+    (other / in_the_way.name).mkdir()
+    with pytest.raises(OutputError):
+        import_bundle(folder, read_manifest(other / "manifest.json"))
+    assert not list(other.glob("*.hef")), "nothing was registered, nothing is left"
+    in_the_way.rmdir()
+    assert import_bundle(folder, read_manifest(model / "manifest.json")).artifact("hailo8").sha256 == sha256(hef)
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    assert {path.name for path in model.iterdir()} == before - {in_the_way.name}
 
 
 def test_a_bundle_that_cannot_be_written(model, calibration):
