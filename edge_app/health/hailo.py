@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..child import STATUS_ABSENT, STATUS_HANGS
 from ..errors import CalmcamError
-from ..hailo_checks import fits, join_group, version_problem
+from ..hailo_checks import compiler_problem, fits, join_group, version_problem
 from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
 from .checks import BROKEN, OK, QUIET, WARNING, Check, Machine
@@ -57,7 +57,7 @@ def checks(machine: Machine) -> list[Check]:
         python_check,
         firmware_check,
         *hailo_use.checks(machine, nodes),
-        compiled(architecture),
+        compiled(architecture, library),
     ]
 
 
@@ -105,10 +105,15 @@ def firmware(machine: Machine, driver: str) -> tuple[str, Check]:
     return chip[1], Check("firmware", OK, text)
 
 
-def compiled(architecture: str) -> Check:
-    """Whether an installed model was compiled for the chip; one that lies elsewhere is not looked for."""
+def compiled(architecture: str, library: str = "") -> Check:
+    """Whether an installed model was compiled for the chip and the HailoRT `library`; those elsewhere are not looked for."""
     wanted = fits(architecture) or fits("HAILO8")
-    having = {m.name: [v for v in wanted if v in m.artifacts] for m in _expression_models()}
+    models = {model.name: model.artifacts for model in _expression_models()}
+    having = {name: [v for v in wanted if v in artifacts] for name, artifacts in models.items()}
+    for name, (first, *_) in ((name, variants) for name, variants in having.items() if variants):
+        problem, mend = compiler_problem(models[name][first].compiler, library)
+        if problem:
+            return Check("compiled models", WARNING, f"{name}/{first} {problem}", mend)
     found = [f"{name} ({', '.join(variants)})" for name, variants in having.items() if variants]
     if found:
         return Check("compiled models", OK, ", ".join(found))
