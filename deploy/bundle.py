@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
-import zipfile
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.backends.litert import Backend
-from edge_app.errors import InputError, ModelError, OutputError, SourceError
+from edge_app.errors import ModelError, OutputError
 from edge_app.files import folder_beside, take_place
-from edge_app.manifest import Input, Manifest, sha256, verify
-from edge_app.media import pictures_below, read_picture
-from edge_app.preprocess import fit, to_input
+from edge_app.manifest import Manifest, sha256, verify
+from edge_app.preprocess import to_input
 
+from .crops import divide
 from .graph import Graph, read_graph, without_rescaling
 
-log = logging.getLogger(__name__)
-
-EXPECTED_CROPS = 64
 SCRIPT = Path(__file__).with_name("dfc_script.py")
 _README = """# {name} for {arch}
 
@@ -35,7 +30,7 @@ memory; minutes to hours. `calmcam doctor` says which HailoRT the Pi has.
     python compile.py --check     # are the files whole, does model.tflite give the expected outputs?
     python compile.py             # parse, optimise, quantise, compile; a .har is kept after each stage
 
-`calibration.npy` and `expected.npz` hold face crops of the training pictures: where those may not go, this folder may not.
+`calibration.npy` and `expected.npz` hold the pictures that calibrate and judge: where those may not go, this folder may not.
 
 Then carry the folder back and run `calmcam compile MODEL --import FOLDER`, MODEL being `{name}` or the folder that it lies in.
 
@@ -49,6 +44,7 @@ def write_bundle(
 ) -> Path:
     """Write the bundle for float32 `manifest` and raw crops (N, H, W, C) uint8 into `folder`; returns it.
 
+    Some of the crops do not calibrate: they judge the compiled network.
     With `exist_ok` it takes the place of a bundle that is there. Raises OutputError when the folder holds something
     else or cannot be written, ModelError when the float32 file does not hold.
     """
@@ -82,10 +78,10 @@ def _may_replace(folder: Path, exist_ok: bool) -> None:
 def _write(manifest: Manifest, graph: Graph, arch: str, calibration: np.ndarray, folder: Path, level: int) -> None:
     path = manifest.artifact("float32").path
     (folder / "model.tflite").write_bytes(without_rescaling(path) if graph.rescaling else path.read_bytes())
-    (folder / "model.alls").write_text(model_script(graph, len(calibration), level), encoding="utf-8")
-    rows = np.random.default_rng(0).permutation(len(calibration))
-    np.save(folder / "calibration.npy", calibration[rows])
-    crops = calibration[rows[:EXPECTED_CROPS]]
+    calibrating, judging = divide(calibration)
+    (folder / "model.alls").write_text(model_script(graph, len(calibrating), level), encoding="utf-8")
+    np.save(folder / "calibration.npy", calibration[calibrating])
+    crops = calibration[judging]
     np.savez(folder / "expected.npz", crops=crops, **expected_outputs(manifest, crops))
     shutil.copyfile(SCRIPT, folder / "compile.py")
     (folder / "README.md").write_text(_README.format(name=manifest.name, arch=arch), encoding="utf-8")
@@ -146,34 +142,3 @@ def read_bundle(folder: Path) -> dict:
     if not known or describe.get("bundle") != 1:
         raise ModelError(f"{folder}: expected a bundle of version 1, got {str(describe)[:60]}; make it again")
     return describe
-
-
-def read_calibration(path: Path, spec: Input) -> np.ndarray:
-    """Raw crops (N, H, W, C) from an `.npz` (key `crops`) or `.npy`, or from a folder of cut faces, scaled as `spec` says.
-
-    InputError says what is wrong.
-    """
-    if path.is_dir():
-        return _cut_faces(path, spec)
-    try:
-        with path.open("rb") as file:  # np.load leaves a broken file open
-            content = np.load(file, allow_pickle=False)
-            crops = content if isinstance(content, np.ndarray) else content["crops"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        what = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            f"{path}: expected an .npz with 'crops' (N, H, W, C) uint8, as export writes, or a folder of cut faces ({what})"
-        ) from error
-    return crops[..., None] if crops.ndim == 3 else crops
-
-
-def _cut_faces(folder: Path, spec: Input) -> np.ndarray:
-    found = []
-    for path in pictures_below(folder):
-        try:
-            found.append(fit(read_picture(path), spec))
-        except SourceError as error:
-            log.warning("left out: %s", error)
-    if not found:
-        raise InputError(f"{folder}: expected pictures of cut faces (calmcam crop makes them), found none")
-    return np.stack(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ STATES = {"ok": "green", "warning": "yellow", "refused": "red"}
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="At least 1,024 faces: the .npz that export wrote, or a folder that calmcam crop filled.",
+    help="At least 1,088 faces: the .npz that export wrote, or a folder that calmcam crop filled.",
 )
 @output_options
 @click.option(
@@ -62,12 +63,12 @@ def compile_command(
         _registered(import_bundle(bundle, manifest), read_bundle(bundle)["arch"])
         return
     arch = arch or _chip_here()
-    crops = _judge(manifest, arch, calibration)
+    crops = _judge(manifest, arch, calibration, settings)
     if preflight:
         return
     if crops is None:
         raise SettingsError(
-            "compile needs --calibration with at least 1,024 faces: the .npz that `calmcam export` wrote, or a folder of cut faces"
+            "compile needs --calibration with at least 1,088 faces: the .npz that `calmcam export` wrote, or a folder of cut faces"
         )
     folder = output_dir or free(Path(settings.runs_dir) / "compile", f"{manifest.name}_{arch}")
     write_bundle(manifest, arch, crops, folder, level=level, exist_ok=exist_ok)
@@ -89,14 +90,19 @@ def _chip_here() -> str:
         raise SettingsError(f"the Hailo here does not say which it is ({error}); say --arch hailo8 or hailo8l") from error
 
 
-def _judge(manifest, arch: str, calibration: Path | None):
+def _judge(manifest, arch: str, calibration: Path | None, settings: Settings):
     """Print the preflight's verdicts; returns the crops; ModelError when something is refused."""
     from . import preflight
-    from .bundle import read_calibration
+    from .crops import read_calibration
+    from .faces import face_finder
     from .graph import read_graph
 
-    crops = read_calibration(calibration, manifest.artifact("float32").input) if calibration else None
-    verdicts = preflight.preflight(read_graph(manifest.artifact("float32").path), arch, crops)
+    artifact = manifest.artifact("float32")
+    graph, crops = read_graph(artifact.path), None
+    if calibration:
+        crops = read_calibration(calibration, artifact.input)
+    with face_finder(settings) if calibration else nullcontext() as has_face:
+        verdicts = preflight.preflight(graph, arch, crops, has_face)
     for (state, what, text, source), layers in _grouped(verdicts).items():
         where = f" (layers {' '.join(layers)})" if any(layers) else ""
         click.echo(f"{click.style(f'{state:8}', fg=STATES[state])} {what:20} {text} [{source}]{where}")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
     """Take a compiled bundle's HEF into the model's folder and its manifest; returns the new manifest.
 
     Raises ModelError when the bundle was made from another model, is not compiled or its HEF was changed;
-    OutputError when the model's folder cannot be written. What was registered before stays until the end.
+    OutputError when the model's folder cannot be written. What was registered before holds then as it did.
     """
     bundle = read_bundle(folder)
     result = _result(folder, bundle["arch"], {head.name for head in manifest.heads})
@@ -72,10 +73,29 @@ def import_bundle(folder: Path, manifest: Manifest) -> Manifest:
         compiler={key: result.get(key) for key in ("arch", "compiler", "runtime", "gates", "downgrades")},
     )
     updated = replace(manifest, artifacts={**manifest.artifacts, result["arch"]: artifact})
-    with whole(target) as part:
-        shutil.copyfile(hef, part)
-    write_manifest(updated)
+    with _or_as_before(target):
+        with whole(target) as part:
+            shutil.copyfile(hef, part)
+        write_manifest(updated)
     return updated
+
+
+@contextmanager
+def _or_as_before(path: Path) -> Iterator[None]:
+    """When the block fails, `path` is as it was; OutputError when what is there cannot be kept for that."""
+    old, there = path.with_name(f"{path.stem}.old{path.suffix}"), path.is_file()
+    if there:
+        with whole(old) as part:
+            shutil.copyfile(path, part)
+    try:
+        yield
+    except BaseException:
+        if there:
+            old.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+        raise
+    old.unlink(missing_ok=True)
 
 
 def _result(folder: Path, arch: str, heads: set[str]) -> dict:

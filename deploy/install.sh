@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs calmcam on a Raspberry Pi 5 (or any Debian): system packages, a virtual environment, optionally the service.
 #   deploy/install.sh [--dry-run] [--service] [--prefix /opt/calmcam]
-# May be run again at any time: what is there stays. Pins no apt version: the archive's own set fits together.
+# May be run again at any time: what is there stays, a service that runs is started anew. Pins no apt version: the archive's own set fits together.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -72,6 +72,7 @@ if [ -n "$service" ]; then
     root install -m 644 "$unit" /etc/systemd/system/calmcam.service
     rm "$unit"
     root systemctl daemon-reload
+    root systemctl try-restart calmcam.service # one that runs is of the version before
     root systemctl enable --now calmcam.service
 fi
 if [ -n "$dry" ]; then echo "would run: $prefix/venv/bin/calmcam doctor"

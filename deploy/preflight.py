@@ -6,15 +6,17 @@ on (drawn from the published sources, the model zoo 2.18 and its tables).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from .crops import JUDGING, divide
 from .graph import Graph, Layer
 
 OK, WARNING, REFUSED = "ok", "warning", "refused"
 CALIBRATION_CROPS = 1024  # fewer, and the compiler lowers its optimisation level (fact sheet 3.4)
+LOOKED_AT = 32  # calibration crops in which a face is looked for
 
 # operator -> (state, what is known, section)
 _OPERATORS = {
@@ -49,15 +51,20 @@ class Verdict:
     source: str  # section of the fact sheet
 
 
-def preflight(graph: Graph, arch: str, calibration: np.ndarray | None = None) -> list[Verdict]:
-    """Judge every layer of a float32 `graph`, its input and outputs, its size on `arch` and its calibration crops."""
+def preflight(
+    graph: Graph, arch: str, calibration: np.ndarray | None = None, has_face: Callable[[np.ndarray], bool] | None = None
+) -> list[Verdict]:
+    """Judge every layer of a float32 `graph`, its input and outputs, its size on `arch` and its calibration crops.
+
+    `has_face` finds faces in crops (H, W, C) uint8; without it nobody looks for any.
+    """
     verdicts = [
         *_input(graph),
         *(_layer(graph, layer) for layer in graph.body()),
         *_outputs(graph),
         *_size(graph, arch),
     ]
-    return [*verdicts, *check_calibration(graph, calibration)]
+    return [*verdicts, *check_calibration(graph, calibration, has_face)]
 
 
 def _input(graph: Graph) -> Iterator[Verdict]:
@@ -144,25 +151,48 @@ def _size(graph: Graph, arch: str) -> Iterator[Verdict]:
         )
 
 
-def check_calibration(graph: Graph, crops: np.ndarray | None) -> list[Verdict]:
-    """Judge calibration crops (N, H, W, C): number, shape, dtype, range and variety."""
+def check_calibration(
+    graph: Graph, crops: np.ndarray | None, has_face: Callable[[np.ndarray], bool] | None = None
+) -> list[Verdict]:
+    """Judge calibration crops (N, H, W, C): number, shape, dtype, range, variety, and whether they are faces."""
     what, expected = "calibration", graph.input_shape[1:]
     if crops is None:
-        return [Verdict(WARNING, what, f"no crops given; at least {CALIBRATION_CROPS} are needed to compile", "3.3")]
+        text = f"no crops given; at least {CALIBRATION_CROPS + JUDGING} are needed to compile and to judge"
+        return [Verdict(WARNING, what, text, "3.3")]
     if crops.ndim != 4 or crops.shape[1:] != expected:
         return [
             Verdict(REFUSED, what, f"expected crops (N, {', '.join(map(str, expected))}), got {crops.shape}", "3.6")
         ]
     if crops.dtype != np.uint8:
         return [Verdict(REFUSED, what, f"expected raw pixels uint8, got {crops.dtype}", "3.3")]
-    verdicts = []
-    if len(crops) < CALIBRATION_CROPS:
-        text = f"{len(crops)} crops; below {CALIBRATION_CROPS} a network can lose nearly all its accuracy unnoticed"
-        verdicts.append(Verdict(REFUSED, what, text, "3.4"))
+    calibrating, judging = divide(crops)
+    verdicts = [*_number(len(crops), len(calibrating), len(judging))]
     if not len(crops) or crops.max() <= 1 or np.ptp(crops) < 64:
         text = f"values span {np.ptp(crops) if len(crops) else 0} of 255: normalised already, or no pictures"
         verdicts.append(Verdict(REFUSED, what, text, "3.3"))
     distinct = len({crop.tobytes() for crop in crops})
     if distinct < 0.9 * len(crops):
         verdicts.append(Verdict(WARNING, what, f"only {distinct} of {len(crops)} crops differ", "3.3"))
-    return verdicts or [Verdict(OK, what, f"{len(crops)} raw crops of the training pictures", "3.3")]
+    if has_face and not any(verdict.state == REFUSED for verdict in verdicts):
+        verdicts += _faces(crops[calibrating[:LOOKED_AT]], has_face)
+    text = f"{len(calibrating)} raw crops; {len(judging)} others judge the compiled network"
+    return verdicts or [Verdict(OK, what, text, "3.3")]
+
+
+def _number(given: int, calibrating: int, judging: int) -> Iterator[Verdict]:
+    if calibrating < CALIBRATION_CROPS:
+        text = (
+            f"{given} crops, of which {judging} judge the compiled network: {calibrating} calibrate it, expected "
+            f"{CALIBRATION_CROPS}, below which it can lose nearly all its accuracy; give more, or export the run again"
+        )
+        yield Verdict(REFUSED, "calibration", text, "3.4")
+    elif judging < JUDGING:
+        text = f"only {judging} pictures judge the compiled network, expected {JUDGING}; give more that differ"
+        yield Verdict(WARNING, "calibration", text, "3.4")
+
+
+def _faces(crops: np.ndarray, has_face: Callable[[np.ndarray], bool]) -> Iterator[Verdict]:
+    found = sum(map(has_face, crops))
+    if found < len(crops) / 2:
+        text = f"a face is found in {found} of {len(crops)} crops looked at, expected most; give what export wrote"
+        yield Verdict(WARNING, "calibration", f"{text} (calibration.npz), or faces that calmcam crop cut", "6")

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,8 @@ OLDEST, NEWEST = (4, 18), (5,)  # of HailoRT: the first with the async API in Py
 CONSTRAINTS = "constraints-hailo.txt"
 HAS_NUMPY_1 = sys.version_info < (3, 13)  # later Pythons have no wheel of it
 NODES = "/dev/hailo*"
+# HailoRT -> the Dataflow Compiler of the same release, whose HEFs it takes
+COMPILERS = {"4.18": "3.28", "4.19": "3.29", "4.20": "3.30", "4.21": "3.31", "4.22": "3.32", "4.23": "3.33"}
 
 
 class Stream(Protocol):
@@ -36,7 +38,7 @@ def version_problem(version: str, numpy_version: str, requires: Sequence[str] | 
     before NumPy 2 and says `numpy<2`; one that no longer does is taken at its word. Where NumPy 1 cannot be had, the
     trial at opening decides: a distribution for such a Python was built after NumPy 2.
     """
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    numbers = _numbers(version)
     if numbers < OLDEST:
         return f"HailoRT {version or 'of unknown version'} has no async API; install 4.18 or a later 4.x (hailo-all)"
     if numbers >= NEWEST:
@@ -49,6 +51,32 @@ def version_problem(version: str, numpy_version: str, requires: Sequence[str] | 
             f"in calmcam's folder: {_with_numpy_1()}"
         )
     return ""
+
+
+def compiler_problem(compiler: Mapping[str, object], library: str) -> tuple[str, str]:
+    """How a HEF and the HailoRT `library` ("4.23.0") are of different releases, and the mend; "" twice when they are not.
+
+    `compiler` is what the manifest says of it. What is not known is no problem.
+    """
+    compiled, release = _release(str(compiler.get("compiler"))), _release(library)
+    made_for = next((runtime for runtime, version in COMPILERS.items() if version == compiled), None)
+    made_for = made_for or _release(str(compiler.get("runtime")))
+    if not (made_for and release) or made_for == release:
+        return "", ""
+    mend = f"compile it again with the Dataflow Compiler {COMPILERS.get(release, 'that fits')} (calmcam compile)"
+    if _numbers(made_for) > _numbers(release):
+        mend += ", or sudo apt full-upgrade, then reboot"
+    return f"was compiled for HailoRT {made_for}, {library} is installed", mend
+
+
+def _release(version: str) -> str:
+    """Major and minor of a version, "" where there is none."""
+    found = re.match(r"\d+\.\d+", version)
+    return found[0] if found else ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _with_numpy_1() -> str:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,18 +20,23 @@ from patience import PATIENCE
 from small_model import write_model
 
 from deploy import graph as graph_module
-from deploy.bundle import model_script, read_bundle, read_calibration, write_bundle
+from deploy.bundle import model_script, read_bundle, write_bundle
 from deploy.cli import _chip_here, compile_command
+from deploy.compile import import_bundle
+from deploy.crops import divide, read_calibration
+from deploy.faces import face_finder
 from deploy.graph import Layer, read_graph, without_rescaling
 from deploy.parity import Pair, check, compare, folder_pairs
 from deploy.preflight import OK, REFUSED, WARNING, check_calibration, preflight
 from edge_app.errors import BackendUnavailable, CalmcamError, InputError, ModelError, OutputError, SettingsError
-from edge_app.manifest import find_model, read_manifest, verify
+from edge_app.manifest import find_model, read_manifest, sha256, verify
+from edge_app.preprocess import fit
+from edge_app.settings import Settings
 
 CASES = Path(__file__).parent / "cases"
 DOUBLES = Path(__file__).parent / "doubles"
 GRAPH = read_graph(CASES / "two_heads_float32.tflite")
-CROPS = np.random.default_rng(1).integers(0, 256, (1024, 32, 32, 3), np.uint8)
+CROPS = np.random.default_rng(1).integers(0, 256, (1088, 32, 32, 3), np.uint8)
 
 
 @pytest.fixture
@@ -99,18 +105,62 @@ def test_an_int8_file_is_refused_by_the_preflight():
     ("crops", "state", "says"),
     [
         (None, "warning", "no crops"),
-        (CROPS[:64], "refused", "64 crops"),
+        (CROPS[:64], "refused", "64 crops, of which 8 judge the compiled network: 56 calibrate it, expected 1024"),
+        (CROPS[:1087], "refused", "1087 crops, of which 64 judge the compiled network: 1023 calibrate it"),
         (CROPS[..., :1], "refused", "expected crops (N, 32, 32, 3)"),
         (CROPS.astype(np.float32), "refused", "uint8"),
         (np.zeros_like(CROPS), "refused", "span 0 of 255"),
-        (np.repeat(CROPS[:8], 128, axis=0), "warning", "8 of 1024"),
+        (np.repeat(CROPS[:8], 160, axis=0), "warning", "8 of 1280"),
+        (np.repeat(CROPS[:160], 8, axis=0), "warning", "only 20 pictures judge the compiled network, expected 64"),
     ],
-    ids=["none", "few", "shape", "dtype", "range", "repeats"],
+    ids=["none", "few", "one too few", "shape", "dtype", "range", "repeats", "few to judge"],
 )
 def test_calibration_crops_are_judged(crops, state, says):
     verdicts = check_calibration(GRAPH, crops)
     assert worst(verdicts) == state
     assert says in " ".join(verdict.text for verdict in verdicts)
+
+
+def test_no_picture_calibrates_and_judges():
+    """Not repeated or mirrored either: what `export` writes, a quarter more than it is asked for, always suffices."""
+    for count in (5, 100, 160, 700, 1280):
+        pool = np.concatenate([CROPS, CROPS[:, ::-1]])[:count]
+        crops = np.concatenate([pool, pool[:, :, ::-1]])[np.arange(1280) % (2 * count)]
+        calibrating, judging = divide(crops)
+        assert len(calibrating) >= 1024 and len(judging) == min(64, max(1, count // 8))
+        seen = {crop.tobytes() for crop in crops[calibrating]} | {crop[:, ::-1].tobytes() for crop in crops[calibrating]}
+        assert not seen & {crop.tobytes() for crop in crops[judging]}
+        assert not set(calibrating) & set(judging) and len({*calibrating}) == len(calibrating)
+    assert [rows.size for rows in divide(CROPS[:0])] == [0, 0]
+
+
+@pytest.mark.parametrize("colour", ["rgb", "gray"])
+def test_crops_without_faces_are_warned_of(colour):
+    image = cv2.cvtColor(cv2.imread(str(CASES / "astronaut.jpg")), cv2.COLOR_BGR2RGB)
+    face = fit(image[40:200, 145:305], replace(find_model("emotions").artifact("float32").input, colour=colour))
+    graph, noise = replace(GRAPH, input_shape=(1, *face.shape)), np.random.default_rng(2)
+    faces = face + noise.integers(0, 4, (1088, *face.shape), np.uint8)
+    with face_finder(Settings()) as has_face:
+        assert not has_face(noise.integers(0, 256, face.shape, np.uint8)) and has_face(face)
+        good = check_calibration(graph, faces, has_face)
+        (told,) = check_calibration(graph, noise.integers(0, 256, faces.shape, np.uint8), has_face)
+    assert [verdict.text for verdict in good] == ["1024 raw crops; 64 others judge the compiled network"]
+    assert told.state == "warning" and re.match("a face is found in [0-9] of 32 crops looked at", told.text)
+    assert "calibration.npz" in told.text
+
+
+def test_noise_is_warned_of_and_not_refused(model, calibration):
+    done = calmcam_compile(model, "--calibration", calibration, "--preflight")
+    assert done.returncode == 0 and "training" not in done.stdout
+    assert re.search("^warning +calibration +a face is found in [0-9] of 32 ", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith(" 1 warning, 0 refused\n")
+
+
+def test_a_detector_that_does_not_open_refuses_nothing(monkeypatch, caplog):
+    monkeypatch.setattr("deploy.faces.open_detector", lambda settings: find_model("no such model"))
+    with face_finder(Settings()) as has_face:
+        assert worst(check_calibration(GRAPH, CROPS, has_face)) == "ok"
+    assert "whether the calibration crops are faces cannot be told: unknown model" in caplog.text
 
 
 def test_the_model_script_undoes_the_rescaling():
@@ -122,6 +172,10 @@ def test_the_model_script_undoes_the_rescaling():
 
 def test_a_bundle_is_whole_and_checks_itself(model, tmp_path):
     folder = write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "bundle")
+    calibrating, judging = np.load(folder / "calibration.npy"), np.load(folder / "expected.npz")["crops"]
+    assert (len(calibrating), len(judging)) == (1024, 64)
+    assert not {crop.tobytes() for crop in calibrating} & {crop.tobytes() for crop in judging}
+    assert "calibset_size=1024" in (folder / "model.alls").read_text()
     names = {"README.md", "bundle.json", "calibration.npy", "compile.py", "expected.npz", "model.alls", "model.tflite"}
     assert {path.name for path in folder.iterdir()} == names
     done = subprocess.run([sys.executable, folder / "compile.py", "--check"], capture_output=True, text=True)
@@ -281,6 +335,32 @@ def test_a_carried_bundle_comes_back(model, calibration, tmp_path, arch):
     verify(read_manifest(model / "manifest.json").artifact(arch))
 
 
+def test_what_was_registered_holds_when_the_manifest_cannot_be_written(model, calibration, tmp_path):
+    folder = tmp_path / "bundle"
+    assert calmcam_compile(model, "--calibration", calibration, "-o", folder).returncode == 0
+    result = json.loads((folder / "result.json").read_text())
+    hef = folder / result["hef"]
+    hef.write_bytes(hef.read_bytes() + b"a later one")
+    result |= {"bytes": hef.stat().st_size, "sha256": sha256(hef)}
+    (folder / "result.json").write_text(json.dumps(result))
+    in_the_way = model / "manifest.part.json"
+    in_the_way.mkdir()
+    before = {path.name for path in model.iterdir()}
+    with pytest.raises(OutputError, match="manifest.json: cannot be written"):
+        import_bundle(folder, read_manifest(model / "manifest.json"))
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    assert {path.name for path in model.iterdir()} == before
+    other = write_model(tmp_path / "other")
+    (other / in_the_way.name).mkdir()
+    with pytest.raises(OutputError):
+        import_bundle(folder, read_manifest(other / "manifest.json"))
+    assert not list(other.glob("*.hef")), "nothing was registered, nothing is left"
+    in_the_way.rmdir()
+    assert import_bundle(folder, read_manifest(model / "manifest.json")).artifact("hailo8").sha256 == sha256(hef)
+    verify(read_manifest(model / "manifest.json").artifact("hailo8"))
+    assert {path.name for path in model.iterdir()} == before - {in_the_way.name}
+
+
 def test_a_bundle_that_cannot_be_written(model, calibration):
     done = CliRunner().invoke(compile_command, [str(model), "--calibration", str(calibration), "-o", "/proc/kit"])
     assert "/proc/kit: cannot be written" in str(done.exception)
@@ -306,7 +386,7 @@ def test_what_is_no_calibration_file_is_refused(tmp_path, content):
 def test_the_bundled_models_preflight_has_no_warning():
     manifest = find_model("emotions")
     shape = manifest.artifact("float32").input
-    crops = np.random.default_rng(0).integers(0, 256, (1024, shape.height, shape.width, shape.channels), np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (1088, shape.height, shape.width, shape.channels), np.uint8)
     assert worst(preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)) == "ok"
 
 

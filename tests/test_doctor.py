@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,35 @@ def test_a_compiled_model_is_seen_by_the_chip_it_was_compiled_for(own_models):
     assert hailo.compiled("HAILO8").state == OK
     assert "small (hailo8)" in hailo.compiled("HAILO8").text
     assert hailo.compiled("HAILO8L").state == WARNING
+
+
+@pytest.mark.parametrize(
+    ("compiler", "runtime", "library", "told"),
+    [
+        ("3.33.1", "unknown", "4.23.0", ""),
+        ("3.33.1", "unknown", "4.20.1", "small/hailo8 was compiled for HailoRT 4.23, 4.20.1 is installed"),
+        ("3.30.0", "4.23.0", "4.23.0", "small/hailo8 was compiled for HailoRT 4.20, 4.23.0 is installed"),
+        ("unknown", "4.21.0", "4.20.0", "small/hailo8 was compiled for HailoRT 4.21, 4.20.0 is installed"),
+        ("unknown", "unknown", "4.20.0", ""),
+        ("3.33.1", "unknown", "", ""),
+        (None, None, "4.20.0", ""),
+    ],
+)
+def test_a_hef_for_another_hailort_is_told(own_models, compiler, runtime, library, told):
+    folder = write_model(own_models / "small")
+    manifest = read_manifest(folder / "manifest.json")
+    hef = folder / "small.hef"
+    hef.write_bytes(b"\x01HEF not really")
+    made = manifest.artifacts["int8"]
+    versions = {"compiler": compiler, "runtime": runtime} if compiler else {}
+    entry = Artifact(hef, sha256(hef), hef.stat().st_size, made.input, made.outputs, compiler=versions)
+    write_manifest(replace(manifest, artifacts={**manifest.artifacts, "hailo8": entry}))
+    check = hailo.compiled("HAILO8", library)
+    assert (check.state, check.text) == ((WARNING, told) if told else (OK, "small (hailo8)"))
+    if told:
+        fitting = {"4.20": "3.30", "4.23": "3.33"}[library[:4]]
+        assert f"compile it again with the Dataflow Compiler {fitting}" in check.mend
+        assert ("sudo apt full-upgrade" in check.mend) == (library < "4.23"), "a later HailoRT may take it"
 
 
 def _fields(manifest: object) -> dict:

@@ -22,6 +22,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 from patience import PATIENCE
 
+from deploy.crops import divide
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
 from edge_app.heads import softmax
@@ -175,7 +176,9 @@ def test_the_card_and_the_report_stand_alone(exported, run):
 def test_calibration_crops_are_raw_balanced_and_enough(exported, run):
     with np.load(run / "calibration.npz") as saved:
         crops = saved["crops"]
-    assert (crops.shape, crops.dtype) == ((96, 24, 24, 1), np.uint8)
+    assert (crops.shape, crops.dtype) == ((120, 24, 24, 1), np.uint8)
+    calibrating, judging = divide(crops)
+    assert len(calibrating) >= 96 and len(judging)
 
 
 def test_weights_that_were_trained_on_after_the_test_are_refused(exported, again, data, tmp_path):

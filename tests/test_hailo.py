@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 from edge_app import hailo_facts, hailo_probe, plugins
 from edge_app.backends import litert
 from edge_app.errors import BackendError, BackendUnavailable, CalmcamError, DeviceLost, MissingPackage, ModelError
-from edge_app.hailo_checks import check_streams, version_problem
+from edge_app.hailo_checks import COMPILERS, check_streams, version_problem
 from edge_app.manifest import Artifact, Manifest
 
 pytest_plugins = ("hailo_fixtures",)
@@ -126,6 +127,11 @@ def test_statuses_are_those_of_the_library(world: Any) -> None:
     assert list(hailo_facts.STATUSES) == list(range(94))
     rows = [f"| {s.number} {s.name} | {s.meaning} | {s.advice} |" for s in hailo_facts.STATUSES.values()]
     assert "\n".join(rows) in (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+
+
+def test_the_compilers_are_those_that_the_readme_names():
+    table = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| (4\.\d+) \| (3\.\d+) \|", table, re.MULTILINE)) == COMPILERS
 
 
 def test_every_exception_class_of_both_families_becomes_ours(hailo: ModuleType) -> None:

@@ -45,6 +45,8 @@ EXCEPTIONS = {
     "trainer.runs": {"runs"},
     # ... and which chip a HEF is for is asked of the one that is here
     "deploy.cli": {"build", "commands.console", "commands.options", "hailo_checks", "hailo_probe", "runs", "settings"},
+    # whether calibration crops are faces is asked of the edge's detector, as its report card asks
+    "deploy.faces": {"build", "scoring.evaluate", "settings"},
     # folders of pictures may have Hangul names
     "trainer.check": {"drawing.text"},
     # how the detector frames a face decides the crop that is trained

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from small_model import write_model
 from edge_app import devices
 from edge_app.catalogue import APART, agreement, best_score, score_text
 from edge_app.cli import cli
-from edge_app.manifest import Head, find_model, read_manifest, sha256
+from edge_app.manifest import Head, find_model, read_manifest, sha256, write_manifest
 
 SCORES = tuple(
     {
@@ -72,6 +73,16 @@ def test_show_takes_a_name_or_a_folder(own_models, tmp_path):
     assert "CARD.md" in out
     assert "softmax over happy, sad, neutral; temperature 1" in out and "takes 32 x 32 rgb uint8" in out
     assert sha256(folder / "small_int8.tflite")[:12] in out
+
+
+def test_show_names_the_compiler_of_a_hef(tmp_path):
+    manifest = read_manifest(write_model(tmp_path / "small") / "manifest.json")
+    made = manifest.artifact("int8")
+    for version, told in (("3.33.1", "hailo8 with the Dataflow Compiler 3.33.1"), ("unknown", "")):
+        entry = replace(made, compiler={"compiler": version, "runtime": "unknown"})
+        write_manifest(replace(manifest, artifacts={"int8": made, "hailo8": entry}))
+        compiled = [line.split(None, 1)[1] for line in run("show", tmp_path / "small")[1].splitlines() if "compiled" in line]
+        assert [line.strip() for line in compiled] == ([told] if told else [])
 
 
 def test_verify_all_is_good():

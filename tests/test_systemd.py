@@ -62,6 +62,8 @@ def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
     assert "/etc/systemd/system/calmcam.service" in done.stdout
     assert "deploy/calmcam.toml /etc/calmcam.toml" in done.stdout
     assert "on the CPU" in done.stdout
+    steps = [line.removeprefix("would run: systemctl ") for line in done.stdout.splitlines() if "systemctl" in line]
+    assert steps == ["daemon-reload", "try-restart calmcam.service", "enable --now calmcam.service"], "an old one ends"
     assert not (tmp_path / "opt").exists()
 
 

@@ -86,7 +86,8 @@ def export(order: Order) -> Study:
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
         _describe(work, study, model)
-        representative.save(order.run / "calibration.npz", crops[: settings.calibration])
+        given = representative.choose(work.parts["train"], settings.calibration * 5 // 4, seed=work.recipe.seed)
+        representative.save(order.run / "calibration.npz", given)
         write_report(order.run / "report.html", study)
         take_place(work.folder, order.out.resolve())
     except OSError as error:

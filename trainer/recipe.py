@@ -114,7 +114,7 @@ class ExportRecipe:
 
     variants: tuple[str, ...] = VARIANTS
     representative: int = 512  # train crops that calibrate int8
-    calibration: int = 1024  # train crops saved for the Hailo compiler
+    calibration: int = 1024  # train crops for the Hailo compiler; a quarter more are saved, of which some judge
     max_loss: float = 0.5  # points of accuracy, int8 against float32
     min_agreement: float = 0.95  # share of images with the same answer
     files: Mapping[str, str] = field(default_factory=dict)  # variant, "keras" or "weights" -> extra file name

@@ -67,7 +67,7 @@ class _Chip:
             if self._vdevice is None:
                 params = hailo_platform.VDevice.create_params()
                 params.scheduling_algorithm = hailo_platform.HailoSchedulingAlgorithm.ROUND_ROBIN  # default: none
-                params.group_id = "calmcam"  # other programs may share the chip by it
+                params.group_id = "calmcam"  # shared in this process; others would need hailort_service and multi_process_service
                 self._vdevice = hailo_platform.VDevice(params)
                 self.failed = False
             self._users += 1

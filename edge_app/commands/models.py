@@ -111,6 +111,8 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         size, spec = _size(artifact.bytes), artifact.input
         takes = f", takes {spec.width} x {spec.height} {spec.colour} {spec.dtype}" if spec else ""
         facts.append(("file", f"{variant}: {artifact.path.name}, {size}{takes}, sha256 {artifact.sha256}"))
+        if (version := artifact.compiler.get("compiler", "unknown")) != "unknown":
+            facts.append(("compiled", f"{variant} with the Dataflow Compiler {version}"))
     facts += [("score", score_text(score, of_head=len(manifest.heads) > 1)) for score in manifest.scores]
     facts += [("data", manifest.data), ("licence", manifest.licence), ("made by", manifest.command)]
     facts.append(("card", str(card) if card.is_file() else "none"))

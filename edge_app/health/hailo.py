@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..child import STATUS_ABSENT, STATUS_HANGS
 from ..errors import CalmcamError
-from ..hailo_checks import fits, join_group, version_problem
+from ..hailo_checks import compiler_problem, fits, join_group, version_problem
 from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
 from .checks import BROKEN, OK, QUIET, WARNING, Check, Machine
@@ -57,7 +57,7 @@ def checks(machine: Machine) -> list[Check]:
         python_check,
         firmware_check,
         *hailo_use.checks(machine, nodes),
-        compiled(architecture),
+        compiled(architecture, library),
     ]
 
 
@@ -105,10 +105,15 @@ def firmware(machine: Machine, driver: str) -> tuple[str, Check]:
     return chip[1], Check("firmware", OK, text)
 
 
-def compiled(architecture: str) -> Check:
-    """Whether an installed model was compiled for the chip; one that lies elsewhere is not looked for."""
+def compiled(architecture: str, library: str = "") -> Check:
+    """Whether an installed model was compiled for the chip and the HailoRT `library`; those elsewhere are not looked for."""
     wanted = fits(architecture) or fits("HAILO8")
-    having = {m.name: [v for v in wanted if v in m.artifacts] for m in _expression_models()}
+    models = {model.name: model.artifacts for model in _expression_models()}
+    having = {name: [v for v in wanted if v in artifacts] for name, artifacts in models.items()}
+    for name, (first, *_) in ((name, variants) for name, variants in having.items() if variants):
+        problem, mend = compiler_problem(models[name][first].compiler, library)
+        if problem:
+            return Check("compiled models", WARNING, f"{name}/{first} {problem}", mend)
     found = [f"{name} ({', '.join(variants)})" for name, variants in having.items() if variants]
     if found:
         return Check("compiled models", OK, ", ".join(found))
@@ -129,12 +134,8 @@ def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
             return Check("hailo", OK, "a device node, not on a PCI bus that can be seen")
         return Check("hailo", BROKEN, "no chip on the PCI bus", SEATING)
     speed, width = (machine.read(chips[0] / f"current_link_{what}") for what in ("speed", "width"))
-    text = f"{chips[0].name}, PCIe {speed or 'speed unknown'} x{width or '?'}"
-    on_pi = machine.read("/proc/device-tree/model").startswith("Raspberry Pi")
-    if on_pi and speed.startswith(("2.5", "5")):
-        mend = "put dtparam=pciex1_gen=3 into /boot/firmware/config.txt, then reboot"
-        return Check("hailo", WARNING, f"{text}: below Gen 3 (8 GT/s)", mend)
-    return Check("hailo", OK, text)
+    gen_2 = " (Gen 2 is enough)" if speed.startswith("5") else ""
+    return Check("hailo", OK, f"{chips[0].name}, PCIe {speed or 'speed unknown'} x{width or '?'}{gen_2}")
 
 
 def _driver(machine: Machine, driver: str, library: str) -> Check:
