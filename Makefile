@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test,train,jax
 CONSTRAINTS ?=
+PYTEST ?=
 
 .PHONY: demo test clean
 
@@ -10,12 +11,12 @@ demo: $(VENV)/.edge
 	$(VENV)/bin/calmcam demo --output-dir demo --exist-ok
 
 test: $(VENV)/.$(EXTRAS)
-	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 define install
 	PYTHON=$(PYTHON) deploy/system_libraries.sh
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '$(1)'
+	$(VENV)/bin/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '$(1)'
 	touch $@
 endef
 

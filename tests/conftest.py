@@ -14,10 +14,11 @@ from edge_app import child, hailo_probe
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """The command line sets up the root logger; in one process with other tests that must not last."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, trainer = logging.getLogger(), logging.getLogger("trainer")
+    handlers, levels = root.handlers[:], (root.level, trainer.level)
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(levels[0]), trainer.setLevel(levels[1])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
 
 from edge_app.errors import InputError
 from edge_app.manifest import Crop
@@ -18,6 +19,7 @@ from edge_app.preprocess import crop_squares
 from edge_app.scoring.evaluate import on_canvas
 from edge_app.types import NO_FACES, Faces
 from trainer import cropfit
+from trainer.runs import Request, start
 
 ROOT = Path(__file__).parent.parent
 MARGIN, SHIFT = 0.12, -0.05
@@ -127,10 +129,8 @@ def test_the_command_measures_as_the_settings_say(tmp_path):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     out, config = tmp_path / "run", tmp_path / "c.toml"
-    change = ["stages.0.epochs=1", "data.near=0", "input.size=96"]
-    words = [word for one in change for word in ("--set", one)]
-    done = calmcam("train", ROOT / "tests" / "cases" / "tiny.yaml", "--data", tmp_path / "data", "-o", out, *words)
-    assert done.returncode == 0, done.stderr
+    changes = ("stages.0.epochs=1", "data.near=0", "input.size=96")
+    start(Request(str(ROOT / "tests" / "cases" / "tiny.yaml"), tmp_path / "data", changes, out))
     config.write_text('detector = "short"\nconf = 0.3\nhead = "of another model"\n')
     done = calmcam("fit-crop", out, "--config", config, "--conf", 0.35, "--pictures", 60)
     assert done.returncode == 0, done.stderr

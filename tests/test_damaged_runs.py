@@ -22,8 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 import pictures  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 from patience import PATIENCE  # noqa: E402
 
+from edge_app.cli import cli  # noqa: E402
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
 from trainer.data import load_run  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
@@ -157,9 +159,9 @@ def test_a_run_that_a_signal_stopped_says_so_too(data: Path, tmp_path: Path, num
 @pytest.mark.parametrize(("words", "says"), [((), True), (("--log-level", "error"), False)])
 def test_the_trainer_is_as_quiet_as_it_is_told(data: Path, words: tuple[str, ...], says: bool) -> None:
     """With few pictures it warns; how far it is, it says unless a level is named."""
-    command = [sys.executable, "-m", "edge_app", *words, "train", TINY, "--data", data, "-o", data.parent / "run"]
-    command += ["--set", "stages.0.epochs=1"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=True)
+    asked = ["train", TINY, "--data", str(data), "-o", str(data.parent / "run"), "--set", "stages.0.epochs=1"]
+    done = CliRunner().invoke(cli, [*words, *asked])
+    assert done.exit_code == 0, done.output
     assert ("INFO trainer" in done.stderr, "WARNING trainer" in done.stderr) == (says, says), done.stderr
 
 

@@ -43,7 +43,7 @@ LABELS = ["happy", "sad"]
 RECIPE = {
     "name": "tiny",
     "family": "residual",
-    "options": {"channels": [8, 16], "blocks": [0, 1], "dropout": 0.0},
+    "options": {"channels": [8, 16], "blocks": [0, 0], "dropout": 0.0},
     "input": {"size": 24, "colour": "gray"},
     "heads": [{"name": "mood", "labels": LABELS}],
     "data": {"validation": 0.3, "near": 0},
