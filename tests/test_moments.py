@@ -181,6 +181,33 @@ def test_a_run_without_copies(annotated, tmp_path):
     assert moments(annotated, "-o", tmp_path / "out", "--original").exit_code == 0
 
 
+@pytest.fixture
+def blurred(annotated):
+    """The same run, with --blur."""
+    about = json.loads((annotated / "run.json").read_text())
+    about["arguments"]["settings"] = {"blur": True}
+    (annotated / "run.json").write_text(json.dumps(about))
+    return annotated
+
+
+def test_faces_that_were_blurred_are_not_shown_by_advice(blurred, tmp_path):
+    about = json.loads((blurred / "run.json").read_text())
+    about["files"][0]["output"] = None
+    (blurred / "run.json").write_text(json.dumps(about))
+    result = moments(blurred, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "annotate it again with --blur" in result.stderr and "--original" not in result.stderr
+
+
+def test_faces_that_were_blurred_are_not_shown_without_a_word(blurred, tmp_path):
+    result = moments(blurred, "-o", tmp_path / "bare", "--original")
+    assert result.exit_code == 0 and "run was annotated with --blur, these clips show the faces unblurred" in result.stderr
+    assert "unblurred" not in moments(blurred, "-o", tmp_path / "drawn").stderr
+
+
+def test_originals_of_a_run_without_blur_need_no_word(annotated, tmp_path):
+    assert "unblurred" not in moments(annotated, "-o", tmp_path / "out", "--original").stderr
+
+
 def test_a_recording_has_no_original(annotated):
     (annotated / "run.json").write_text("{}")
     result = moments(annotated, "--original")

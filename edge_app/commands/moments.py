@@ -69,18 +69,21 @@ def moments(
         click.echo(f"no moment of {label!r} in {folder}; a lower --least or a longer --gap may find some")
         return
     sources = dict.fromkeys(one.source for one in found)
-    clips = _clips(folder, sources, original)
+    clips, blurred = _clips(folder, sources, original)
     if set(clips.values()) == {folder / RECORDING}:  # of a folder of pictures it has many sources, and one clock
         first = dict.fromkeys(first, min(first.values()))
     chosen = [one for one in found if one.source in clips][: options["top"]]
     if lacking := [source for source in sources if source not in clips]:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        mend = "" if original else "; try --original, which cuts videos themselves"
+        again = "annotate it again with --blur and without --no-video"
+        mend = "" if original else f"; {again if blurred else 'try --original, which cuts videos themselves'}"
         what = "video" if original else "annotated clip"
         lack = f"{folder}: holds no {what} of {', '.join(lacking[:SHOWN])}{more}{mend}"
         if not chosen:
             raise InputError(lack)
         click.echo(lack, err=True)
+    if original and blurred:
+        click.echo(f"{folder}: the run was annotated with --blur, these clips show the faces unblurred", err=True)
     with Signals() as stop:
         name = f"{folder.resolve().name}_{_plain(found[0].label)}"
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
@@ -104,16 +107,20 @@ def _noting(first: dict[str, float], lines: Iterable[dict[str, Any]]) -> Iterato
         yield line
 
 
-def _clips(folder: Path, sources: Iterable[str], original: bool) -> dict[str, Path]:
-    """What each source, as the results name it, is cut from; InputError when `run.json` does not tell of the run."""
+def _clips(folder: Path, sources: Iterable[str], original: bool) -> tuple[dict[str, Path], bool]:
+    """What each source, as the results name it, is cut from, and whether faces were blurred in what was drawn.
+
+    InputError when `run.json` does not tell of the run.
+    """
     path = folder / "run.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
+        blurred = bool(about.get("arguments", {}).get("settings", {}).get("blur"))
         if about.get("files") is None:  # of a camera
             if original:
                 raise InputError(f"{folder}: was recorded live, where no original is kept; leave --original out")
-            return dict.fromkeys(sources, folder / RECORDING)
-        return dict(_annotated(folder, about["files"], original))
+            return dict.fromkeys(sources, folder / RECORDING), blurred
+        return dict(_annotated(folder, about["files"], original)), blurred
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what calmcam annotate or live --save wrote ({error})") from error
 
