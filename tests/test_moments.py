@@ -148,6 +148,14 @@ def test_a_moment_is_cut_with_its_sound(annotated, tmp_path, options, first):
     assert abs(got.astype(int) - expected).mean() < 3
     (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
     assert (row["label"], row["start"], row["end"], row["confidence"]) == ("happy", "2.000", "3.000", "0.900")
+    assert (row["cut_start"], row["cut_end"]) == ("1.800", "3.200")
+
+
+@pytest.mark.parametrize(("options", "begins"), [((), "1.000"), (("--original",), "0.000")])
+def test_a_cut_begins_and_ends_where_its_clip_does(annotated, tmp_path, options, begins):
+    assert moments(annotated, "-o", tmp_path / "out", "--around", 9, *options).exit_code == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
+    assert (row["cut_start"], row["cut_end"], row["start"]) == (begins, "4.000", "2.000")
 
 
 @pytest.mark.parametrize(("around", "frames"), [(0.2, (30, 25)), (0.5, (40, 33))])
@@ -262,6 +270,8 @@ def test_a_recording_is_cut_by_the_time_of_its_first_picture(annotated, tmp_path
     assert result.exit_code == 0, result.output
     cut = tmp_path / "out" / "01_happy_cam:554_00-00-04.mp4"
     assert len(times(cut)) == 25
+    (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
+    assert (row["cut_start"], row["cut_end"]) == ("4.500", "5.500")
     with av.open(str(annotated / "annotated.mp4")) as container:
         expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][50]
     with av.open(str(cut)) as container:
