@@ -19,7 +19,7 @@ from edge_app.manifest import Artifact, Head, Manifest, sha256, write_manifest
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
 from .card import write_card
-from .data import Part, load_run, sources
+from .data import Part, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
 from .recipe_file import write_recipe
@@ -264,6 +264,7 @@ def _studied(work: _Work, gates: list[parity.Parity]) -> Study:
         about=work.order.about,
         command=work.order.command,
         in_float=work.in_float,
+        groups=named_group_counts(work.order.run, work.recipe),
     )
     _look(work, study, validation, answers, "validation")
     if work.order.test:
