@@ -41,10 +41,17 @@ COMMANDS = {  # name: (module:attribute, short help, extra that brings what the 
 }
 
 ELSEWHERE = {  # the words of other programs
-    "predict": "annotate", "run": "live", "track": "live", "detect": "live", "stream": "live", "val": "evaluate",
-    "--input": "--source", "--weights": "--model", "--hef-path": "--model", "--hef": "--model",
-    "--max-det": "--max-faces", "--project": "-o", "--name": "-o", "--output": "-o", "--view-img": "--show",
+    "predict": "annotate", "run": "live", "track": "live", "detect": "live", "stream": "live", "camera": "live",
+    "val": "evaluate", "deploy": "compile",
+    "--input": "--source", "-i": "--source", "--weights": "--model", "--hef-path": "--model", "--hef": "--model",
+    "-m": "--model", "-n": "--model", "--max-det": "--max-faces", "--project": "-o", "--name": "-o", "--output": "-o",
+    "--view-img": "--show", "--frame-rate": "--fps", "--debug": "-v",
 }  # fmt: skip
+NO_FLAG = {  # what they have a flag for
+    "--track": "live and annotate track faces without a flag.",
+    "--list-models": "calmcam models lists them.",
+    "--list-inputs": "calmcam doctor lists cameras.",
+}
 BARE = {"--source": "FILE", "--model": "MODEL"}  # what some commands take without a flag
 
 
@@ -96,7 +103,9 @@ class LazyGroup(click.Group):
         except click.NoSuchOption as error:
             _hint(error)
             raise
-        except (click.ClickException, click.exceptions.Exit):
+        except (click.ClickException, click.exceptions.Exit) as error:
+            if isinstance(error, click.UsageError):
+                _hint_at_source(error)
             let_go_of_pipes()
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
@@ -136,6 +145,15 @@ def _hint(error: click.NoSuchOption) -> None:
         error.possibilities = [ours]
     elif any(isinstance(one, click.Argument) and BARE.get(ours, " ") in one.human_readable_name for one in params):
         error.message, error.possibilities = f"{error.message} Name {BARE[ours]} without a flag.", []
+    elif error.option_name in NO_FLAG:
+        error.message, error.possibilities = f"{error.message} {NO_FLAG[error.option_name]}", []
+
+
+def _hint_at_source(error: click.UsageError) -> None:
+    """Name --source where what it takes was given without it."""
+    params = error.ctx.command.params if error.ctx else []
+    if "unexpected extra argument" in error.message and any("--source" in one.opts for one in params):
+        error.message += ". Name a camera, file or address with --source."
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+DEVICES = Path("/dev")
 QUERYCAP, ENUM_FMT, REQBUFS = 0x80685600, 0xC0405602, 0xC0145608  # VIDIOC_
 _CAPTURE, _MEMORY_MMAP = 1, 1  # of V4L2_CAP_, V4L2_BUF_TYPE_ and V4L2_MEMORY_
 
@@ -26,7 +27,7 @@ class Camera:
 
 def cameras() -> list[Camera]:
     """The capture devices of this machine, in the order of their numbers."""
-    nodes = [path for path in Path("/dev").glob("video*") if path.name[5:].isdecimal()]
+    nodes = [path for path in DEVICES.glob("video*") if path.name[5:].isdecimal()]
     found = (describe(str(path)) for path in sorted(nodes, key=lambda path: int(path.name[5:])))
     return [camera for camera in found if camera]
 

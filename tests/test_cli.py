@@ -69,7 +69,12 @@ def test_an_unknown_command_names_the_nearest():
 
 @pytest.mark.parametrize(
     ("word", "ours"),
-    [("predict", "annotate"), ("val", "evaluate"), *((one, "live") for one in ("run", "track", "detect", "stream"))],
+    [
+        ("predict", "annotate"),
+        ("val", "evaluate"),
+        ("deploy", "compile"),
+        *((one, "live") for one in ("run", "track", "detect", "stream", "camera")),
+    ],
 )
 def test_the_words_of_other_programs_are_known(word, ours):
     result = calmcam(word, "--source", "0")
@@ -97,6 +102,22 @@ def test_an_unknown_option_names_the_nearest():
         ("crop --output x y", "Did you mean '-o'?"),
         ("live --view-img", "Did you mean '--show'?"),
         ("doctor --source 0", "No such option '--source'."),
+        ("live -i 0", "Did you mean '--source'?"),
+        ("annotate -i a.mp4", "Name FILE without a flag."),
+        ("doctor -i 0", "No such option '-i'."),
+        ("live -m x", "Did you mean '--model'?"),
+        ("live -n x", "Did you mean '--model'?"),
+        ("evaluate -m x --data y", "Name MODEL without a flag."),
+        ("live --frame-rate 30", "Did you mean '--fps'?"),
+        ("live --debug", "Did you mean '-v'?"),
+        ("models list --debug", "Did you mean '-v'?"),
+        ("live --track", "No such option '--track'. live and annotate track faces without a flag."),
+        ("live --list-models", "No such option '--list-models'. calmcam models lists them."),
+        ("annotate --list-models", "calmcam models lists them."),
+        ("live --list-inputs", "No such option '--list-inputs'. calmcam doctor lists cameras."),
+        ("live clip.mp4", "Got unexpected extra argument (clip.mp4). Name a camera, file or address with --source."),
+        ("benchmark a.mp4 b.mp4", "(a.mp4 b.mp4). Name a camera, file or address with --source."),
+        ("doctor clip.mp4", "Got unexpected extra argument (clip.mp4)"),
     ],
 )
 def test_the_flags_of_other_programs_are_known(words, hint):

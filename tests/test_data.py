@@ -25,7 +25,7 @@ from edge_app.labels import canonical  # noqa: E402
 from edge_app.manifest import Input  # noqa: E402
 from edge_app.media import read_picture  # noqa: E402
 from trainer import ferplus  # noqa: E402
-from trainer.data import load_run, members, parts, write_split  # noqa: E402
+from trainer.data import load_run, members, named_group_counts, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
 from trainer.folders import has_test, scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
@@ -180,6 +180,25 @@ def test_named_groups_stay_together(data: Path, way: str) -> None:
     assert {split for splits in people.values() for split in splits} == {"train", "validation"}
     with pytest.raises(SettingsError, match="needs one"):
         members(recipe("data.group=p"), data)
+
+
+@pytest.mark.parametrize("way", ["none", "pattern", "clips"])
+def test_named_groups_are_counted_and_pictures_that_are_alike_are_none(data: Path, tmp_path: Path, way: str) -> None:
+    for label in LABELS if way != "none" else ():
+        for file in sorted((data / "train" / label).iterdir()):
+            person = int(file.stem) // 5
+            file.rename(file.with_name(f"p{person}_{file.name}" if way == "pattern" else f"{person}.f{file.stem:0>6}.png"))
+    shutil.copy(min((data / "train" / "happy").iterdir()), data / "train" / "happy" / "again.png")
+    changed = recipe("data.group='/(p[0-9]+)_'") if way == "pattern" else recipe()
+    found, _ = members(changed, data)
+    write_split(tmp_path / "split.csv", changed, found)
+    counts = named_group_counts(tmp_path, changed)
+    if way == "none":
+        assert counts == {}
+        return
+    each = 8 if way == "pattern" else 16  # a clip is one of its class's folder; the copy joins one of them
+    assert list(counts) == ["train", "validation"]
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [81, each]
 
 
 @pytest.mark.parametrize("pattern", ["^/(p[0-9]+)_", "([^/]+)_[0-9]+", "(p[0-9]+)"])

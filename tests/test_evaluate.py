@@ -103,6 +103,55 @@ def test_report_and_files(model, data):
     assert Path(report(model, "--data", data)["folder"]) == Path("runs/evaluate/small2")
 
 
+def remember(model: Path, paths: list[Path]) -> Path:
+    """Have the model say that it has learnt from these pictures, as `export` does; returns the file that names them."""
+    file, manifest = model / "seen.bin", model / "manifest.json"
+    file.write_bytes(b"".join(sorted(bytes.fromhex(sha256(path))[:8] for path in paths)))
+    raw = json.loads(manifest.read_text())
+    raw["origin"] = {"seen": {"file": file.name, "sha256": sha256(file), "bytes": file.stat().st_size}}
+    manifest.write_text(json.dumps(raw))
+    return file
+
+
+NO_NEW_FACES = "6 of 12 pictures were learnt from (or chosen on): this is no score of new faces"
+
+
+def test_pictures_that_were_learnt_from_are_told(model, data, tmp_path):
+    pictures = sorted((data / "Sad").rglob("*.*g"))  # each of the four is in all three classes
+    remember(model, pictures[:2])
+    code, out, _ = run(model, "--data", data, "-o", "here")
+    assert code == 0 and NO_NEW_FACES in out.splitlines()
+    assert json.loads(Path("here/report.json").read_text())["seen"] == {"count": 6, "note": NO_NEW_FACES}
+    other = write_model(tmp_path / "other")
+    assert report(model, other, "--data", data)["seen"]["count"] == 6
+    remember(other, pictures[1:3])
+    assert report(model, other, "--data", data)["seen"]["count"] == 9
+
+
+def test_of_new_pictures_nothing_is_said(model, data):
+    assert report(model, "--data", data)["seen"] is None
+    remember(model, [Path(__file__)])
+    code, out, _ = run(model, "--data", data, "-o", "here")
+    assert code == 0 and "learnt from" not in out
+    assert json.loads(Path("here/report.json").read_text())["seen"] == {"count": 0, "note": ""}
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed", "no bytes", "no names", "elsewhere"])
+def test_a_list_of_pictures_that_does_not_hold_is_told_and_stops_nothing(model, data, harm, caplog):
+    file = remember(model, [path for path in data.rglob("*") if path.is_file()])
+    raw = json.loads((model / "manifest.json").read_text())
+    if harm == "gone":
+        file.unlink()
+    elif harm == "changed":
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    else:
+        harmed = {"no bytes": {"file": file.name}, "no names": 3, "elsewhere": raw["origin"]["seen"] | {"file": "../x"}}
+        raw["origin"]["seen"] = harmed[harm]
+        (model / "manifest.json").write_text(json.dumps(raw))
+    assert report(model, "--data", data)["seen"] is None
+    assert "which pictures it has learnt from is not known" in caplog.text
+
+
 def test_tables(model, data):
     code, out, _ = run(model, "--data", data, "--head", "mood", "-o", "here")
     assert code == 0

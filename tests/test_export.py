@@ -115,7 +115,7 @@ def test_every_variant_is_there_and_described(exported):
         assert dict(artifact.outputs) == {"mood": "mood"}
         assert artifact.emits == "logits"
     names = {path.name for path in out.iterdir()} - {f"{name}.tflite" for name in quantise.VARIANTS}
-    assert names == {"manifest.json", "CARD.md", "model.keras", "known_name.tflite", "w.weights.h5"}
+    assert names == {"manifest.json", "CARD.md", "seen.bin", "model.keras", "known_name.tflite", "w.weights.h5"}
     assert not out.with_name("tiny.part").exists()
 
 
@@ -421,6 +421,9 @@ def test_what_was_exported_evaluates_and_annotates(exported, data, tmp_path, mon
     assert told.exit_code == 0, told.output
     scored = exported[0].found("test", "mood").scores
     assert (found["ready"]["n"], found["ready"]["accuracy"]["value"]) == (40, scored.accuracy)
+    assert found["seen"]["count"] == 5  # that stand in train, too
+    told = CliRunner().invoke(cli, ["evaluate", str(exported[1]), "--data", str(data / "train"), "--json"])
+    assert json.loads(told.stdout)["seen"]["note"].startswith("140 of 140 pictures were learnt from (or chosen on)")
     (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert set(json.loads(line)["faces"][0]["expression"]["probs"]) == set(LABELS)
 

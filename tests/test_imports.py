@@ -33,6 +33,7 @@ SHARED = {
     "labels",
     "media",
     "plugins",
+    "seen",
     "tflite",
 }
 HEAVY = {"mediapipe", "ai_edge_litert", "hailo_platform", "av", "picamera2", "tensorflow", "keras", "matplotlib", "cv2"}

@@ -73,10 +73,13 @@ def test_result_lines_on_standard_output_and_nothing_else_there(live, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_display_it_says_so_and_goes_on(live):
-    result = live("--source", "synthetic", "--frames", 2)
+@pytest.mark.parametrize(
+    ("words", "hint"), [((), "; --web shows it in a browser"), (("--save",), ""), (("--web", "0"), ""), (("-o", "out"), "")]
+)
+def test_without_a_display_it_says_so_and_goes_on(live, words, hint):
+    result = live("--source", "synthetic", "--frames", 2, *words)
     assert result.exit_code == 0
-    assert "there is no display ($DISPLAY is not set); going on without a window\n" in result.stderr
+    assert f"there is no display ($DISPLAY is not set); going on without a window{hint}\n" in result.stderr
     assert "2 frames in" in result.stderr
 
 

@@ -148,6 +148,14 @@ def test_a_moment_is_cut_with_its_sound(annotated, tmp_path, options, first):
     assert abs(got.astype(int) - expected).mean() < 3
     (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
     assert (row["label"], row["start"], row["end"], row["confidence"]) == ("happy", "2.000", "3.000", "0.900")
+    assert (row["cut_start"], row["cut_end"]) == ("1.800", "3.200")
+
+
+@pytest.mark.parametrize(("options", "begins"), [((), "1.000"), (("--original",), "0.000")])
+def test_a_cut_begins_and_ends_where_its_clip_does(annotated, tmp_path, options, begins):
+    assert moments(annotated, "-o", tmp_path / "out", "--around", 9, *options).exit_code == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
+    assert (row["cut_start"], row["cut_end"], row["start"]) == (begins, "4.000", "2.000")
 
 
 @pytest.mark.parametrize(("around", "frames"), [(0.2, (30, 25)), (0.5, (40, 33))])
@@ -179,6 +187,33 @@ def test_a_run_without_copies(annotated, tmp_path):
     result = moments(annotated, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "no annotated clip of clip.mp4; try --original" in result.output
     assert moments(annotated, "-o", tmp_path / "out", "--original").exit_code == 0
+
+
+@pytest.fixture
+def blurred(annotated):
+    """The same run, with --blur."""
+    about = json.loads((annotated / "run.json").read_text())
+    about["arguments"]["settings"] = {"blur": True}
+    (annotated / "run.json").write_text(json.dumps(about))
+    return annotated
+
+
+def test_faces_that_were_blurred_are_not_shown_by_advice(blurred, tmp_path):
+    about = json.loads((blurred / "run.json").read_text())
+    about["files"][0]["output"] = None
+    (blurred / "run.json").write_text(json.dumps(about))
+    result = moments(blurred, "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "annotate it again with --blur" in result.stderr and "--original" not in result.stderr
+
+
+def test_faces_that_were_blurred_are_not_shown_without_a_word(blurred, tmp_path):
+    result = moments(blurred, "-o", tmp_path / "bare", "--original")
+    assert result.exit_code == 0 and "run was annotated with --blur, these clips show the faces unblurred" in result.stderr
+    assert "unblurred" not in moments(blurred, "-o", tmp_path / "drawn").stderr
+
+
+def test_originals_of_a_run_without_blur_need_no_word(annotated, tmp_path):
+    assert "unblurred" not in moments(annotated, "-o", tmp_path / "out", "--original").stderr
 
 
 def test_a_recording_has_no_original(annotated):
@@ -235,6 +270,8 @@ def test_a_recording_is_cut_by_the_time_of_its_first_picture(annotated, tmp_path
     assert result.exit_code == 0, result.output
     cut = tmp_path / "out" / "01_happy_cam:554_00-00-04.mp4"
     assert len(times(cut)) == 25
+    (row,) = csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines())
+    assert (row["cut_start"], row["cut_end"]) == ("4.500", "5.500")
     with av.open(str(annotated / "annotated.mp4")) as container:
         expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][50]
     with av.open(str(cut)) as container:

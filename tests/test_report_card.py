@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import re
 
@@ -107,6 +108,34 @@ def test_the_card_states_scores_with_intervals_and_what_made_it(study):
     assert f"{100 * found.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})" in text
     assert "2.50 MB" in text and "`calmcam train tiny`" in text and "`abc`" in text
     assert "99.00% same" in text
+
+
+@pytest.mark.parametrize(
+    ("backbone", "start"),
+    [
+        ("none", "nothing"),
+        ("imagenet", "ImageNet's"),
+        ("dlib", "those of dlib's face network"),
+        ("emotions", "those of our own `emotions`"),
+        ("runs/train/mine", "`runs/train/mine`"),
+    ],
+)
+def test_the_card_says_what_scores_and_weights_stand_on(study, tmp_path, backbone, start):
+    study.recipe = dataclasses.replace(study.recipe, backbone=backbone)
+    said = f"one crop per face, no test-time augmentation; weights start from {start}"
+    assert f"\n- {said}\n" in "\n".join(card.card(study))
+    assert said in "".join(read(study, tmp_path).text)
+
+
+def test_the_card_counts_the_groups_that_were_named(study, tmp_path):
+    assert "groups:" not in "\n".join(card.card(study))
+    study.groups = {"train": (700, 31), "validation": (90, 5), "test": (200, 4)}
+    text = "\n".join(card.card(study))
+    assert "train 700 pictures of 31 groups, validation 90 pictures of 5 groups, test 200 pictures of 4 groups" in text
+    assert "test: of fewer than 5 groups, so its score holds for these people or clips only" in text
+    assert "test: of fewer than 5 groups" in "".join(read(study, tmp_path).text)
+    study.groups["test"] = (200, 5)
+    assert "fewer than" not in "\n".join(card.card(study))
 
 
 def test_every_table_of_the_card_is_rectangular(study):

@@ -29,10 +29,36 @@ from edge_app.types import Sink
 REAL = sorted(Path("/dev").glob("video[0-9]*"))
 
 
-def test_missing_camera_names_the_ones_that_are_there() -> None:
-    with pytest.raises(SourceError, match=r"^/dev/video4711: there is no such camera; found") as caught, Source("4711"):
+def kernel(node: int, request: int, argument: bytes) -> bytes:
+    """The answers of a UVC camera with two formats."""
+    index = struct.unpack_from("I", argument)[0]
+    if request == v4l2.QUERYCAP:
+        return struct.pack("16s32s32sIII12x", b"uvcvideo", b"C920", b"usb-1", 6, 0x84A00001, 0x04200001)
+    if request == v4l2.ENUM_FMT and index < 2:
+        return struct.pack("III32s4sI12x", index, 1, 0, b"whatever", (b"MJPG", b"YUYV")[index], 0)
+    raise OSError(errno.EINVAL, "no more")
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which cameras are looked for, empty."""
+    monkeypatch.setattr(v4l2, "DEVICES", tmp_path)
+    monkeypatch.setattr(v4l2.fcntl, "ioctl", kernel)
+    return tmp_path
+
+
+def test_missing_camera_names_the_ones_that_are_there(devices: Path) -> None:
+    for name in ("video10", "video2", "video", "videos", "media0"):
+        (devices / name).touch()
+    found = rf"found: {devices}/video2 \(C920\), {devices}/video10 \(C920\)$"
+    with pytest.raises(SourceError, match=rf"^/dev/video4711: there is no such camera; {found}"), Source("4711"):
         pass
-    assert all(str(found.path) in str(caught.value) for found in v4l2.cameras())
+
+
+def test_where_no_camera_is_the_one_on_the_ribbon_is_named(devices: Path) -> None:
+    hint = r"found none; is one plugged in\? A Pi's own, on the ribbon, is --source picamera$"
+    with pytest.raises(SourceError, match=rf"^/dev/video4711: there is no such camera; {hint}"), Source("4711"):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["file", "device"])
@@ -86,21 +112,9 @@ def test_busy_camera_names_who_has_it(tmp_path: Path, refuses: str, monkeypatch:
         other.stdin.close()
 
 
-def test_what_the_kernel_says_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answers of a UVC camera with two formats."""
-    codes = [b"MJPG", b"YUYV"]
-
-    def ioctl(node: int, request: int, argument: bytes) -> bytes:
-        index = struct.unpack_from("I", argument)[0]
-        if request == v4l2.QUERYCAP:
-            return struct.pack("16s32s32sIII12x", b"uvcvideo", b"C920", b"usb-1", 6, 0x84A00001, 0x04200001)
-        if request == v4l2.ENUM_FMT and index < 2:
-            return struct.pack("III32s4sI12x", index, 1, 0, b"whatever", codes[index], 0)
-        raise OSError(errno.EINVAL, "no more")
-
-    (tmp_path / "video3").touch()
-    monkeypatch.setattr(v4l2.fcntl, "ioctl", ioctl)
-    found = v4l2.describe(str(tmp_path / "video3"))
+def test_what_the_kernel_says_is_understood(devices: Path) -> None:
+    (devices / "video3").touch()
+    found = v4l2.describe(str(devices / "video3"))
     assert found is not None
     assert (found.name, found.formats, found.problem) == ("C920", ("MJPG", "YUYV"), "")
 

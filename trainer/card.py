@@ -13,7 +13,9 @@ from edge_app.manifest import Head
 from .finalscore import Scored
 from .record import chosen
 from .study import Study
-from .words import AI_ACT, CALIBRATION, LIMITS, SPLITS
+from .words import AI_ACT, CALIBRATION, FEW_GROUPS, GROUPS, LIMITS, ONE_CROP, SPLITS, STARTS
+
+FEW = 5  # groups of people or clips below which a score says nothing of others
 
 
 def write_card(path: Path, study: Study) -> None:
@@ -25,7 +27,7 @@ def write_card(path: Path, study: Study) -> None:
 def card(study: Study) -> Iterator[str]:
     """The lines of the card."""
     yield from (f"# {study.name}", "", *_summary(study), "")
-    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in split_words(study)), "")
+    yield from ("## Scores", "", *_scores(study.scored), "", *(f"- {text}" for text in score_words(study)), "")
     for head in study.heads:
         yield from _head(study, head)
     yield from ("## Files", "", *_files(study), "", *_mixed(study))
@@ -33,11 +35,18 @@ def card(study: Study) -> Iterator[str]:
     yield from ("## How it was made", "", *_origin(study))
 
 
-def split_words(study: Study) -> list[str]:
-    """What the splits are that scores stand for."""
+def score_words(study: Study) -> list[str]:
+    """What scores stand for: the splits, how faces were looked at, and of how many groups the pictures are."""
     times = "once" if study.test_uses == 1 else f"{study.test_uses} times: who chose by what it said chose on it"
     found = {row.split for row in study.scored}
-    return [words.format(times=times) for split, words in SPLITS.items() if split in found]
+    lines = [words.format(times=times) for split, words in SPLITS.items() if split in found]
+    backbone = study.recipe.backbone
+    lines.append(ONE_CROP.format(start=STARTS.get(backbone, f"`{backbone}`")))
+    if study.groups:
+        counts = (f"{part} {pictures} pictures of {groups} groups" for part, (pictures, groups) in study.groups.items())
+        lines.append(GROUPS.format(counts=", ".join(counts)))
+    few = (part for part, (_, groups) in study.groups.items() if part in found and groups < FEW)
+    return lines + [FEW_GROUPS.format(part=part, few=FEW) for part in few]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

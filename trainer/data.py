@@ -25,7 +25,7 @@ from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe
 from .recipe_file import read_recipe
 from .record import digest, read_run
-from .splits import divide
+from .splits import CLIP, divide
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +213,18 @@ def check_unseen(other: Path, parts: Iterable[tuple[str, str]], role: str, mend:
 def learnt(run: Path) -> set[str]:
     """The sha256 of the pictures of a run's train part."""
     return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}
+
+
+def named_group_counts(run: Path, recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """How many pictures of how many groups each part of split.csv has.
+
+    Nothing where neither table nor pattern nor a clip's name named any: groups of pictures that are alike are no persons.
+    """
+    rows = read_split(run / "split.csv")
+    if not (recipe.data.group or recipe.data.groups_file or any(CLIP.match(row["file"]) for row in rows)):
+        return {}
+    groups = {part: [row["group"] for row in rows if row["split"] == part] for part in ("train", "validation", "test")}
+    return {part: (len(names), len(set(names))) for part, names in groups.items() if names}
 
 
 def write_split(path: Path, recipe: Recipe, found: Sequence[Member]) -> None:

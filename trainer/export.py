@@ -15,11 +15,12 @@ import numpy as np
 from edge_app.errors import InputError, OutputError, SettingsError, unknown
 from edge_app.files import folder_beside, take_place
 from edge_app.manifest import Artifact, Head, Manifest, sha256, write_manifest
+from edge_app.seen import write_seen
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
 from .card import write_card
-from .data import Part, load_run, sources
+from .data import Part, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
 from .recipe_file import write_recipe
@@ -265,6 +266,7 @@ def _studied(work: _Work, gates: list[parity.Parity]) -> Study:
         about=work.order.about,
         command=work.order.command,
         in_float=work.in_float,
+        groups=named_group_counts(work.order.run, work.recipe),
     )
     _look(work, study, validation, answers, "validation")
     if work.order.test:
@@ -283,14 +285,18 @@ def _test(work: _Work, study: Study) -> None:
     study.test_uses = finalscore.claim(work.order.run, weights, part)
     hashes = work.record.get("data_sha256", {}) | {"test": digest(part.hashes)}
     study.record = {**work.record, "data_sha256": hashes}
-    seen = {digest for name in ("train", "validation") for digest in work.parts[name].hashes}
-    sets = finalscore.test_sets(part, study.heads, seen, _votes(work))
+    sets = finalscore.test_sets(part, study.heads, _seen(work), _votes(work))
     for variant, artifact in work.artifacts.items():
         logits = parity.file_logits(variant, artifact, part.images)
         study.scored += finalscore.score_parts(variant, study.heads, logits, sets)
         if variant == study.chief:
             _look(work, study, part, logits, "test")
     study.counts["test"] = part.labels
+
+
+def _seen(work: _Work) -> set[str]:
+    """The sha256 of the pictures that the weights learnt from and were chosen on."""
+    return {digest for name in ("train", "validation") for digest in work.parts[name].hashes}
 
 
 def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: str) -> None:
@@ -328,6 +334,7 @@ def _describe(work: _Work, study: Study, model: keras.Model) -> None:
         "latency_ms": {name: round(value, 3) for name, value in study.latency_ms.items()},
         "parity": [str(row) for row in study.gates],
         "int8_in_float": list(study.in_float),
+        "seen": write_seen(work.folder, _seen(work)),
     }
     study.manifest = Manifest(
         name=study.name,

@@ -22,7 +22,7 @@ from .card import (
     count_rows,
     file_rows,
     score_rows,
-    split_words,
+    score_words,
 )
 from .record import chosen
 from .study import Study
@@ -48,7 +48,7 @@ def page(study: Study) -> Iterator[str]:
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     yield f"<h1>{title}</h1>"
     yield _text(f"Data: {study.about or 'not stated'}. Licence: {study.licence}.")
-    yield from ("<h2>Scores</h2>", table(SCORE_HEADER, score_rows(study.scored)), _list(split_words(study)))
+    yield from ("<h2>Scores</h2>", table(SCORE_HEADER, score_rows(study.scored)), _list(score_words(study)))
     yield from ("<h2>Files</h2>", table(FILE_HEADER, file_rows(study)))
     for head in study.heads:
         yield from _head(study, head)

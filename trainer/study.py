@@ -34,6 +34,7 @@ class Study:
     about: str
     command: str
     in_float: tuple[str, ...] = ()  # operators of the int8 file that were left in float
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # split -> pictures, named groups; {} without
     test_uses: int = 0  # how often the run's test part was scored on these weights, this time among them
     manifest: Manifest | None = None
     truth: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)

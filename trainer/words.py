@@ -29,3 +29,12 @@ SPLITS = {
     "test without duplicates of train": "test without the pictures whose file is byte-identical to one of training",
     "test, FER+ majority": "test, pictures of which more than half of all FER+ votes name one label, the truth here",
 }
+ONE_CROP = "one crop per face, no test-time augmentation; weights start from {start}"
+STARTS = {  # by the recipe's backbone; another is a file or a run
+    "none": "nothing",
+    "imagenet": "ImageNet's",
+    "dlib": "those of dlib's face network",
+    "emotions": "those of our own `emotions`",
+}
+GROUPS = "groups (persons, sessions or clips as they were named; a picture without is one of its own): {counts}"
+FEW_GROUPS = "{part}: of fewer than {few} groups, so its score holds for these people or clips only"

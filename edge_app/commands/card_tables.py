@@ -15,13 +15,15 @@ Judged = Mapping[str, Any]
 
 
 def show(card: Mapping[str, Any]) -> None:
-    """Print a card as `Tally.card` makes it, with its `models`, `head`, `data`, `excluded` and `folder`."""
+    """Print a card as `Tally.card` makes it, with its `models`, `head`, `data`, `excluded`, `seen` and `folder`."""
     console = for_tables(120)
     models = " + ".join(f"{model['name']} {model['variant']} ({model['device']})" for model in card["models"])
     left_out = f", {card['excluded']} excluded" if card["excluded"] else ""
     console.print(
         f"{models}, head {card['head']}, {card['pictures']:,} pictures of {card['data']}{left_out}", soft_wrap=True
     )
+    if card["seen"] and card["seen"]["note"]:
+        console.print(card["seen"]["note"], soft_wrap=True)
     console.print(_scores(card))
     console.print(_classes(*("whole path", card["detect"]) if card["detect"] else ("ready crops", card["ready"])))
     for line in _remarks(card):

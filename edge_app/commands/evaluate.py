@@ -26,6 +26,7 @@ from ..manifest import choose_head, find_model
 from ..scoring.evaluate import Ensemble, Member, Row, rows
 from ..scoring.labelled import Exclusions, Sample, labelled, read_exclusions
 from ..scoring.tally import Tally
+from ..seen import mark, read_seen
 from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
@@ -82,7 +83,8 @@ def evaluate(
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
         tally = _work(samples, ensemble, find, folder, signals)
-    card = {"folder": str(folder), "data": str(data), "excluded": excluded, **_subject(ensemble), **tally.card()}
+    seen = _seen(samples, tally, ensemble)
+    card = {"folder": str(folder), "data": str(data), "excluded": excluded, "seen": seen, **_subject(ensemble), **tally.card()}
     _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
     code = signals.exit_code or (SourceError.exit_code if tally.unreadable else 0)
     try:
@@ -127,6 +129,17 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
         if tally.unreadable and not len(tally):
             raise SourceError(f"none of the {len(samples)} pictures can be read; {tally.unreadable[0][1]}")
     return tally
+
+
+def _seen(samples: list[Sample], tally: Tally, ensemble: Ensemble) -> dict[str, Any] | None:
+    """How many of the pictures that were read a model was made with, and what that means; None where none says with which."""
+    lists = [marks for member in ensemble.members if (marks := read_seen(member.manifest)) is not None]
+    if not lists:
+        return None
+    known, unread = frozenset().union(*lists), {name for name, _ in tally.unreadable}
+    count = sum(mark(sample.path) in known for sample in samples if sample.name not in unread)
+    told = f"{count:,} of {len(tally):,} pictures were learnt from (or chosen on): this is no score of new faces"
+    return {"count": count, "note": told if count else ""}
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         click.echo(f"classifying on {analysis.why}", err=True)
         served = _served(analysis, source, settings, options)
         folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
-        show = options["show"] and _display()
+        show = options["show"] and _display(unseen=not folder and options["web"] is None)
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
         said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if options["to_stdout"] else []
         kept = _recording(folder, about, analysis.head.labels) if folder else []
@@ -124,11 +124,12 @@ def _folder(settings: Settings, given: Path | None, exist_ok: bool) -> Path:
     return runs.output_folder(given, Path(settings.runs_dir) / "live", name, exist_ok=exist_ok)
 
 
-def _display() -> bool:
-    """Whether a window can be opened; says why not."""
+def _display(*, unseen: bool) -> bool:
+    """Whether a window can be opened; says why not, and where else the picture can be seen that otherwise is `unseen`."""
     reason = plugins.load("sinks", "window").unavailable()
     if reason:
-        click.echo(f"{reason}; going on without a window", err=True)
+        hint = "; --web shows it in a browser" if unseen else ""
+        click.echo(f"{reason}; going on without a window{hint}", err=True)
     return not reason
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,31 @@ from ..media import PICTURES, VIDEOS
 from ..moments import Moment, find, read_results
 from ..run import Stop, run
 from ..settings import Settings
-from ..types import Result
+from ..types import Result, Sink
 from .options import Signals, output_options, settings_options
 
 LOOSE = 4e-6  # s that times may be off: results have microseconds, the two ends of a recording its clock's ticks
 SHOWN = 5  # names in a message
 RECORDING = "annotated.mp4"  # what `live --save` writes
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A clip that was made; times in seconds as `results.jsonl` has them."""
+
+    path: Path
+    moment: Moment
+    start: float  # where its clock begins
+    end: float
+
+
+class _Reached(Sink):
+    """Notes when the newest picture ends, in seconds of what is cut."""
+
+    end = 0.0
+
+    def write(self, result: Result) -> None:
+        self.end = (result.frame.time_ns + result.frame.duration_ns) / 1e9
 
 
 @click.command()
@@ -60,7 +80,8 @@ def moments(
     """Cut the best moments out of what was annotated.
 
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
-    ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were.
+    ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were, and from
+    where to where each was cut (cut_start, cut_end).
     """
     label, original, first = options["label"], options["original"], {}
     lines = _noting(first, read_results(folder / "results.jsonl"))
@@ -69,18 +90,21 @@ def moments(
         click.echo(f"no moment of {label!r} in {folder}; a lower --least or a longer --gap may find some")
         return
     sources = dict.fromkeys(one.source for one in found)
-    clips = _clips(folder, sources, original)
+    clips, blurred = _clips(folder, sources, original)
     if set(clips.values()) == {folder / RECORDING}:  # of a folder of pictures it has many sources, and one clock
         first = dict.fromkeys(first, min(first.values()))
     chosen = [one for one in found if one.source in clips][: options["top"]]
     if lacking := [source for source in sources if source not in clips]:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        mend = "" if original else "; try --original, which cuts videos themselves"
+        again = "annotate it again with --blur and without --no-video"
+        mend = "" if original else f"; {again if blurred else 'try --original, which cuts videos themselves'}"
         what = "video" if original else "annotated clip"
         lack = f"{folder}: holds no {what} of {', '.join(lacking[:SHOWN])}{more}{mend}"
         if not chosen:
             raise InputError(lack)
         click.echo(lack, err=True)
+    if original and blurred:
+        click.echo(f"{folder}: the run was annotated with --blur, these clips show the faces unblurred", err=True)
     with Signals() as stop:
         name = f"{folder.resolve().name}_{_plain(found[0].label)}"
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "moments", name, exist_ok=exist_ok)
@@ -104,16 +128,20 @@ def _noting(first: dict[str, float], lines: Iterable[dict[str, Any]]) -> Iterato
         yield line
 
 
-def _clips(folder: Path, sources: Iterable[str], original: bool) -> dict[str, Path]:
-    """What each source, as the results name it, is cut from; InputError when `run.json` does not tell of the run."""
+def _clips(folder: Path, sources: Iterable[str], original: bool) -> tuple[dict[str, Path], bool]:
+    """What each source, as the results name it, is cut from, and whether faces were blurred in what was drawn.
+
+    InputError when `run.json` does not tell of the run.
+    """
     path = folder / "run.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
+        blurred = bool(about.get("arguments", {}).get("settings", {}).get("blur"))
         if about.get("files") is None:  # of a camera
             if original:
                 raise InputError(f"{folder}: was recorded live, where no original is kept; leave --original out")
-            return dict.fromkeys(sources, folder / RECORDING)
-        return dict(_annotated(folder, about["files"], original))
+            return dict.fromkeys(sources, folder / RECORDING), blurred
+        return dict(_annotated(folder, about["files"], original)), blurred
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what calmcam annotate or live --save wrote ({error})") from error
 
@@ -134,25 +162,25 @@ def _cut(
     out: Path,
     around: float,
     stop: Stop,
-) -> tuple[list[tuple[Path, Moment]], list[InputError]]:
+) -> tuple[list[Cut], list[InputError]]:
     """Write a file for each moment; returns those that were made, and what could not be read.
 
     `first` is the time in the results of each source's first picture, with which its copy begins; nothing of originals,
     whose time it is.
     """
-    made: list[tuple[Path, Moment]] = []
+    made: list[Cut] = []
     failed: list[InputError] = []
     for number, moment in enumerate(chosen, start=1):
         clip = clips[moment.source]
         output = out / f"{number:02d}_{_plain(moment.label)}_{_stem(moment.source)}_{_clock(moment.start)}.mp4"
-        earlier = _version(output)
+        earlier, reached = _version(output), _Reached()
         try:
             begins = plugins.load("sources", "video").begins(clip)
             late = first.get(moment.source, begins) - begins + LOOSE
             start, end = (t - late for t in _widened(moment, chosen, around))
             part = {"start": max(0.0, start), "end": end}
             sink = plugins.load("sinks", "video").Sink(output, audio_from=clip, **part)
-            run(open_file(clip, **part), [], [sink], live=False, draw=_as_it_is, stop=stop)
+            run(open_file(clip, **part), [], [sink, reached], live=False, draw=_as_it_is, stop=stop)
         except SourceError as error:
             failed.append(error.with_traceback(None))
             click.echo(f"{error}", err=True)
@@ -162,7 +190,7 @@ def _cut(
                 output.unlink(missing_ok=True)  # it lacks its end
             break
         if written:
-            made.append((output, moment))
+            made.append(Cut(output, moment, part["start"] + late, min(part["end"], reached.end) + late))
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
     return made, failed
 
@@ -188,13 +216,14 @@ def _as_it_is(result: Result) -> np.ndarray:
     return result.frame.image
 
 
-def _write_table(path: Path, rows: Sequence[tuple[Path, Moment]]) -> None:
+def _write_table(path: Path, rows: Sequence[Cut]) -> None:
     with whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file)
-        table.writerow(("file", "label", "source", "start", "end", "peak", "confidence"))
-        for output, moment in rows:
-            figures = (moment.start, moment.end, moment.peak, moment.confidence)
-            table.writerow((output.name, moment.label, moment.source, *(f"{figure:.3f}" for figure in figures)))
+        table.writerow(("file", "label", "source", "start", "end", "peak", "confidence", "cut_start", "cut_end"))
+        for cut in rows:
+            moment = cut.moment
+            figures = (moment.start, moment.end, moment.peak, moment.confidence, cut.start, cut.end)
+            table.writerow((cut.path.name, moment.label, moment.source, *(f"{figure:.3f}" for figure in figures)))
 
 
 def _plain(label: str) -> str:

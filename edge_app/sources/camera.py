@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _BAD_PICTURES = 30  # in a row: damaged MJPG frames happen on a poor cable, a second of them is a failure
 _RELEASE_PATIENCE = 1.5  # s
+_RIBBON = "A Pi's own, on the ribbon, is --source picamera"
 
 
 class Source:
@@ -156,7 +157,7 @@ def _check(path: str) -> None:
 
 def _there_is() -> str:
     found = ", ".join(f"{camera.path} ({camera.name})" for camera in v4l2.cameras())
-    return f"found: {found}" if found else "found none; is one plugged in?"
+    return f"found: {found}" if found else f"found none; is one plugged in? {_RIBBON}"
 
 
 def _who_uses(path: str) -> str:
