@@ -482,6 +482,20 @@ def test_results_whose_folder_is_removed_end_the_run_at_once(tmp_path: Path) -> 
             sink.write(result(faces=faces()))
 
 
+@pytest.mark.parametrize("gone", ["folder", "part"])
+def test_a_recording_whose_folder_or_part_is_removed_ends_the_run_at_once(tmp_path: Path, gone: str) -> None:
+    folder, index = tmp_path / "out", 0
+    sink = video.Sink(folder / "v.mp4", preset="ultrafast", recording=True)
+    with pytest.raises(OutputError, match="v.mp4: cannot be written .it was removed meanwhile"), sink:
+        while not (folder / "v.mp4.part").stat().st_size:
+            sink.write(result(index := index + 1))
+        shutil.rmtree(folder) if gone == "folder" else (folder / "v.mp4.part").unlink()
+        late = time.monotonic() + 10
+        while time.monotonic() < late:
+            sink.write(result(index := index + 1))
+    assert list(tmp_path.glob("out/*")) == []
+
+
 def sinks_at(path: Path) -> list[object]:
     return [
         video.Sink(path / "o.mp4"),
