@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pytest
 from av.stream import Disposition
 
 from edge_app.errors import InputError, OutputError, SourceError
+from edge_app.moments import read_results
 from edge_app.result_line import result_line
 from edge_app.sinks import null, pictures, results, video, window
 from edge_app.sources.video import Source
@@ -768,6 +770,19 @@ def test_faces_stand_in_a_line_by_their_numbers(tmp_path: Path) -> None:
 
 def test_times_are_kept_to_the_microsecond() -> None:
     assert result_line(result(0, 4_004_123_456))["t"] == 4.004123
+
+
+def test_what_a_camera_saw_says_when_on_the_clock(tmp_path: Path) -> None:
+    """The moment of the picture, which is a while ago when its line is written; none for a file, which was not seen."""
+    before = datetime.now().astimezone()
+    seen = replace(result(7), frame=replace(result(7).frame, live=True, captured_ns=time.monotonic_ns() - 10**10))
+    write_all(results.Sink(tmp_path / "r.jsonl"), [seen, result(8)])
+    camera, file = lines(tmp_path / "r.jsonl")
+    assert list(camera)[:4] == ["frame", "t", "time", "source"] and "time" not in file
+    taken = datetime.fromisoformat(camera["time"])
+    assert taken.tzinfo and len(camera["time"].partition(".")[2]) == len("123+00:00")
+    assert -0.01 < (taken - before).total_seconds() + 10 < 5
+    assert len(list(read_results(tmp_path / "r.jsonl"))) == 2
 
 
 @pytest.mark.parametrize(("of_faces", "of_run", "said"), [("hailo", "cpu", "hailo"), ("", "cpu", "cpu")])

@@ -104,6 +104,7 @@ def test_frames_come_at_once_and_time_counts_from_the_start(camera: Camera) -> N
     assert frames[-1].time_ns < 5 * 10**9
     assert frames[-1].captured_ns - frames[0].captured_ns == frames[-1].time_ns - frames[0].time_ns
     assert frames[-1].decode_ms > 0
+    assert all(frame.live for frame in frames)
 
 
 def test_a_slow_taker_gets_the_newest_frame(camera: Camera) -> None:

@@ -93,7 +93,7 @@ class Source:
             image = to_rgb(arrival.picture, arrival.aspect)
             cost = arrival.decode_ms + (time.perf_counter() - begun) * 1e3
             moment = arrival.moment_ns - self._started
-            yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)
+            yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost, live=not self._finite)
 
     def _connect_first(self) -> None:
         delay = FIRST_DELAY
@@ -139,6 +139,7 @@ class Source:
         try:
             if not self._container.streams.video:
                 raise SourceError(f"{self.name}: expected a video stream, got one without pictures")
+            self._finite = self._container.duration is not None
             self._stream = self._container.streams.video[0]
             self._stream.codec_context.thread_count = 1
             self._stream.codec_context.flags |= Flags.low_delay
@@ -187,15 +188,14 @@ class Source:
 
     def _receive(self) -> Iterator[_Arrival]:
         self._lost = "the stream ended"
-        finite = self._container.duration is not None
         try:
             yield self._first
             for arrival in self._pictures:
                 if not self._open:
                     break
                 self._alive = arrival.moment_ns
-                yield self._at_its_time(arrival) if finite else arrival
-            self.state = "ended" if finite else self.state
+                yield self._at_its_time(arrival) if self._finite else arrival
+            self.state = "ended" if self._finite else self.state
         except av.FFmpegError as error:
             self._lost = self._reason(error)
             if isinstance(error, av.error.ExitError):  # the demuxer hands its last packet out only now
