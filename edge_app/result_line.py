@@ -48,7 +48,10 @@ def _face(faces: Faces, row: int) -> dict[str, Any]:
     if decision.unsure:
         face["why"] = decision.why
     if len(faces.heads) > 1:
-        face["heads"] = {name: _rounded(values[row], 4) for name, values in faces.heads.items()}
+        face["heads"] = {
+            name: dict(zip(faces.labels[name], _rounded(values[row], 4), strict=True))
+            for name, values in faces.heads.items()
+        }
     return face
 
 

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 MEDIA = ROOT.parent / "shared" / "media" / "videos"
 STATUS = Status(30.0, 20.0, 0, "cpu")
 LABELS = ("happy", "sad")
+LABELS_OF = {"emotion": LABELS, "calm": ("restless", "calm")}
 
 
 def result(
@@ -583,10 +584,10 @@ def test_unsure_and_undecided_faces(tmp_path: Path) -> None:
 def test_the_other_heads_of_a_model_are_in_the_line() -> None:
     heads = {"emotion": np.array([[0.8125, 0.1875]] * 2, np.float32), "calm": np.array([[0.25, 0.75]] * 2, np.float32)}
     both = faces()
-    both = Faces(both.boxes, both.scores, ids=both.ids, decisions=both.decisions, heads=heads)
+    both = Faces(both.boxes, both.scores, ids=both.ids, decisions=both.decisions, heads=heads, labels=LABELS_OF)
     assert result_line(result(faces=both))["faces"][1]["heads"] == {
-        "emotion": [0.8125, 0.1875],
-        "calm": [0.25, 0.75],
+        "emotion": {"happy": 0.8125, "sad": 0.1875},
+        "calm": {"restless": 0.25, "calm": 0.75},
     }
 
 
