@@ -27,6 +27,17 @@ def short(name: str) -> str:
     return name
 
 
+def bytes_kept(file: int, path: Path) -> int:
+    """Size in bytes of the open `file`; FileNotFoundError when it was removed meanwhile, and with it what it takes.
+
+    One that was renamed, or replaced at `path`, still goes.
+    """
+    found = os.fstat(file)
+    if not found.st_nlink and not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
+    return found.st_size
+
+
 def settle(path: Path) -> None:
     """Have a file on the disk before it gets its name: a power cut leaves the old one or the new one, no empty one.
 

@@ -39,6 +39,9 @@ class Report:
     spans_ms: dict[str, array] = field(default_factory=dict)  # stage -> wall ms per frame, float64
     seconds: float = 0.0  # wall time of the loop
     stopped: bool = False  # somebody asked it to stop
+    live: bool = False  # frames came by themselves: their rate is that of the gaps between them
+    gaps: int = 0  # live, from one frame to the next in the same run ...
+    gap_seconds: float = 0.0  # ... and what they last together
     _strides: Counter = field(default_factory=Counter)  # span -> 2 ** this of its samples stand for one that is kept
     _seen: Counter = field(default_factory=Counter)  # span -> samples there were
 
@@ -56,7 +59,9 @@ class Report:
 
     @property
     def fps(self) -> float:
-        """Frames per second of wall time."""
+        """Frames per second: live as they were taken, else of wall time; 0 while that is not known."""
+        if self.live:
+            return self.gaps / self.gap_seconds if self.gap_seconds else 0.0
         return self.frames / self.seconds if self.seconds else 0.0
 
     def percentiles(self, name: str) -> dict[str, float]:
@@ -87,6 +92,9 @@ class Report:
             spans,
             self.seconds + other.seconds,
             self.stopped or other.stopped,
+            self.live or other.live,
+            self.gaps + other.gaps,
+            self.gap_seconds + other.gap_seconds,
             strides,
         )
 

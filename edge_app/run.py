@@ -87,10 +87,16 @@ def run(
             results = last = stack.enter_context(Background(found, complete, size=AHEAD))
         if stop:
             stack.enter_context(stop.tells(last.stop))
-        started = time.perf_counter()
+        started, before = time.perf_counter(), None
+        report.live = live
         try:
             for result in results:
                 _deliver(result, sinks, report)
+                taken = result.frame.captured_ns
+                if before is not None:
+                    report.gaps += 1
+                    report.gap_seconds += (taken - before) / 1e9
+                before = taken
                 if live and stop and stop.requested:
                     break
         finally:

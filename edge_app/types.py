@@ -6,7 +6,7 @@ Values are frozen and checked once, when made; `eq=False` because they hold arra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +27,7 @@ class Frame:
     captured_ns: int = field(default_factory=time.monotonic_ns)  # monotonic clock when the picture arrived here
     decode_ms: float = 0.0  # what reading it cost, waiting excluded
     duration_ns: int = 0  # how long a file shows it; 0 when that is not known
+    live: bool = False  # a camera took it just now: `captured_ns` can be told in wall time; of a file it says nothing
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
@@ -56,6 +57,7 @@ class Faces:
     crops: np.ndarray | None = None  # (N, h, w, c) uint8, what the classifier sees
     sharpness: np.ndarray | None = None  # (N,) float32, variance of the Laplacian of the grey crop
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)  # head name -> (N, C) float32, calibrated
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # head name -> what its C columns stand for
     decisions: tuple[Decision, ...] | None = None  # one per face, None until decided
     left_out: np.ndarray = field(default_factory=lambda: _NO_BOXES)  # (M, 4) beyond max_faces, min_size
     device: str = ""  # the device of the backend that classified them; "" when nothing did

@@ -15,11 +15,13 @@ from small_model import write_model
 from edge_app import devices
 from edge_app.backends import fake, litert
 from edge_app.catalogue import check_answer
+from edge_app.decide import Decider
 from edge_app.errors import DeviceLost, ModelError
 from edge_app.manifest import Head, Manifest, find_model, read_manifest
 from edge_app.preprocess import crop_faces, sharpness
+from edge_app.result_line import result_line
 from edge_app.tasks.face_expression import Classify, Crop
-from edge_app.types import NO_FACES, Faces, Frame
+from edge_app.types import NO_FACES, Faces, Frame, Result, Status
 
 FRAME = Frame(make_crops.portrait(), 0, 0)
 FACES = Faces(make_crops.BOXES, np.array([0.9, 0.6], np.float32), make_crops.POINTS)
@@ -55,6 +57,12 @@ def test_both_heads_answer_with_probabilities(model, backend):
         assert p.dtype == np.float32
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     assert faces.device == "cpu"
+    decided = Decider(model.heads[0])(FRAME, faces)
+    line = result_line(Result(FRAME, decided, {}, Status(0.0, 0.0, 0, "cpu")))
+    for row, face in enumerate(line["faces"]):
+        for head in model.heads:
+            values = faces.heads[head.name][row].tolist()
+            assert face["heads"][head.name] == {name: round(p, 4) for name, p in zip(head.labels, values, strict=True)}
 
 
 def test_the_temperature_is_the_manifests(model, backend):

@@ -309,6 +309,7 @@ def test_the_summary_counts():
     report.spans_ms["age"] = [10.0, 12.0]
     text = summary(report)
     assert "30 frames in 1.0 s · 30.0 fps" in text and "dropped 2" in text and "happy 75 %, sad 25 %" in text
+    assert "fps" not in summary(Report(frames=1, seconds=5.0, live=True)), "of one frame no rate is known"
     assert summary(Report()) == "no frame in 0.0 s"
 
 

@@ -17,6 +17,7 @@ from edge_app.backends import fake
 from edge_app.decide import Decider
 from edge_app.errors import DeviceLost, OutputError, SourceError
 from edge_app.manifest import Artifact, Crop, Head, Input, Manifest, find_model
+from edge_app.pace import Paced
 from edge_app.report import Report
 from edge_app.run import Stop, _Clock, drain, run
 from edge_app.sources.synthetic import Source
@@ -295,6 +296,20 @@ def test_status_and_report_say_how_it_went():
     assert sum(report.labels.values()) == 40
     assert report.summary()["frames"] == 40
     assert report.merge(report).frames == 80
+
+
+@pytest.mark.parametrize(("count", "rate"), [(1, 0.0), (2, 4.0), (3, 4.0)])
+def test_a_live_rate_is_that_of_the_gaps_between_the_frames(count, rate):
+    report = run(Paced(small(count=count), fps=4), [("detect", one_face)], [], live=True)
+    assert report.frames == count
+    assert report.fps == pytest.approx(rate, rel=0.1)
+    assert report.merge(report).fps == report.fps
+    assert report.summary()["fps"] == round(report.fps, 2)
+
+
+def test_a_rate_offline_is_that_of_the_work():
+    report = run(small(count=3), [("detect", one_face)], [Keep(wait_s=0.05)], live=False)
+    assert report.fps == report.frames / report.seconds < 20
 
 
 def test_drain_runs_in_the_callers_thread():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pytest
 from av.stream import Disposition
 
 from edge_app.errors import InputError, OutputError, SourceError
+from edge_app.moments import read_results
 from edge_app.result_line import result_line
 from edge_app.sinks import null, pictures, results, video, window
 from edge_app.sources.video import Source
@@ -32,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 MEDIA = ROOT.parent / "shared" / "media" / "videos"
 STATUS = Status(30.0, 20.0, 0, "cpu")
 LABELS = ("happy", "sad")
+LABELS_OF = {"emotion": LABELS, "calm": ("restless", "calm")}
 
 
 def result(
@@ -482,6 +485,20 @@ def test_results_whose_folder_is_removed_end_the_run_at_once(tmp_path: Path) -> 
             sink.write(result(faces=faces()))
 
 
+@pytest.mark.parametrize("gone", ["folder", "part"])
+def test_a_recording_whose_folder_or_part_is_removed_ends_the_run_at_once(tmp_path: Path, gone: str) -> None:
+    folder, index = tmp_path / "out", 0
+    sink = video.Sink(folder / "v.mp4", preset="ultrafast", recording=True)
+    with pytest.raises(OutputError, match="v.mp4: cannot be written .it was removed meanwhile"), sink:
+        while not (folder / "v.mp4.part").stat().st_size:
+            sink.write(result(index := index + 1))
+        shutil.rmtree(folder) if gone == "folder" else (folder / "v.mp4.part").unlink()
+        late = time.monotonic() + 10
+        while time.monotonic() < late:
+            sink.write(result(index := index + 1))
+    assert list(tmp_path.glob("out/*")) == []
+
+
 def sinks_at(path: Path) -> list[object]:
     return [
         video.Sink(path / "o.mp4"),
@@ -567,10 +584,10 @@ def test_unsure_and_undecided_faces(tmp_path: Path) -> None:
 def test_the_other_heads_of_a_model_are_in_the_line() -> None:
     heads = {"emotion": np.array([[0.8125, 0.1875]] * 2, np.float32), "calm": np.array([[0.25, 0.75]] * 2, np.float32)}
     both = faces()
-    both = Faces(both.boxes, both.scores, ids=both.ids, decisions=both.decisions, heads=heads)
+    both = Faces(both.boxes, both.scores, ids=both.ids, decisions=both.decisions, heads=heads, labels=LABELS_OF)
     assert result_line(result(faces=both))["faces"][1]["heads"] == {
-        "emotion": [0.8125, 0.1875],
-        "calm": [0.25, 0.75],
+        "emotion": {"happy": 0.8125, "sad": 0.1875},
+        "calm": {"restless": 0.25, "calm": 0.75},
     }
 
 
@@ -754,6 +771,19 @@ def test_faces_stand_in_a_line_by_their_numbers(tmp_path: Path) -> None:
 
 def test_times_are_kept_to_the_microsecond() -> None:
     assert result_line(result(0, 4_004_123_456))["t"] == 4.004123
+
+
+def test_what_a_camera_saw_says_when_on_the_clock(tmp_path: Path) -> None:
+    """The moment of the picture, which is a while ago when its line is written; none for a file, which was not seen."""
+    before = datetime.now().astimezone()
+    seen = replace(result(7), frame=replace(result(7).frame, live=True, captured_ns=time.monotonic_ns() - 10**10))
+    write_all(results.Sink(tmp_path / "r.jsonl"), [seen, result(8)])
+    camera, file = lines(tmp_path / "r.jsonl")
+    assert list(camera)[:4] == ["frame", "t", "time", "source"] and "time" not in file
+    taken = datetime.fromisoformat(camera["time"])
+    assert taken.tzinfo and len(camera["time"].partition(".")[2]) == len("123+00:00")
+    assert -0.01 < (taken - before).total_seconds() + 10 < 5
+    assert len(list(read_results(tmp_path / "r.jsonl"))) == 2
 
 
 @pytest.mark.parametrize(("of_faces", "of_run", "said"), [("hailo", "cpu", "hailo"), ("", "cpu", "cpu")])

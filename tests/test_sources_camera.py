@@ -219,7 +219,7 @@ def test_frames_of_a_camera(film: Source) -> None:
     assert all(frame.image[0, 0, 0] > 180 > 40 > frame.image[0, 0, 2] for frame in frames)
     assert np.all(np.diff([frame.time_ns for frame in frames]) > 0)
     assert frames[0].source == "video0"
-    assert frames[0].decode_ms > 0
+    assert frames[0].decode_ms > 0 and frames[0].live
 
 
 def test_leaving_while_another_thread_reads_ends_that_thread(film: Source) -> None:

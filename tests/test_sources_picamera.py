@@ -109,6 +109,7 @@ def test_a_camera_that_stalls_is_opened_again(picamera: ModuleType, caplog: pyte
         frames = list(itertools.islice(source, 12))
     assert source.state == "closed" and Picamera2.opened == 0
     assert [frame.index for frame in frames] == list(range(12))
+    assert all(frame.live for frame in frames)
     assert np.all(np.diff([frame.time_ns for frame in frames]) > 0)
     assert caplog.text.count("picamera: no frame for 1 s, reconnecting") == 2
     assert caplog.text.count("picamera: back after") == 2

@@ -104,6 +104,7 @@ def test_frames_come_at_once_and_time_counts_from_the_start(camera: Camera) -> N
     assert frames[-1].time_ns < 5 * 10**9
     assert frames[-1].captured_ns - frames[0].captured_ns == frames[-1].time_ns - frames[0].time_ns
     assert frames[-1].decode_ms > 0
+    assert all(frame.live for frame in frames)
 
 
 def test_a_slow_taker_gets_the_newest_frame(camera: Camera) -> None:
@@ -229,6 +230,100 @@ def test_sound_alone_is_no_sign_of_life(tmp_path: Path, caplog: pytest.LogCaptur
         sender.join()
         reader.join()
     assert "no picture for 0.6 s, reconnecting" in caplog.text
+
+
+class Encoder:
+    """A camera that sends MPEG-TS over TCP: a group of noisy H.264 pictures again and again, each when it is due.
+
+    What cannot be sent is not left out but comes later, as from cameras with a large buffer.
+    """
+
+    GROUP, SIZE = 30, (1280, 720)
+
+    def __init__(self) -> None:
+        self.server = socket.create_server((HOST, 0))
+        self.port = self.server.getsockname()[1]
+        self.rate, self.begun, self.sent, self.due = 30.0, 0.0, 0, [0.0]
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.send)
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = *self.SIZE, "yuv420p"
+        encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, 30), Fraction(30), self.GROUP
+        encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "32"}
+        noise = np.random.default_rng(0)
+        pictures = [noise.integers(0, 256, (*self.SIZE[::-1], 3), np.uint8) for _ in range(self.GROUP)]
+        found = [encoder.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")) for picture in pictures]
+        self.packets = [packet for packets in [*found, encoder.encode(None)] for packet in packets]
+
+    def decoded_per_second(self) -> float:
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.thread_count, begun = 1, time.perf_counter()
+        assert sum(len(decoder.decode(av.Packet(bytes(packet)))) for packet in self.packets)
+        return self.GROUP / (time.perf_counter() - begun)
+
+    def send(self) -> None:
+        with contextlib.suppress(OSError, av.FFmpegError):
+            taker, _ = self.server.accept()
+            with taker, taker.makefile("wb") as wire, av.open(wire, "w", format="mpegts") as output:
+                stream = output.add_stream("libx264", rate=30)
+                stream.width, stream.height, stream.pix_fmt = *self.SIZE, "yuv420p"
+                self.due = [time.monotonic()]
+                while not self.stop.wait(max(0.0, self.due[-1] - time.monotonic())):
+                    place = len(self.due) - 1
+                    original = self.packets[place % self.GROUP]
+                    packet = av.Packet(bytes(original))
+                    packet.stream, packet.is_keyframe = stream, original.is_keyframe
+                    packet.time_base = Fraction(1, 90_000)
+                    packet.pts = packet.dts = round((self.due[-1] - self.due[0]) * 90_000)
+                    output.mux(packet)
+                    wire.flush()
+                    self.due.append(self.due[-1] + 1 / self.rate)
+
+    def __enter__(self) -> Encoder:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self.server.close()
+
+
+def test_a_stream_that_decodes_slower_than_it_comes_is_told_and_never_lags(caplog: pytest.LogCaptureFixture) -> None:
+    camera = Encoder()
+    able = camera.decoded_per_second()
+    if able < 50:
+        camera.server.close()
+        pytest.skip("here a group of pictures lasts longer than the test waits for the next")
+    camera.rate, seen = 2.5 * able, []
+    with camera, Source(f"tcp://{HOST}:{camera.port}") as source:
+        frames = iter(source)
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            frame = next(frames)
+            now = time.monotonic()
+            seen.append((now - camera.due[frame.index], now - frame.captured_ns / 1e9))
+        camera.rate = able / 5
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            last = next(frames)
+        later = [next(frames) for _ in range(5)]
+        camera.stop.set()
+    late = [true for true, _ in seen]
+    assert max(abs(true - shown) for true, shown in seen[len(seen) // 2 :]) < 0.7, "the age is that of the picture"
+    assert max(late[-len(late) // 4 :]) < 2.5, "it has caught up"
+    assert [frame.index - last.index for frame in later] == [1, 2, 3, 4, 5], "all are decoded again"
+    assert caplog.text.count("cannot decode so much") == 1 and "substream" in caplog.text
+
+
+def test_a_stream_without_a_clock_that_sends_less_than_libav_believes_does_not_lag(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Motion JPEG says nothing of time; libav stamps it as if it came 25 times a second."""
+    with Camera(rate=8) as camera, Source(f"http://{HOST}:{camera.port}/video") as source:
+        ages = [time.monotonic_ns() - frame.captured_ns for frame, _ in zip(source, range(25), strict=False)]
+    assert max(ages) / 1e9 < 0.5
+    assert "cannot decode" not in caplog.text
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "rtsp"])

@@ -112,7 +112,7 @@ def summary(report: Report) -> str:
     age = report.percentiles("age")
     parts = [
         f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s",
-        f"{report.fps:.1f} fps",
+        f"{report.fps:.1f} fps" if report.fps else "",
         f"age p50 {age['p50']:.1f} p95 {age['p95']:.1f} ms",
         f"dropped {report.dropped}",
         " + ".join(f"{device} {n}" for device, n in report.devices.items()),

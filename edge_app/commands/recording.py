@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from .. import runs
 from ..errors import OutputError
+from ..result_line import wall_time
 from ..types import Result, Sink
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,5 @@ class Begun(Sink):
         """Only the first counts."""
         if "started" not in self._about:
             frame = result.frame
-            ago_ns = time.monotonic_ns() - frame.captured_ns + frame.time_ns
-            started = datetime.now().astimezone() - timedelta(microseconds=ago_ns / 1000)
-            self._about["started"] = started.isoformat(timespec="milliseconds")
+            self._about["started"] = wall_time(frame.captured_ns - frame.time_ns)
             runs.begin(self._folder, self._about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from ..errors import OutputError
-from ..files import settle, takes_utf8
+from ..files import bytes_kept, settle, takes_utf8
 from ..result_line import result_line
 from ..types import Result
 
@@ -162,10 +161,7 @@ class _File:
             return 0
         with self._told():
             self._file.flush()
-            found = os.fstat(self._file.fileno())
-            if not found.st_nlink and not self._part.exists():
-                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
-            return found.st_size
+            return bytes_kept(self._file.fileno(), self._part)
 
     def close(self) -> None:
         """Complete the file; remove it when nothing was written, cut it to whole lines when writing failed."""

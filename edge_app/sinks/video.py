@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -16,7 +17,7 @@ from av.codec.context import Flags
 
 from ..containers import end_ns, ns, origin_ns, pictures_end_ns
 from ..errors import CalmcamError, OutputError, SourceError
-from ..files import settle
+from ..files import bytes_kept, settle
 from ..types import Result
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute b
     "flush_packets": "1",
 }
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
+_LOOK_SECONDS = 1.0  # between two looks whether the file is still there
 _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
 
 
@@ -81,17 +83,21 @@ class Sink:
             raise OutputError(f"{self._path}: the output would replace the input; name another file")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._part.open("wb").close()
+            self._held = self._part.open("wb")
         except OSError as error:
             raise OutputError.of(self._path, error) from error
+        self._looked = time.monotonic()
         return self
 
     def write(self, result: Result) -> None:
-        """Encode one picture; OutputError when the disk is full or the place is gone."""
+        """Encode one picture; OutputError when the disk is full or the place is gone, within a second."""
         image = result.frame.image if result.picture is None else result.picture
         try:
             if self._container is None:
                 self._open(image.shape[1], image.shape[0])
+            if time.monotonic() - self._looked >= _LOOK_SECONDS:
+                self._looked = time.monotonic()
+                bytes_kept(self._held.fileno(), self._part)
             self._push(image, result.frame.time_ns - self._start_ns, result.frame.duration_ns)
         except _REFUSED as error:
             self._failed = True
@@ -177,6 +183,7 @@ class Sink:
 
     def _abandon(self) -> None:
         """Let go of everything; what was not completed is removed, unless it is a recording that the disk cut off."""
+        self._held.close()
         for sound in self._sounds:
             sound.close()
         with suppress(*_REFUSED):

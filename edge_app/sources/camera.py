@@ -88,7 +88,7 @@ class Source:
             bad = 0 if image is not None else bad + 1
             if image is not None:
                 cost = (time.perf_counter() - begun) * 1e3
-                yield Frame(image, index, arrived - self._started, self.name, arrived, cost)
+                yield Frame(image, index, arrived - self._started, self.name, arrived, cost, live=True)
 
     def _connect(self) -> None:
         """Open the camera and wait for its first picture; SourceError when that fails, or nobody waits any more."""

@@ -87,7 +87,7 @@ class Source:
                     return
                 image, arrived, cost = self._picture()
             self._alive = arrived
-            yield Frame(image, next(numbers), arrived - self._started, self.name, arrived, cost)
+            yield Frame(image, next(numbers), arrived - self._started, self.name, arrived, cost, live=True)
 
     def _picture(self) -> tuple[np.ndarray, int, float]:
         """The next picture, when it came (ns, monotonic clock) and the ms that reading it cost."""

@@ -11,17 +11,21 @@ from typing import NamedTuple
 
 import av
 from av.codec.context import Flags
+from av.format import Flags as Format
 
 from ..addresses import public_host
 from ..background import Background
+from ..containers import ns
 from ..decoded import ToRgb
 from ..errors import SourceError
+from ..lag import Lag, Skipping
 from ..reconnect import FIRST_DELAY, reconnect
 from ..types import Frame
 
 log = logging.getLogger(__name__)
 
 _LONGEST_RATE = 240  # frames per second; above it the header's rate is a clock's, not a camera's
+_IN_PIECES = ("hls", "dash")  # seconds come at once: that they lie unread says nothing
 # Options that a protocol does not know are left aside by libav. "fflags nobuffer" is missing on purpose: it throws the
 # packets of probing away, often the first key frame, and saves nothing where a reader empties every buffer at once.
 _OPTIONS = {
@@ -37,7 +41,7 @@ _OPTIONS = {
 class _Arrival(NamedTuple):
     picture: av.VideoFrame
     index: int
-    moment_ns: int  # monotonic, when its last packet had come
+    moment_ns: int  # monotonic, when its last packet had come, or would have if nothing had lain unread before it
     decode_ms: float
     aspect: Fraction | None  # of its pixels
 
@@ -46,7 +50,9 @@ class Source:
     """Frames of a stream as they come; those that nobody takes in time are dropped and only leave a gap in the index.
 
     Opening it fails with SourceError after `tries` attempts; later the connection is made again for ever, with
-    growing pauses, whenever nothing of its pictures came for `timeout` seconds. `state` is "closed", "connecting", "connected",
+    growing pauses, whenever nothing of its pictures came for `timeout` seconds. Where a stream is stamped (all but motion
+    JPEG over HTTP, bare H.264 and HLS), what lies unread before the decoder counts as age, and one that falls behind leaves
+    pictures out until it has caught up. `state` is "closed", "connecting", "connected",
     "reconnecting" or "ended"; a stream of known length (a file behind an address) plays at its own pace and ends.
     User, password and query of the address appear in no message.
     """
@@ -64,7 +70,7 @@ class Source:
         self._reader = Background(())
 
     def __enter__(self) -> Source:
-        self._open, self.state = True, "connecting"
+        self._open, self.state, self._told_late = True, "connecting", False
         self._count, self._started = 0, time.monotonic_ns()
         self._reader = Background(self._arrivals(), latest=True)
         self._connect_first()
@@ -93,7 +99,7 @@ class Source:
             image = to_rgb(arrival.picture, arrival.aspect)
             cost = arrival.decode_ms + (time.perf_counter() - begun) * 1e3
             moment = arrival.moment_ns - self._started
-            yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost)
+            yield Frame(image, arrival.index, moment, self.name, arrival.moment_ns, cost, live=not self._finite)
 
     def _connect_first(self) -> None:
         delay = FIRST_DELAY
@@ -139,9 +145,13 @@ class Source:
         try:
             if not self._container.streams.video:
                 raise SourceError(f"{self.name}: expected a video stream, got one without pictures")
+            self._finite = self._container.duration is not None
             self._stream = self._container.streams.video[0]
             self._stream.codec_context.thread_count = 1
             self._stream.codec_context.flags |= Flags.low_delay
+            form = self._container.format
+            self._stamped = not (self._finite or form.name in _IN_PIECES or form.flags & Format.no_timestamps.value)
+            self._lag, self._skipping = Lag(), Skipping()
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
             if self._first is None:
@@ -155,9 +165,9 @@ class Source:
         self.fps = float(rate) if rate and rate <= _LONGEST_RATE else None
 
     def _decode(self) -> Iterator[_Arrival]:
-        aspect, waits_since = self._stream.sample_aspect_ratio, time.monotonic_ns()
-        for packet in self._container.demux():  # all of it: libav's own time-out begins anew with each packet of sound
-            moment, begun = time.monotonic_ns(), time.perf_counter()
+        aspect, waits_since, waited, taken = self._stream.sample_aspect_ratio, time.monotonic_ns(), 0, 0
+        for packet, moment, wait in self._packets():
+            waited += wait
             if not self._open:
                 return
             if moment - waits_since > self._timeout * 1e9:
@@ -165,6 +175,8 @@ class Source:
             if packet.stream.index != self._stream.index:  # the last ones, without data, are numbered in no other way
                 continue
             waits_since = moment  # cameras may send seconds of pictures that need a key frame first
+            taken, waited = max(taken, moment - self._behind(packet, moment, waited)), 0
+            begun = time.perf_counter()
             try:
                 pictures = packet.decode()
             except av.FFmpegError as error:  # usual until the first key frame
@@ -173,9 +185,35 @@ class Source:
             cost = (time.perf_counter() - begun) * 1e3
             for picture in pictures:
                 if not picture.is_corrupt:
-                    yield _Arrival(picture, self._count, moment, cost, aspect)
+                    yield _Arrival(picture, self._count, taken, cost, aspect)
                     waits_since = time.monotonic_ns()  # those of a file are held back
                 self._count += 1
+            self._count += not pictures and self._skipping.level != "DEFAULT"
+
+    def _packets(self) -> Iterator[tuple[av.Packet, int, int]]:
+        """Packets, when each came, and how long it was waited for without work; monotonic ns."""
+        asked, work = time.monotonic_ns(), time.thread_time_ns()
+        for packet in self._container.demux():  # all of it: libav's own time-out begins anew with each packet of sound
+            came = time.monotonic_ns()
+            yield packet, came, came - asked - (time.thread_time_ns() - work)
+            asked, work = time.monotonic_ns(), time.thread_time_ns()
+
+    def _behind(self, packet: av.Packet, moment_ns: int, waited_ns: int) -> int:
+        """How late a packet of pictures is taken up, in ns; the decoder leaves some out where that has become much."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or not self._stamped:
+            return 0
+        lag = self._lag.of(moment_ns, ns(stamp, packet.time_base), waited_ns)
+        level = self._skipping.choose(lag, moment_ns, busy=self._lag.busy, key=packet.is_keyframe)
+        self._stream.codec_context.skip_frame = level
+        if level != "DEFAULT" and not self._told_late:
+            self._told_late = True
+            log.warning(
+                "%s: this computer cannot decode so much, it is %.1f s behind and leaves pictures out until it has "
+                "caught up; take the camera's smaller stream (substream)",
+                *(self.name, lag / 1e9),
+            )
+        return lag
 
     def _arrivals(self) -> Iterator[_Arrival]:
         """Pictures of this connection and of all that follow it; runs in the reader's thread."""
@@ -187,15 +225,14 @@ class Source:
 
     def _receive(self) -> Iterator[_Arrival]:
         self._lost = "the stream ended"
-        finite = self._container.duration is not None
         try:
             yield self._first
             for arrival in self._pictures:
                 if not self._open:
                     break
-                self._alive = arrival.moment_ns
-                yield self._at_its_time(arrival) if finite else arrival
-            self.state = "ended" if finite else self.state
+                self._alive = time.monotonic_ns()
+                yield self._at_its_time(arrival) if self._finite else arrival
+            self.state = "ended" if self._finite else self.state
         except av.FFmpegError as error:
             self._lost = self._reason(error)
             if isinstance(error, av.error.ExitError):  # the demuxer hands its last packet out only now

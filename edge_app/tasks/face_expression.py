@@ -24,17 +24,17 @@ class Crop:
 
 
 class Classify:
-    """Fill `heads` with calibrated probabilities, all faces in one batch, and `device` with what computed them."""
+    """Fill `heads` with calibrated probabilities, all faces in one batch, `labels`, and `device` with what did it."""
 
     def __init__(self, manifest: Manifest, artifact: Artifact, backend: Backend):
         self._heads, self._artifact, self._backend = manifest.heads, artifact, backend
+        self._labels = {head.name: head.labels for head in manifest.heads}
         self._none = {head.name: np.empty((0, len(head.labels)), np.float32) for head in manifest.heads}
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """BackendError when the engine fails; nothing is run for a frame without faces."""
-        if not len(faces):
-            return replace(faces, heads=self._none, device=self._backend.device)
-        return replace(faces, heads=self.probabilities(faces.crops), device=self._backend.device)
+        heads = self.probabilities(faces.crops) if len(faces) else self._none
+        return replace(faces, heads=heads, labels=self._labels, device=self._backend.device)
 
     def probabilities(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Head name to probabilities (N, C) float32 of crops (N, h, w, c) uint8."""
