@@ -50,8 +50,8 @@ class Scored:
         ]
         common = {"variant": self.variant, "head": self.head, "split": self.split, "n": found.n}
         return [
-            {**common, "metric": metric, "value": round(value, 4)}
-            | ({"interval": [round(end, 4) for end in interval]} if interval else {})
+            {**common, "metric": metric, "value": round(value, 6)}
+            | ({"interval": [round(end, 6) for end in interval]} if interval else {})
             for metric, value, interval in rows
         ]
 
