@@ -769,6 +769,8 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
         (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
         (("backbone=/no/such.dat",), ModelError, "/no/such.dat: "),
+        (("backbone=resnet50",), ModelError, "unknown backbone 'resnet50' .known: dlib, emotions, imagenet, none.; or name a .keras"),
+        (("backbone=imagnet",), ModelError, "unknown backbone 'imagnet'; did you mean 'imagenet'?"),
         (
             ("stages.0.teacher_share=0.5", "stages.0.teachers=[/no/run]"),
             SettingsError,
