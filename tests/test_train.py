@@ -823,6 +823,12 @@ def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
         start(Request(str(tmp_path / "one"), None, check=True))
 
 
+def test_a_check_of_pictures_without_class_folders_asks_for_some(tmp_path: Path) -> None:
+    pictures.write(tmp_path, ("mine",), 3)
+    with pytest.raises(InputError, match="mine: expected a folder per class, found 3 pictures beside them"):
+        start(Request(str(tmp_path / "mine"), None, (), runs_dir=tmp_path / "runs", check=True))
+
+
 def test_the_sample_sheet_has_a_row_for_every_class(tmp_path: Path) -> None:
     names = [f"약올리기{number}" for number in range(11)]
     pictures.write(tmp_path / "mine", names, 1)
