@@ -51,6 +51,9 @@ NO_FLAG = {  # what they have a flag for
     "--track": "live and annotate track faces without a flag.",
     "--list-models": "calmcam models lists them.",
     "--list-inputs": "calmcam doctor lists cameras.",
+    "--epochs": "Training takes it as --set stages.0.epochs=3 and so on.",
+    "--batch": "Training takes it as --set batch=64.",
+    "--imgsz": "Training takes it as --set input.size=96.",
 }
 BARE = {"--source": "FILE", "--model": "MODEL"}  # what some commands take without a flag
 

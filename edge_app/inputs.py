@@ -57,11 +57,14 @@ def _expand_one(text: str) -> list[Input]:
 
 
 def _listed(path: Path) -> list[Input]:
-    """Of a text file its lines, as paths relative to it; `#` begins a comment line."""
+    """Of a text file its lines, as paths relative to it; `#` begins a comment line. If none is there it is no list."""
     try:
         files = [_file(path.parent / line, line) for line in listed(path)]
     except (OSError, UnicodeError) as error:
         return [Input(path, f"{path}: expected a list with one path per line, could not read it ({error})")]
+    if files and not any(item.problem or os.path.lexists(item.path) for item in files):
+        lack = f"found none of its {len(files)} lines; they begin at its folder"
+        return [Input(path, f"{path}: expected a picture, a video or a list of paths, {lack}")]
     return files or [Input(path, f"{path}: expected a list with one path per line, got an empty one")]
 
 

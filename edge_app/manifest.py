@@ -128,9 +128,19 @@ def find_model(name: str | Path) -> Manifest:
         raise SettingsError(
             f"{path}: no model there, it has no manifest.json; expected the folder of one that was exported"
         )
+    if os.path.isfile(path):
+        raise SettingsError(f"{path}: expected the model's folder, got a file{_its_folder(path)}")
     if path.name != name:
         raise SettingsError(f"{path}: there is no such folder; expected a model's, or one of {', '.join(folders)}")
     raise SettingsError(unknown("model", name, folders))
+
+
+def _its_folder(path: Path) -> str:
+    """What to say instead of a file that lies beside its manifest."""
+    beside = path.with_name("manifest.json")
+    artifacts = read_manifest(beside).artifacts if beside.exists() else {}
+    variant = next((one for one, artifact in artifacts.items() if artifact.path.name == path.name), "")
+    return f"; try {path.parent} --variant {variant}" if variant else ""
 
 
 def choose_head(manifest: Manifest, name: str | None) -> Head:

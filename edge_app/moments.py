@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from .drawing.words import meant
 from .errors import InputError, SettingsError, unknown
 from .labels import index_of
+from .runs import UNFINISHED
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,11 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
                 yield line
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
+        if path.with_name(UNFINISHED).exists() and not path.exists():
+            raise InputError(
+                f"{path}: is not there yet, or was cut off; end the run that writes it, or where none does go on with it: "
+                f"calmcam annotate --resume {shlex.quote(str(path.parent))}"
+            ) from error
         if (cut := Path(f"{path}.part")).is_file() and not path.exists():
             raise InputError(
                 f"{path}: is not there yet, or was cut off; end the run that writes it, or where none does take the "

@@ -21,6 +21,7 @@ CHOICES = {
     "rotate": (0, 90, 180, 270),
 }
 PLACES = ("source", "model", "runs_dir")  # where ~/ is the user's folder
+FLAGS = ("show", "save", "json", "web", "mqtt", "paced", "loop", "frames", "seconds")  # of live
 RANGES = {
     "threads": (1, 64),
     "conf": (0.0, 1.0),
@@ -69,6 +70,8 @@ class Settings:
         """
         names = [field.name for field in fields(self)]
         for key in values:
+            if key in FLAGS:
+                raise SettingsError(f"{key} is a flag, no setting: calmcam live --{key}")
             if key not in names:
                 raise SettingsError(unknown("key", key, names))
         return replace(self, **{key: _plain(key, value) for key, value in values.items() if value is not None})
@@ -128,7 +131,8 @@ def _check(name: str, value: object, hint: Any) -> None:
     allowed = get_args(hint) or (hint,)
     kinds = (*allowed, int) if float in allowed else allowed
     if not isinstance(value, kinds) or isinstance(value, bool) and bool not in allowed:
-        raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}")
+        quoted = f'; write {name} = "{value}"' if str in allowed and type(value) is int else ""
+        raise SettingsError(f"{name}: expected {_words(allowed)}, got {value!r}{quoted}")
     if name in CHOICES and isinstance(value, int) and value not in CHOICES[name]:
         raise SettingsError(f"{name}: expected one of {', '.join(map(str, CHOICES[name]))}, got {value}")
     if name in CHOICES and value not in CHOICES[name]:

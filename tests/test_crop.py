@@ -162,3 +162,18 @@ def test_every_input_has_a_crop_of_its_own(crop, tmp_path):
     assert crop(tmp_path / "data", "-o", "out").exit_code == 0
     made = [path.name.lower() for path in (tmp_path / "out" / "happy").iterdir()]
     assert len(set(made)) == 6 and {"a.png.png", "a.bmp.png"} < set(made)
+
+
+def test_faces_that_are_cut_already_are_for_training_as_they_are(crop, labelled, tmp_path):
+    for number in range(4):
+        cv2.imwrite(str(labelled / "happy" / f"{number}.png"), np.full((48, 48, 3), 90, np.uint8))
+    result = crop(labelled, "-o", "few")
+    assert result.exit_code == 0 and "4 of 8 inputs gave a face" in result.output and "calmcam train" not in result.output
+    for number in range(4, 8):
+        cv2.imwrite(str(labelled / "happy" / f"{number}.png"), np.full((48, 48, 3), 90, np.uint8))
+    result = crop(labelled, "-o", "most")
+    assert result.exit_code == 0 and "4 of 12 inputs gave a face" in result.output
+    assert "if these are cut faces, give the folder to calmcam train as it is" in result.stderr
+    for number in range(8):
+        cv2.imwrite(str(labelled / "happy" / f"{number}.png"), np.full((480, 640, 3), 90, np.uint8))
+    assert "calmcam train" not in crop(labelled, "-o", "large").output

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -295,3 +296,13 @@ def test_an_ensemble_is_unsure_below_the_mean_of_its_members(model, tmp_path):
     other = write_model(tmp_path / "bolder", heads=bolder)
     ensemble = _open(model, other)
     assert ensemble.unsure_below == pytest.approx((heads[0].unsure_below + 0.8) / 2)
+
+
+def test_pictures_given_as_a_model_are_sent_to_data(model: Path, data: Path) -> None:
+    code, _, said = run(model, data)
+    assert code == 2 and f"{data}: no model; pictures go to --data {shlex.quote(str(data))}" in said
+    code, _, said = run(model, data, "--data", data)
+    assert code == 2 and f"{data}: no model there, it has no manifest.json" in said
+    for words in ((model,), (model, "nowhere")):
+        code, _, said = run(*words)
+        assert code == 2 and "Missing option '--data'" in said

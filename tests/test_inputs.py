@@ -115,3 +115,12 @@ def test_two_stars_go_any_number_of_folders_down(folder):
     for place in (folder, folder / "deep" / "er"):
         (place / "e.png").write_bytes(b"x")
     assert names(expand([f"{folder}/**/*.png"])) == ["c d.png", "e.png", "e.png"]
+
+
+def test_a_text_that_is_no_list_is_one_input(folder):
+    (folder / "notes.txt").write_text("Buy milk\n\nCall Anna\n" + "x" * 5000 + "\n")
+    (only,) = expand([str(folder / "notes.txt")])
+    assert only.path == folder / "notes.txt"
+    assert "notes.txt: expected a picture, a video or a list of paths, found none of its 3 lines; they" in only.problem
+    (folder / "notes.txt").write_text("gone.mp4\nb.mp4\n")
+    assert names(expand([str(folder / "notes.txt")])) == ["gone.mp4", "b.mp4"]

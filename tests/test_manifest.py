@@ -159,3 +159,14 @@ def test_of_two_names_that_look_alike_the_one_that_was_typed_is_taken(tmp_path, 
         name = unicodedata.normalize(form, "놀림")
         assert manifest.find_model(name).folder.name == name == catalogue.named((name,))[0].folder.name
     assert catalogue.named((unicodedata.normalize("NFKD", "놀림"),))
+
+
+def test_a_file_of_a_model_is_sent_to_its_folder(folder, tmp_path, monkeypatch):
+    for variant in ("int8", "float32"):
+        file, mend = folder / f"small_{variant}.tflite", f"try {folder} --variant {variant}"
+        with pytest.raises(SettingsError, match=f"{file}: expected the model's folder, got a file; {mend}$"):
+            manifest.find_model(file)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(SettingsError, match="best.pt: expected the model's folder, got a file$"):
+        manifest.find_model("best.pt")

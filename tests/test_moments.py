@@ -15,7 +15,7 @@ from small_model import write_model
 from edge_app.cli import cli
 from edge_app.errors import InputError, SettingsError
 from edge_app.moments import find, read_results
-from edge_app.runs import is_run
+from edge_app.runs import UNFINISHED, is_run
 
 LABELS = ("happy", "sad")
 
@@ -350,3 +350,27 @@ def test_a_recording_of_many_pictures_has_one_clock(annotated, tmp_path):
     with av.open(str(tmp_path / "out" / "01_happy_1.png_00-00-02.mp4")) as container:
         got = next(container.decode(video=0)).to_ndarray(format="gray")
     assert abs(got.astype(int) - expected).mean() < 3
+
+
+def test_a_clip_that_was_not_annotated_is_told_so(annotated, tmp_path):
+    result = moments(tmp_path / "clip.mp4")
+    assert result.exit_code == 2
+    assert f"clip.mp4: expected the folder of a run, got a file; first calmcam annotate {tmp_path / 'clip.mp4'}" in result.stderr
+    result = moments(annotated / "clip.mp4")  # the copy, which need not be annotated again
+    assert result.exit_code == 2 and f"expected the folder of a run, got a file; name {annotated}" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results.csv"])
+def test_a_run_may_be_named_by_its_results(annotated, tmp_path, name):
+    (annotated / "results.csv").touch()
+    result = moments(annotated / name, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "01_happy_clip_00-00-02.mp4").exists()
+
+
+def test_a_run_that_was_interrupted_is_gone_on_with(annotated):
+    (annotated / "results.jsonl").rename(annotated / "results.jsonl.part")
+    assert "take the .part off" in moments(annotated).stderr  # of live
+    (annotated / UNFINISHED).touch()
+    result = moments(annotated)
+    assert result.exit_code == 2 and f"calmcam annotate --resume {annotated}" in result.stderr and ".part" not in result.stderr

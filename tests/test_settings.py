@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edge_app.errors import SettingsError
-from edge_app.settings import Settings, default_path, filled, read_settings
+from edge_app.settings import FLAGS, Settings, default_path, filled, read_settings
 
 
 @pytest.fixture
@@ -40,6 +40,9 @@ def test_settings_cannot_be_changed():
         ("threads = 1.5", "threads: expected a whole number, got 1.5"),
         ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),
         ("model = 3", "model: expected a text, got 3"),
+        ("source = 0", 'source: expected a text, got 0; write source = "0"'),
+        ("web = 8080", "web is a flag, no setting: calmcam live --web"),
+        ("save = true", "save is a flag, no setting: calmcam live --save"),
         ("rotate = 45", "rotate: expected one of 0, 90, 180, 270, got 45"),
         ("rotate = 90.0", "rotate: expected a whole number, got 90.0"),
         ("mirror = 1", "mirror: expected true or false, got 1"),
@@ -104,3 +107,10 @@ def test_an_unreadable_encoding_is_refused(tmp_path):
     path.write_bytes(b'model = "\xff"')
     with pytest.raises(SettingsError, match="expected TOML"):
         read_settings(path)
+
+
+def test_what_is_called_a_flag_is_one_of_live_and_no_setting():
+    from edge_app.commands.live import live
+
+    known = {flag for option in live.params for flag in option.opts}
+    assert {f"--{name}" for name in FLAGS} <= known and not set(FLAGS) & {field.name for field in dataclasses.fields(Settings)}

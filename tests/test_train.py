@@ -769,6 +769,8 @@ def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> No
         (("options.blocks=[1]",), SettingsError, "cannot be built with options"),
         (("backbone=/no/such.keras",), ModelError, "/no/such.keras: expected a .keras file"),
         (("backbone=/no/such.dat",), ModelError, "/no/such.dat: "),
+        (("backbone=resnet50",), ModelError, "unknown backbone 'resnet50' .known: dlib, emotions, imagenet, none.; or name a .keras"),
+        (("backbone=imagnet",), ModelError, "unknown backbone 'imagnet'; did you mean 'imagenet'?"),
         (
             ("stages.0.teacher_share=0.5", "stages.0.teachers=[/no/run]"),
             SettingsError,
@@ -819,6 +821,12 @@ def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
     pictures.write(tmp_path / "one", ("shy",), 3)
     with pytest.raises(InputError, match="one: expected two or more folders, one per class; found only shy/"):
         start(Request(str(tmp_path / "one"), None, check=True))
+
+
+def test_a_check_of_pictures_without_class_folders_asks_for_some(tmp_path: Path) -> None:
+    pictures.write(tmp_path, ("mine",), 3)
+    with pytest.raises(InputError, match="mine: expected a folder per class, found 3 pictures beside them"):
+        start(Request(str(tmp_path / "mine"), None, (), runs_dir=tmp_path / "runs", check=True))
 
 
 def test_the_sample_sheet_has_a_row_for_every_class(tmp_path: Path) -> None:

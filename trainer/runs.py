@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.labels import canonical
+from edge_app.media import is_picture
 from edge_app.runs import alone, discard_empty, output_folder
 
 from .data import Member, Part, check_unseen, load_run, members, parts, sources, write_split
@@ -76,6 +77,9 @@ def _for_any(request: Request, data: Path) -> Request:
         raise InputError(
             f"{data}: expected two or more folders, one per class; found only {next(iter(names.values()))}/"
         )
+    loose = 0 if names or any(data.glob("*.csv")) else sum(is_picture(path.name) for path in data.iterdir())
+    if loose:
+        raise InputError(f"{data}: expected a folder per class, found {loose} pictures beside them")
     own = (f"heads.0.labels={label_list(sorted(names.values()))}",) if names else ()
     return dataclasses.replace(request, recipe="emotions", data=data, changes=own + request.changes)
 

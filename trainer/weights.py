@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edge_app.errors import ModelError, SettingsError
+from edge_app.errors import ModelError, SettingsError, unknown
 from edge_app.files import whole
 from edge_app.manifest import Crop, find_model
 
@@ -45,6 +45,9 @@ def resolve(recipe: Recipe) -> Recipe:
         return dataclasses.replace(recipe, family=DLIB, options=heads, input=Picture())
     if folder is None:
         if recipe.backbone != "imagenet" and not Path(recipe.backbone).is_file() and recipe.backbone != "dlib":
+            if Path(recipe.backbone).name == recipe.backbone and not Path(recipe.backbone).suffix:
+                words = unknown("backbone", recipe.backbone, NAMED)
+                raise ModelError(f"{words}; or name a .keras file, dlib's .dat or a run folder")
             raise ModelError(f"{recipe.backbone}: {BACKBONE}, found none")
         return recipe
     source = run_recipe(folder)

@@ -49,8 +49,9 @@ def annotate(
 ) -> None:
     """Find and read the faces in videos and pictures.
 
-    Each FILE may be a file, a folder (all media below it) or a pattern. Every input gets an annotated copy; all share
-    results.jsonl and results.csv. A bad input does not stop the rest, but the exit code tells of it.
+    Each FILE may be a file, a folder (all media below it) or a pattern, or a .txt list of files, one path per line. Every
+    input gets an annotated copy; all share results.jsonl and results.csv. A bad input does not stop the rest, but the exit
+    code tells of it.
 
     What was interrupted goes on with --resume RUN, the output folder, and nothing else: inputs that were finished stay.
     """

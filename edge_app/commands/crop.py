@@ -16,7 +16,7 @@ from ..errors import CalmcamError, InputError, OutputError, SourceError
 from ..inputs import Input, apart, expand
 from ..manifest import Crop
 from ..manifest import Input as Picture
-from ..media import pictures_below
+from ..media import pictures_below, read_picture
 from ..preprocess import crop_faces, crop_squares
 from ..report import Report
 from ..run import Stop, run
@@ -74,6 +74,10 @@ def crop(
     if empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
+        looked = done - len(failed)
+        click.echo(f"{looked - len(empty)} of {counted(looked, 'input')} gave a face")
+        if 2 * len(empty) > looked and _small_squares(empty[:SHOWN]):
+            click.echo(f"{folder}: if these are cut faces, give the folder to calmcam train as it is", err=True)
     if not report.faces and not failed and not stop.requested:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
     if report.faces:
@@ -84,6 +88,13 @@ def crop(
             )
         click.echo(f"faces in {out}")
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
+
+
+def _small_squares(paths: Sequence[Path]) -> bool:
+    """Whether the inputs at `paths` are pictures of the shape of cut faces."""
+    if any(file_kind(str(path)) == "video" for path in paths):
+        return False
+    return all(height == width <= LARGEST for height, width, _ in (read_picture(path).shape for path in paths))
 
 
 def _written(path: Path) -> int:

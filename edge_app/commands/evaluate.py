@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
@@ -22,7 +24,8 @@ from .. import devices, runs
 from ..build import open_detector
 from ..errors import SettingsError, SourceError
 from ..files import whole
-from ..manifest import choose_head, find_model
+from ..labels import same
+from ..manifest import choose_head, find_model, installed
 from ..scoring.evaluate import Ensemble, Member, Row, rows
 from ..scoring.labelled import Exclusions, Sample, labelled, read_exclusions
 from ..scoring.tally import Tally
@@ -36,8 +39,17 @@ from .options import Signals, output_options, settings_options
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
 
 
+def _no_pictures(ctx: click.Context, _: click.Parameter, models: tuple[str, ...]) -> tuple[str, ...]:
+    """The models; SettingsError for a folder that is none, where --data, which is read first, was not given."""
+    for name in models if "data" not in ctx.params else ():
+        files = ("manifest.json", "recipe.yaml")
+        if os.path.isdir(name) and not same(name, installed()) and not any((Path(name) / one).exists() for one in files):
+            raise SettingsError(f"{name}: no model; pictures go to --data {shlex.quote(name)}")
+    return models
+
+
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", callback=_no_pictures)
 @click.option(
     "--data",
     required=True,

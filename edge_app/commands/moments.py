@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..moments import Moment, find, read_results
 from ..run import Stop, run
 from ..settings import Settings
 from ..types import Result, Sink
+from .journal import RESULTS
 from .options import Signals, output_options, settings_options
 
 LOOSE = 4e-6  # s that times may be off: results have microseconds, the two ends of a recording its clock's ticks
@@ -83,6 +85,7 @@ def moments(
     ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were, and from
     where to where each was cut (cut_start, cut_end).
     """
+    folder = _run_folder(folder)
     label, original, first = options["label"], options["original"], {}
     lines = _noting(first, read_results(folder / "results.jsonl"))
     found = find(lines, label, gap=options["gap"], least=options["least"], most=options["most"])
@@ -119,6 +122,18 @@ def moments(
         finally:
             runs.discard_empty(out)
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
+
+
+def _run_folder(path: Path) -> Path:
+    """The folder of a run, which may be named by its results; InputError for another file."""
+    if path.name in RESULTS and not path.is_dir():
+        return path.parent
+    if path.is_file():
+        do = f"; first calmcam annotate {shlex.quote(str(path))}" if path.suffix.lower() in VIDEOS else ""
+        if path.with_name("results.jsonl").exists():
+            do = f"; name {path.parent}"
+        raise InputError(f"{path}: expected the folder of a run, got a file{do}")
+    return path
 
 
 def _noting(first: dict[str, float], lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
