@@ -165,6 +165,20 @@ def test_the_trainer_is_as_quiet_as_it_is_told(data: Path, words: tuple[str, ...
     assert ("INFO trainer" in done.stderr, "WARNING trainer" in done.stderr) == (says, says), done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["--resume", "none"], ["nothing"], ["teasing"], ["teasing", "--data", ".", "--set", "no.such=1"], []]
+)
+def test_what_is_wrong_is_told_before_a_backend_is_loaded_for_it(tmp_path: Path, words: list[str]) -> None:
+    code = f"""import sys
+from click.testing import CliRunner
+from edge_app.cli import cli
+done = CliRunner().invoke(cli, ["train", *{words}])
+print(done.exit_code, done.stderr.startswith("Error"), "keras" in sys.modules)"""
+    around = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=around, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 True False\n", done.stderr
+
+
 def _hears() -> None:
     """Whatever these tests were started with: nohup has it ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -51,11 +51,12 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     talk()
-    from .runs import Request, start
+    from .runs import Request, refuse_early, start
 
     request = Request(data=named(data), output=output_dir, runs_dir=Path(settings.runs_dir), **flags)
     if not request.check:
         _know_backend(os.environ.get("KERAS_BACKEND", "tensorflow"))
+        refuse_early(request)
         with quiet("Keras"):
             from . import train as _  # noqa: F401 its backend talks while it loads
     for line in start(request):

@@ -52,11 +52,7 @@ def start(request: Request) -> list[str]:
     if request.check and request.data is None and request.recipe and Path(request.recipe).is_dir():
         name = Path(request.recipe).resolve().name
         request = _for_any(request, Path(request.recipe))
-    if request.recipe is None:
-        raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
-    recipe, data = read_recipe(request.recipe, request.changes), request.data
-    if data is None:
-        raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
+    recipe, data = _asked(request)
     rivals = [] if request.check else _rivals(recipe, data, request.compare_cnn)
     out = folder(request, (name or recipe.name) + ("-check" if request.check else "-folds" if request.folds else ""))
     with alone(out):
@@ -68,6 +64,23 @@ def start(request: Request) -> list[str]:
             return _cross_validate(rivals, data, out, request.folds) if request.folds else run(rivals, data, out)
         finally:
             discard_empty(out)  # the run never began
+
+
+def refuse_early(request: Request) -> None:
+    """Raise what `start` would for a recipe or a run that is wrong, without the backend, which takes seconds to load."""
+    if request.resume:
+        _left(request)
+    else:
+        _asked(request)
+
+
+def _asked(request: Request) -> tuple[Recipe, Data]:
+    if request.recipe is None:
+        raise SettingsError("train: expected the name of a recipe, for example: calmcam train emotions --data DIR")
+    recipe = read_recipe(request.recipe, request.changes)
+    if request.data is None:
+        raise InputError(f"train {recipe.name}: expected --data DIR with the labelled pictures")
+    return recipe, request.data
 
 
 def _for_any(request: Request, data: Path) -> Request:
@@ -215,17 +228,8 @@ def _go_through(out: Path, data: Data, described: dict) -> list[str]:
 
 def _resume(request: Request) -> list[str]:
     """Go on as the run was begun; only its data may lie elsewhere now."""
-    out, data = request.resume, request.data
-    if request != Request(None, data, resume=out, runs_dir=request.runs_dir):
-        raise SettingsError(
-            f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
-        )
-    places = [out, *(out / name for name in _described(out).get("beside", ()))]
-    left = {place: told for place in places if not (told := _described(place)).pop("finished")}
-    if not left:
-        raise InputError(f"{out}: this run is finished; start another one")
-    lines = []
-    with alone(out):
+    left, data, lines = _left(request), request.data, []
+    with alone(request.resume):
         for place, described in left.items():
             if data is None:
                 data = stored_data(described)
@@ -236,6 +240,20 @@ def _resume(request: Request) -> list[str]:
                 return _go_through(place, data, described)
             lines.append(_go_on(place, load_run(place, data), described))
     return lines
+
+
+def _left(request: Request) -> dict[Path, dict]:
+    """What is to be gone on with, by folder, as `run.json` tells of it."""
+    out = request.resume
+    if request != Request(None, request.data, resume=out, runs_dir=request.runs_dir):
+        raise SettingsError(
+            f"--resume {out}: goes on as the run was begun; give --data at most, or start another run without --resume"
+        )
+    places = [out, *(out / name for name in _described(out).get("beside", ()))]
+    left = {place: told for place in places if not (told := _described(place)).pop("finished")}
+    if not left:
+        raise InputError(f"{out}: this run is finished; start another one")
+    return left
 
 
 def _described(out: Path) -> dict:
