@@ -72,11 +72,14 @@ def is_run(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Nobody else works on the run in `folder` meanwhile; OutputError when somebody does already.
+    """Nobody else works on the run in `folder` meanwhile; OutputError when somebody does already, or it cannot be opened.
 
     Where a network's file system cannot lock, nobody is kept out.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{folder}: the output folder cannot be opened ({error.strerror})") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -401,6 +401,8 @@ def test_what_cannot_go_on_says_why(annotate, interrupted, material, tmp_path):
     assert "--resume takes all from the run; leave out '--bars'" in said("--no-bars", "--resume", out)
     assert f"go on with --resume {out}, or begin anew with --exist-ok" in said(material / "clip.mp4", "-o", out)
     assert "Missing argument 'FILE...'" in said()
+    with pytest.raises(OutputError, match="none: the output folder cannot be opened"), runs.alone(tmp_path / "none"):
+        pass
     with runs.alone(out):
         assert "another calmcam works on this run" in said("--resume", out)
     journal = out / "unfinished.jsonl"

@@ -65,11 +65,11 @@ class Journal(AbstractContextManager):
 
     def add(self, outcome: Outcome, sizes: Sequence[int]) -> None:
         """Write down that an input is finished; OutputError when that cannot be written."""
-        if not self._finished:  # what the results of an earlier run stand for is over
-            for name in RESULTS:
-                self._path.with_name(name).unlink(missing_ok=True)
-        self._finished += 1
         try:
+            if not self._finished:  # what the results of an earlier run stand for is over
+                for name in RESULTS:
+                    self._path.with_name(name).unlink(missing_ok=True)
+            self._finished += 1
             with self._path.open("a", encoding="ascii") as file:
                 file.write(json.dumps(_line(outcome, sizes)) + "\n")
         except OSError as error:
