@@ -5,12 +5,14 @@ EXTRAS ?= test,train,jax
 CONSTRAINTS ?=
 PYTEST ?=
 
-.PHONY: demo test clean
+.PHONY: demo install test clean
 
 demo: $(VENV)/.edge
 	$(VENV)/bin/calmcam demo --output-dir demo --exist-ok
 
-test: $(VENV)/.$(EXTRAS)
+install: $(VENV)/.$(EXTRAS)
+
+test: install
 	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 define install

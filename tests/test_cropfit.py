@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
 
+from edge_app.cli import cli
 from edge_app.errors import InputError
 from edge_app.manifest import Crop
 from edge_app.preprocess import crop_squares
@@ -125,15 +125,14 @@ def test_the_command_measures_as_the_settings_say(tmp_path):
             cv2.imwrite(str(tmp_path / "data" / name / f"{number}.png"), noisy.astype(np.uint8))
 
     def calmcam(*words):
-        command = [sys.executable, "-m", "edge_app", *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return CliRunner().invoke(cli, [*map(str, words)])
 
     out, config = tmp_path / "run", tmp_path / "c.toml"
     changes = ("stages.0.epochs=1", "data.near=0", "input.size=96")
     start(Request(str(ROOT / "tests" / "cases" / "tiny.yaml"), tmp_path / "data", changes, out))
     config.write_text('detector = "short"\nconf = 0.3\nhead = "of another model"\n')
     done = calmcam("fit-crop", out, "--config", config, "--conf", 0.35, "--pictures", 60)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     found = json.loads((out / "crop.json").read_text())
     assert (found["detector"], found["conf"]) == ("short", 0.35)
     shutil.rmtree(out)

@@ -234,7 +234,7 @@ def test_mediapipe_reports_to_nobody():
     """
 
     def told(way: str) -> str:
-        command = [sys.executable, "-c", REPORTING, way, str(4 * PATIENCE)]
+        command = [sys.executable, "-c", REPORTING, way, str(2 * PATIENCE)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout

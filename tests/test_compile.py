@@ -8,35 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from compiling import CASES, CROPS, DOUBLES, GRAPH
 from patience import PATIENCE
 from small_model import write_model
 
-from deploy import graph as graph_module
 from deploy.bundle import model_script, read_bundle, write_bundle
 from deploy.cli import _chip_here, compile_command
 from deploy.compile import import_bundle
-from deploy.crops import divide, read_calibration
-from deploy.faces import face_finder
-from deploy.graph import Layer, read_graph, without_rescaling
-from deploy.parity import Pair, check, compare, folder_pairs
-from deploy.preflight import OK, REFUSED, WARNING, check_calibration, preflight
-from edge_app.errors import BackendUnavailable, CalmcamError, InputError, ModelError, OutputError, SettingsError
-from edge_app.manifest import find_model, read_manifest, sha256, verify
-from edge_app.preprocess import fit
-from edge_app.settings import Settings
-
-CASES = Path(__file__).parent / "cases"
-DOUBLES = Path(__file__).parent / "doubles"
-GRAPH = read_graph(CASES / "two_heads_float32.tflite")
-CROPS = np.random.default_rng(1).integers(0, 256, (1088, 32, 32, 3), np.uint8)
+from edge_app.errors import BackendUnavailable, ModelError, OutputError, SettingsError
+from edge_app.manifest import read_manifest, sha256, verify
 
 
 @pytest.fixture
@@ -51,10 +35,6 @@ def calibration(tmp_path):
     return path
 
 
-def worst(verdicts) -> str:
-    return max((verdict.state for verdict in verdicts), key=(OK, WARNING, REFUSED).index, default=OK)
-
-
 def calmcam_compile(*arguments, cwd=None, **env):
     """The command in a process of its own, with the compiler's double on its path."""
     code = "from deploy.cli import compile_command; from edge_app.cli import cli; cli(prog_name='calmcam')"
@@ -63,104 +43,6 @@ def calmcam_compile(*arguments, cwd=None, **env):
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": path, **env}
     )
-
-
-def test_the_graph_knows_its_layers_and_its_rescaling():
-    assert [layer.operator for layer in GRAPH.body()][:2] == ["CONV_2D", "CONV_2D"]
-    assert GRAPH.layers[GRAPH.outputs["mood"]].output == (1, 3)
-    assert GRAPH.scale == pytest.approx([1 / 127.5] * 3)
-    assert GRAPH.offset == pytest.approx([-1] * 3)
-    assert GRAPH.macs == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 64 * 4
-
-
-def test_without_rescaling_starts_with_the_first_convolution(tmp_path):
-    path = tmp_path / "cut.tflite"
-    path.write_bytes(without_rescaling(GRAPH.path))
-    cut = read_graph(path)
-    assert (cut.rescaling, len(cut.layers)) == (0, len(GRAPH.layers) - 2)
-    with pytest.raises(ModelError, match="nothing to cut"):
-        without_rescaling(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"text", b"\0\0\0\0TFL3" + b"\xff" * 64])
-def test_what_is_no_tflite_is_refused(tmp_path, content):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match="flatbuffer"):
-        read_graph(path)
-
-
-def test_a_plain_network_passes_the_preflight():
-    verdicts = preflight(GRAPH, "hailo8", CROPS)
-    assert worst(verdicts) == "ok"
-    assert all(verdict.source for verdict in verdicts)
-
-
-def test_an_int8_file_is_refused_by_the_preflight():
-    verdicts = preflight(read_graph(CASES / "two_heads.tflite"), "hailo8", CROPS)
-    assert any(verdict.state == "refused" and "float32" in verdict.text for verdict in verdicts)
-
-
-@pytest.mark.parametrize(
-    ("crops", "state", "says"),
-    [
-        (None, "warning", "no crops"),
-        (CROPS[:64], "refused", "64 crops, of which 8 judge the compiled network: 56 calibrate it, expected 1024"),
-        (CROPS[:1087], "refused", "1087 crops, of which 64 judge the compiled network: 1023 calibrate it"),
-        (CROPS[..., :1], "refused", "expected crops (N, 32, 32, 3)"),
-        (CROPS.astype(np.float32), "refused", "uint8"),
-        (np.zeros_like(CROPS), "refused", "span 0 of 255"),
-        (np.repeat(CROPS[:8], 160, axis=0), "warning", "8 of 1280"),
-        (np.repeat(CROPS[:160], 8, axis=0), "warning", "only 20 pictures judge the compiled network, expected 64"),
-    ],
-    ids=["none", "few", "one too few", "shape", "dtype", "range", "repeats", "few to judge"],
-)
-def test_calibration_crops_are_judged(crops, state, says):
-    verdicts = check_calibration(GRAPH, crops)
-    assert worst(verdicts) == state
-    assert says in " ".join(verdict.text for verdict in verdicts)
-
-
-def test_no_picture_calibrates_and_judges():
-    """Not repeated or mirrored either: what `export` writes, a quarter more than it is asked for, always suffices."""
-    for count in (5, 100, 160, 700, 1280):
-        pool = np.concatenate([CROPS, CROPS[:, ::-1]])[:count]
-        crops = np.concatenate([pool, pool[:, :, ::-1]])[np.arange(1280) % (2 * count)]
-        calibrating, judging = divide(crops)
-        assert len(calibrating) >= 1024 and len(judging) == min(64, max(1, count // 8))
-        seen = {crop.tobytes() for crop in crops[calibrating]} | {crop[:, ::-1].tobytes() for crop in crops[calibrating]}
-        assert not seen & {crop.tobytes() for crop in crops[judging]}
-        assert not set(calibrating) & set(judging) and len({*calibrating}) == len(calibrating)
-    assert [rows.size for rows in divide(CROPS[:0])] == [0, 0]
-
-
-@pytest.mark.parametrize("colour", ["rgb", "gray"])
-def test_crops_without_faces_are_warned_of(colour):
-    image = cv2.cvtColor(cv2.imread(str(CASES / "astronaut.jpg")), cv2.COLOR_BGR2RGB)
-    face = fit(image[40:200, 145:305], replace(find_model("emotions").artifact("float32").input, colour=colour))
-    graph, noise = replace(GRAPH, input_shape=(1, *face.shape)), np.random.default_rng(2)
-    faces = face + noise.integers(0, 4, (1088, *face.shape), np.uint8)
-    with face_finder(Settings()) as has_face:
-        assert not has_face(noise.integers(0, 256, face.shape, np.uint8)) and has_face(face)
-        good = check_calibration(graph, faces, has_face)
-        (told,) = check_calibration(graph, noise.integers(0, 256, faces.shape, np.uint8), has_face)
-    assert [verdict.text for verdict in good] == ["1024 raw crops; 64 others judge the compiled network"]
-    assert told.state == "warning" and re.match("a face is found in [0-9] of 32 crops looked at", told.text)
-    assert "calibration.npz" in told.text
-
-
-def test_noise_is_warned_of_and_not_refused(model, calibration):
-    done = calmcam_compile(model, "--calibration", calibration, "--preflight")
-    assert done.returncode == 0 and "training" not in done.stdout
-    assert re.search("^warning +calibration +a face is found in [0-9] of 32 ", done.stdout, re.MULTILINE)
-    assert done.stdout.endswith(" 1 warning, 0 refused\n")
-
-
-def test_a_detector_that_does_not_open_refuses_nothing(monkeypatch, caplog):
-    monkeypatch.setattr("deploy.faces.open_detector", lambda settings: find_model("no such model"))
-    with face_finder(Settings()) as has_face:
-        assert worst(check_calibration(GRAPH, CROPS, has_face)) == "ok"
-    assert "whether the calibration crops are faces cannot be told: unknown model" in caplog.text
 
 
 def test_the_model_script_undoes_the_rescaling():
@@ -287,6 +169,13 @@ def test_a_model_that_reads_no_expressions_is_told_apart():
     assert "face_detection: expected a model for face_expression, got one for face_detection" in done.stderr
 
 
+def test_noise_is_warned_of_and_not_refused(model, calibration):
+    done = calmcam_compile(model, "--calibration", calibration, "--preflight")
+    assert done.returncode == 0 and "training" not in done.stdout
+    assert re.search("^warning +calibration +a face is found in [0-9] of 32 ", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith(" 1 warning, 0 refused\n")
+
+
 def test_what_is_refused_is_counted(model, tmp_path):
     np.savez(tmp_path / "few.npz", crops=CROPS[:64])
     done = calmcam_compile(model, "--calibration", tmp_path / "few.npz", "--preflight")
@@ -372,162 +261,6 @@ def test_what_is_no_bundle_is_refused(tmp_path, content):
         (tmp_path / "bundle.json").write_text(content)
     with pytest.raises(ModelError, match="bundle"):
         read_bundle(tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04broken"])
-def test_what_is_no_calibration_file_is_refused(tmp_path, content):
-    path = tmp_path / "c.npz"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match="expected an .npz"):
-        read_calibration(path, find_model("emotions").artifact("float32").input)
-
-
-def test_the_bundled_models_preflight_has_no_warning():
-    manifest = find_model("emotions")
-    shape = manifest.artifact("float32").input
-    crops = np.random.default_rng(0).integers(0, 256, (1088, shape.height, shape.width, shape.channels), np.uint8)
-    assert worst(preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)) == "ok"
-
-
-def pairs(agree, n=20):
-    right, wrong = np.float32([0.9, 0.1]), np.float32([0.1, 0.9])
-    return [Pair(str(i), right, right if i < agree else wrong, 0) for i in range(n)]
-
-
-def test_parity_counts_flips_and_finds_the_worst():
-    found = compare(["happy", "sad"], pairs(agree=18))
-    assert found.flips() == {"happy": 2, "sad": 0}
-    assert found.summary()["accuracy_b"] == 0.9
-    assert found.worst(1)[0] == ("18", pytest.approx(0.8))
-
-
-def test_the_gate_fails_beyond_its_limits():
-    check(compare(["happy", "sad"], pairs(agree=20)), 0.99, 0.0)
-    with pytest.raises(CalmcamError, match="agree on 90.00%"):
-        check(compare(["happy", "sad"], pairs(agree=18)), 0.95, 1.0)
-    with pytest.raises(CalmcamError, match="10.00% less accurate"):
-        check(compare(["happy", "sad"], pairs(agree=18)), 0.5, 0.05)
-    with pytest.raises(CalmcamError, match="found none"):
-        compare(["happy", "sad"], [])
-
-
-def test_faces_that_were_cut_calibrate_too(tmp_path, caplog):
-    spec = find_model("emotions").artifact("float32").input
-    (tmp_path / "happy").mkdir()
-    for name, size in (("a.png", 30), ("happy/b.png", 96)):
-        cv2.imwrite(str(tmp_path / name), np.full((size, size, 3), size, np.uint8))
-    (tmp_path / "happy" / "c.png").write_text("no picture")
-    crops = read_calibration(tmp_path, spec)
-    assert crops.shape == (2, spec.height, spec.width, spec.channels) and crops.dtype == np.uint8
-    assert [crops[0].max(), crops[1].min()] == [30, 96] and "c.png" in caplog.text
-
-
-def test_a_folder_without_faces_calibrates_nothing(tmp_path):
-    with pytest.raises(InputError, match="cut faces"):
-        read_calibration(tmp_path, find_model("emotions").artifact("float32").input)
-
-
-def layer(index, operator, inputs=((1, 8, 8, 4),), output=(1, 8, 8, 4), feeds=None, activation="NONE", parameters=0):
-    feeds = (index - 1,) if feeds is None else feeds
-    return Layer(index, operator, activation, inputs, output, f"n{index}", parameters, 0, feeds)
-
-
-def judged(*layers: Layer, **changes) -> dict[str, str]:
-    """State of every verdict by what it is about."""
-    outputs = {"mood": len(layers) - 1}
-    made = replace(GRAPH, layers=layers, outputs=outputs, rescaling=0, **changes)
-    return {verdict.what.strip(): verdict.state for verdict in preflight(made, "hailo8", CROPS)}
-
-
-def test_what_the_preflight_refuses_and_warns_of():
-    gap = layer(1, "MEAN", output=(1, 4))
-    dense = layer(2, "FULLY_CONNECTED", ((1, 4),), (1, 3))
-    good = judged(layer(0, "CONV_2D"), gap, dense)
-    assert set(good.values()) == {"ok"}
-    for strange, state in [
-        (layer(0, "CONV_2D", activation="TANH"), "warning"),
-        (layer(0, "TRANSPOSE_CONV"), "refused"),
-        (layer(0, "SOFTMAX"), "refused"),
-        (layer(0, "HARD_SWISH"), "warning"),
-        (layer(0, "MEAN", output=(1, 8, 8, 1)), "refused"),
-    ]:
-        assert judged(strange, gap, dense)[f"0 {strange.operator}"] == state
-    assert judged(layer(0, "CONV_2D"), gap, dense)["output mood"] == "ok"
-    assert judged(layer(0, "CONV_2D"))["output mood"] == "refused"
-    assert judged(layer(0, "CONV_2D"), gap, dense, layer(3, "SOFTMAX", ((1, 3),), (1, 3)))["3 SOFTMAX"] == "ok"
-    assert judged(layer(0, "CONV_2D", parameters=26_000_000), gap, dense)["size on hailo8"] == "warning"
-
-
-def test_a_batch_of_two_is_refused():
-    made = replace(GRAPH, input_shape=(2, 32, 32, 3))
-    assert worst([v for v in preflight(made, "hailo8", CROPS) if v.what == "input"]) == "refused"
-
-
-def test_products_of_two_maps_are_told_apart():
-    def says(feeds, sigmoid_of):
-        layers = (
-            layer(0, "CONV_2D"),
-            layer(1, "CONV_2D"),
-            layer(2, "LOGISTIC", feeds=(sigmoid_of,)),
-            layer(3, "MUL", ((1, 8, 8, 4),) * 2, feeds=feeds),
-        )
-        made = replace(GRAPH, layers=layers, outputs={"mood": 3}, rescaling=0)
-        (verdict,) = (v for v in preflight(made, "hailo8", CROPS) if v.what == "  3 MUL")
-        assert verdict.state == "warning"
-        return verdict.text.split(":")[0]
-
-    assert says((1, 2), 1) == "swish as x * sigmoid(x)"
-    assert says((1, 2), 0) == "squeeze-and-excite"
-    assert says((0, 1), 1) == "a product of two maps"
-
-
-@pytest.mark.parametrize(
-    ("chain", "scale", "offset"),
-    [
-        ([("DIV", 127.5), ("SUB", 1.0)], 1 / 127.5, -1.0),
-        ([("SUB", 127.5), ("DIV", 127.5)], 1 / 127.5, -1.0),
-        ([("ADD", -128.0), ("MUL", 0.5)], 0.5, -64.0),
-    ],
-)
-def test_every_kind_of_rescaling_is_understood(monkeypatch, chain, scale, offset):
-    ops = [SimpleNamespace(inputs=[0, place], name=name) for place, (name, _) in enumerate(chain)]
-    part = SimpleNamespace(operators=ops, inputs=[0], tensors=[SimpleNamespace(shape=[1, 8, 8, 1])])
-    monkeypatch.setattr(graph_module, "_operator", lambda _, op: op.name)
-    monkeypatch.setattr(graph_module, "_constant", lambda _, place: np.float32([chain[place][1]]))
-    found = graph_module._rescaling(SimpleNamespace(subgraphs=[part]))
-    assert found == ((pytest.approx(scale),), (pytest.approx(offset),), 2)
-
-
-def test_a_depthwise_convolution_costs_its_window_for_every_value():
-    assert graph_module._depthwise((1, 4, 4, 8), [(1, 3, 3, 8)]) == 4 * 4 * 8 * 9
-    assert graph_module._conv((1, 4, 4, 8), [(8, 3, 3, 5)]) == 4 * 4 * 8 * 9 * 5
-
-
-def test_a_picture_that_one_pass_could_not_read_is_left_out_of_both():
-    def row(name, probs):
-        why = "" if probs is not None else f"{name}: cut"
-        return SimpleNamespace(sample=SimpleNamespace(name=name, truth=1), ready=probs, problem=why)
-
-    sure = np.float32([0.1, 0.9])
-    one = [row("a", sure), row("b", None), row("c", sure)]
-    other = [row("a", sure), row("b", sure), row("c", None)]
-    bad = []
-    found = compare(["happy", "sad"], folder_pairs(one, other, bad), bad)
-    assert (found.names, found.truth.tolist()) == (("a",), [1])
-    assert found.unreadable == (("b", "b: cut"), ("c", "c: cut"))
-
-
-def test_the_gate_lets_pass_what_is_just_good_enough_and_more_accurate():
-    found = compare(["happy", "sad"], pairs(agree=18))
-    check(found, found.agreement.agreement, 0.1 + 1e-9)
-    better = compare(["happy", "sad"], [Pair(p.name, p.b, p.a, p.truth) for p in pairs(agree=18)])
-    check(better, 0.9, 0.0)
-
-
-def test_accuracy_is_told_only_where_every_face_has_a_label():
-    some = [*pairs(agree=2, n=2), Pair("x", np.float32([1, 0]), np.float32([1, 0]), None)]
-    assert "accuracy_a" not in compare(["happy", "sad"], some).summary()
 
 
 def test_a_hef_is_for_the_chip_that_is_here(monkeypatch):

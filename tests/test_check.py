@@ -1,0 +1,96 @@
+"""`calmcam train --check`: what stands in a folder, without training."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("yaml")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
+
+import cv2
+import pictures  # noqa: E402
+from tiny_training import LABELS, TINY  # noqa: E402
+
+from edge_app.errors import InputError  # noqa: E402
+from trainer.recipe_file import read_recipe  # noqa: E402
+from trainer.runs import Request, start  # noqa: E402
+
+pytest_plugins = ("training_fixtures",)
+
+
+def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
+    text = "\n".join(start(Request(TINY, data, (), tmp_path / "check", check=True)))
+    assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
+    assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
+    assert "calmcam crop" not in text and "groups that stay together: 1" in text
+
+
+def test_check_tells_what_cannot_be_divided_and_what_a_test_folder_shares(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for label in LABELS:
+        for part, person in (("train", "p1"), ("test", "p1"), ("test", "p2")):
+            (tmp_path / "data" / part / label).mkdir(parents=True, exist_ok=True)
+            picture = random.integers(0, 255, (24, 24), np.uint8)
+            cv2.imwrite(str(tmp_path / "data" / part / label / f"{person}_a.png"), picture)
+    lines = start(Request(TINY, tmp_path / "data", ("data.group=/(p[0-9])_",), tmp_path / "check", check=True))
+    assert any("groups that stay together: 2, but 1 stand in train and in test" in line for line in lines)
+    assert any("cannot be trained on yet: " in line and "in the train part; give more groups" in line for line in lines)
+    shutil.rmtree(tmp_path / "data" / "train" / LABELS[0])
+    lines = start(Request(TINY, tmp_path / "data", (), tmp_path / "check-again", check=True))
+    assert f"cannot be trained on yet: no training picture of {LABELS[0]}" in lines
+
+
+def test_folders_of_other_names_are_answered_with_the_way_out(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "data", ("보통", "약올리기"), 3)
+    with pytest.raises(InputError, match=r"보통/ \(3 files\).*--set 'heads.0.labels=\[.보통., .약올리기.\]'") as said:
+        start(Request("teasing", tmp_path / "data", (), tmp_path / "run"))
+    _, _, advice = str(said.value).partition(": --set ")
+    changes = tuple(word for word in shlex.split(advice) if word != "--set")
+    assert read_recipe("teasing", changes).heads[0].labels == ("보통", "약올리기")
+    with pytest.raises(InputError, match="found 3 pictures in no such folder"):
+        start(Request(TINY, tmp_path / "data" / "보통", (), tmp_path / "run"))
+
+
+def test_the_data_are_looked_at_for_pictures_that_are_no_cut_faces(tmp_path: Path) -> None:
+    for label in ("angry", "happy", "neutral"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(2):
+            image = np.full((72, 128), 40 * number, np.uint8)
+            cv2.imencode(".png", image)[1].tofile(tmp_path / "data" / label / f"{number}.png")
+    text = "\n".join(start(Request(TINY, tmp_path / "data", (), tmp_path / "check", check=True)))
+    assert "6 are far from square: expected cut faces; calmcam crop cuts them" in text
+
+
+def test_any_folder_can_be_checked(data: Path, tmp_path: Path) -> None:
+    pictures.write(tmp_path / "mine", ("약올리기", "보통"), 3)
+    lines = start(Request(str(tmp_path / "mine"), None, (), tmp_path / "out", check=True))
+    assert any("약올리기" in line and line.split()[1] == "3" for line in lines)
+    pictures.write(tmp_path / "two", ("anger", "happy", "valid/Angry", "valid/Happiness"), 3)
+    lines = start(Request(str(tmp_path / "two"), None, (), runs_dir=tmp_path / "runs", check=True))
+    head = next(number for number, line in enumerate(lines) if line.split()[:1] == ["class"])
+    assert [line.split()[1] for line in lines[head + 1 : head + 3]] == ["6", "6"], "its own words, one row each"
+    assert "commonest sizes" in lines[head + 3] and (tmp_path / "runs" / "train" / "two-check").is_dir()
+    pictures.write(tmp_path / "one", ("shy",), 3)
+    with pytest.raises(InputError, match="one: expected two or more folders, one per class; found only shy/"):
+        start(Request(str(tmp_path / "one"), None, check=True))
+
+
+def test_a_check_of_pictures_without_class_folders_asks_for_some(tmp_path: Path) -> None:
+    pictures.write(tmp_path, ("mine",), 3)
+    with pytest.raises(InputError, match="mine: expected a folder per class, found 3 pictures beside them"):
+        start(Request(str(tmp_path / "mine"), None, (), runs_dir=tmp_path / "runs", check=True))
+
+
+def test_the_sample_sheet_has_a_row_for_every_class(tmp_path: Path) -> None:
+    names = [f"약올리기{number}" for number in range(11)]
+    pictures.write(tmp_path / "mine", names, 1)
+    start(Request(str(tmp_path / "mine"), None, (), tmp_path / "out", check=True))
+    sheet = cv2.imread(str(tmp_path / "out" / "samples.jpg"))
+    rows = sheet[:, :96].reshape(11, 96, 96, 3)
+    assert all(row.min() < 100 for row in rows), "each with its name"

@@ -1,0 +1,110 @@
+"""The pictures and targets of an epoch."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("yaml")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
+
+
+from tiny_training import LABELS, TINY, loaded  # noqa: E402
+
+from trainer.data import Part, members  # noqa: E402
+from trainer.feed import Batches, targets  # noqa: E402
+from trainer.recipe_file import read_recipe  # noqa: E402
+
+pytest_plugins = ("training_fixtures",)
+
+
+def test_batches_depend_on_seed_and_epoch_alone(data: Path) -> None:
+    recipe = read_recipe(TINY, ("balance.per_class=50", "augment.mixup=0.2"))
+    part = loaded(recipe, data)["train"]
+    one, other = (Batches(part, recipe, recipe.stages[0], epoch=3) for _ in range(2))
+    images, targets, _ = one[2]
+    assert np.array_equal(images, other[2][0]) and np.array_equal(targets["emotion"], other[2][1]["emotion"])
+    assert images.dtype == np.float32 and 1 < images.max() <= 255
+    other[3]
+    other.begin(4)  # what was made ahead belongs to an epoch that is over
+    assert not np.array_equal(images, other[4][0])
+    assert np.array_equal(Batches(part, recipe, recipe.stages[0], epoch=4)[4][0], other[4][0])
+    assert len(one) == 150 // recipe.batch
+
+
+@pytest.mark.parametrize("change", ["balance.per_class=50", "balance.power=1", "balance.power=0.25"])
+def test_an_epoch_shows_every_class_as_often_as_asked(change: str) -> None:
+    recipe = read_recipe(TINY, (change,))
+    labels = np.repeat([0, 1, 2], [17, 90, 41])
+    blank = np.zeros((len(labels), 24, 24, 1), np.uint8)
+    ones = {"emotion": np.ones(len(labels), np.float32)}
+    files = ("",) * len(labels)
+    part = Part(blank, ones, {"emotion": labels}, files, files, {"emotion": np.zeros((len(labels), 3))})
+    batches = Batches(part, recipe, recipe.stages[0])
+    wanted = np.bincount(labels, batches._counts)
+    if "per_class" in change:
+        assert wanted == pytest.approx([50, 50, 50])
+    for epoch in range(20):
+        batches.begin(epoch)
+        assert np.abs(np.bincount(labels[batches._order]) - wanted).max() < 1 + 1e-6
+        shown = np.bincount(batches._order, minlength=len(labels))
+        assert np.abs(shown - batches._counts).max() < 1 + 1e-6, "each picture as often as the others of its class"
+    assert len(batches) == len(batches._order) // recipe.batch
+
+
+def test_a_batch_that_cannot_be_made_says_so_where_it_is_asked_for(data: Path) -> None:
+    recipe = read_recipe(TINY)
+    part = loaded(recipe, data)["train"]
+    broken = replace(part, images=part.images[:, :, :, 0])  # a dimension is missing
+    with pytest.raises(ValueError):
+        Batches(broken, recipe, recipe.stages[0])[0]
+
+
+def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:
+    """As `calmcam crop` names them; the same clip name in another class is another clip."""
+    recipe = read_recipe(TINY, ("data.near=0",))
+    clips = tmp_path / "clips"
+    for label in LABELS:
+        (clips / label).mkdir(parents=True)
+        for number, path in enumerate(sorted((data / "train" / label).glob("*.png"))):
+            shutil.copy(path, clips / label / f"clip{number % 5}.f{number:06d}.png")
+    found, _ = members(recipe, clips)
+    sides = {}
+    for member in found:
+        sides.setdefault(member.item.file.split(".f")[0], set()).add(member.split)
+    assert len(sides) == 15 and all(len(splits) == 1 for splits in sides.values())
+
+
+def test_a_sigmoid_head_learns_its_second_label():
+    part = SimpleNamespace(labels={"h": np.array([0, 1, -1])}, votes={"h": np.zeros((3, 2))})
+    head = SimpleNamespace(name="h", kind="sigmoid", labels=("no", "yes"))
+    stage = SimpleNamespace(votes_share=0.5, label_smoothing=0.1)
+    assert targets(part, head, stage)[:, 0].tolist() == pytest.approx([0.05, 0.95, 0.0])
+
+
+def test_what_was_made_ahead_belongs_to_an_epoch_that_is_over():
+    asked = read_recipe(TINY, ("balance.per_class=50",))
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 50)
+    images = random.integers(0, 256, (150, 24, 24, 1), np.uint8)
+    ones, votes, names = np.ones(150, np.float32), np.zeros((150, 3)), ("",) * 150
+    part = Part(images, {"emotion": ones}, {"emotion": labels}, names, names, {"emotion": votes})
+    batches = Batches(part, asked, asked.stages[0], epoch=3)
+    batches[3]
+    batches.begin(4)
+    assert np.array_equal(batches[4][0], Batches(part, asked, asked.stages[0], epoch=4)[4][0])
+
+
+def test_pictures_in_the_same_place_of_two_batches_are_moved_differently():
+    asked = read_recipe(TINY, ("augment.brightness=0.2",))
+    flat = np.full((64, 24, 24, 1), 128, np.uint8)
+    ones = {"emotion": np.ones(64, np.float32)}
+    part = Part(flat, ones, {"emotion": np.repeat([0, 1], 32)}, ("",) * 64, ("",) * 64, {"emotion": np.zeros((64, 3))})
+    batches = Batches(part, asked, asked.stages[0])
+    assert not np.array_equal(batches[0][0], batches[1][0])
