@@ -71,7 +71,7 @@ def test_show_takes_a_name_or_a_folder(own_models, tmp_path):
     code, out, _ = run("show", "small")
     assert code == 0 and run("show", folder)[1] == out
     assert "CARD.md" in out
-    assert "softmax over happy, sad, neutral; temperature 1" in out and "takes 32 x 32 rgb uint8" in out
+    assert "softmax over happy, sad, neutral; confidences are not calibrated" in out and "takes 32 x 32 rgb uint8" in out
     assert sha256(folder / "small_int8.tflite")[:12] in out
 
 

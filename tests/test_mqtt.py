@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,8 @@ def until(messages: queue.Queue, topic: str, value: str) -> list[tuple[str, str]
 
 
 def result(index: int, *said: tuple[int, str, float], source: str = "cam0") -> Result:
-    """`said`: track, expression, side of the box."""
-    frame = Frame(np.zeros((48, 64, 3), np.uint8), index, index * 40_000_000, source)
+    """Of a camera; `said`: track, expression, side of the box."""
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), index, index * 40_000_000, source, live=True)
     status = Status(30.0, 20.0, 0, "cpu")
     if not said:
         return Result(frame, NO_FACES, {}, status)
@@ -125,6 +126,7 @@ def test_who_is_there_and_what_they_show(port, heard, monkeypatch):
         ("end", 0.16, "cam0"),
         ("end", 0.16, "cam0"),
     ]
+    assert all(datetime.fromisoformat(one["time"]).tzinfo for one in events)
     names = [[one[when] and one[when]["expression"]["name"] for when in ("before", "after")] for one in events]
     assert names == [[None, "happy"], ["happy", "sad"], [None, "angry"], ["angry", None], ["sad", None]]
     states = [value for topic, value in told if topic == "expression"]

@@ -120,10 +120,10 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _head(head: Head) -> str:
-    return (
-        f"{head.name}: {head.kind} over {', '.join(head.labels)}; temperature {head.temperature:g}, "
-        f"unsure below {head.unsure_below:g}"
-    )
+    confidences = "confidences are not calibrated"
+    if head.temperature != 1 or head.unsure_below:
+        confidences = f"temperature {head.temperature:g}, unsure below {head.unsure_below:g}"
+    return f"{head.name}: {head.kind} over {', '.join(head.labels)}; {confidences}"
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Sink:
     def write(self, result: Result) -> None:
         """Tell what has changed."""
         line = result_line(result)
-        self._when = {"t": line["t"], "source": line["source"]}
+        self._when = {name: line[name] for name in ("t", "time", "source") if name in line}
         self._see(True)
         self._change(line["faces"], time.monotonic())
 
