@@ -18,7 +18,7 @@ test: install
 define install
 	PYTHON=$(PYTHON) deploy/system_libraries.sh
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '$(1)'
+	$(VENV)/bin/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '$(1)'
 	touch $@
 endef
 
