@@ -76,20 +76,6 @@ def test_the_last_weights_are_kept_where_validation_chooses_nothing(data: Path, 
     assert state.best_epoch == 4
 
 
-def test_a_run_killed_between_two_stages_goes_on_with_the_same_dropout(data: Path, tmp_path: Path) -> None:
-    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.01}]"
-    recipe = read_recipe(TINY, ("options.dropout=0.5", stages))
-    whole, first = tmp_path / "whole", tmp_path / "first"
-    whole.mkdir(), first.mkdir()
-    given = loaded(recipe, data)
-    history = fit(recipe, given, whole).history
-    fit(replace(recipe, stages=recipe.stages[:1]), given, first)
-    again = fit(recipe, given, first, resume=True).history
-    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
-    if keras.backend.backend() == "tensorflow":
-        assert {path.name for path in (first / "tensorboard").iterdir()} == {"one", "two"}
-
-
 STAGES = (
     "ema=0.0",
     "options.dropout=0.5",
@@ -115,7 +101,9 @@ def test_a_stage_starts_from_the_average_of_the_earlier_ones_and_learns_from_it(
     fit(replace(recipe, stages=recipe.stages[:2]), given, parted)
     untaught = shutil.copytree(parted, tmp_path / "untaught")
     again = fit(recipe, given, parted, resume=True).history
-    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5), "dropout too"
+    if keras.backend.backend() == "tensorflow":
+        assert {path.name for path in (parted / "tensorboard").iterdir()} == {"one", "two", "three"}
     plain = replace(recipe, stages=(*recipe.stages[:2], replace(recipe.stages[2], teacher_share=0.0)))
     alone = fit(plain, given, untaught, resume=True).history
     assert alone[-1]["loss"] != pytest.approx(history[-1]["loss"], rel=1e-3)

@@ -65,16 +65,14 @@ def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_
     for name, changes in (
         ("plain", taught[:1]),
         ("taught", taught),
-        ("again", taught),
         ("once", once),
         ("other", (*taught, "seed=2")),
     ):
         start(Request(TINY, data, changes, tmp_path / name))
         with (tmp_path / name / "history.csv").open() as file:
             losses.append(next(csv.DictReader(file))["loss"])
-    assert losses[1] == losses[2] != losses[0]
-    assert losses[4] not in losses[:4], "another seed divides the data alike, so it can be taught"
-    assert losses[3] not in losses[:3] and (tmp_path / "once" / "teacher-1.npz").is_file()
+    assert len(set(losses)) == 4, "another seed divides the data alike, so it can be taught"
+    assert (tmp_path / "once" / "teacher-1.npz").is_file()
 
 
 def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path: Path) -> None:

@@ -45,17 +45,6 @@ pytest_plugins = ("training_fixtures",)
 ROOT = str(Path(__file__).parent.parent)
 
 
-def command(*arguments: object) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": ROOT}
-    whole = [sys.executable, "-m", "edge_app", "train", *map(str, arguments)]
-    return subprocess.Popen(whole, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen) -> None:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-
-
 def test_a_run_leaves_all_that_it_promises(run: Path, data: Path) -> None:
     described = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert described["finished"] and described["seed"] == 1 and described["images"] == {"train": 90, "validation": 30}
@@ -122,48 +111,34 @@ def test_a_second_run_in_the_same_place_is_refused(run: Path, data: Path) -> Non
         start(Request(None, None, resume=run))
 
 
-def same_curve(whole: Path, other: Path) -> bool:
-    """And one that falls."""
-    for one, two in zip(history(whole), history(other), strict=True):
-        for name in ("loss", "learning_rate", "val_emotion_loss", "val_emotion_accuracy"):
-            assert float(one[name]) == pytest.approx(float(two[name]), rel=2e-3, abs=1e-6), name
-    losses = [float(row["loss"]) for row in history(whole)]
-    return losses[-1] < losses[0] / 2
-
-
-def test_a_killed_run_goes_on_with_the_same_curve(data: Path, tmp_path: Path) -> None:
-    begun = (TINY, "--data", data, "-o")
-    finish(command(*begun, tmp_path / "whole"))
-    killed = command(*begun, tmp_path / "killed")
-    while "epoch 2/" not in (line := killed.stdout.readline()):
-        assert line, "ended before it could be killed"
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    finish(command("--resume", tmp_path / "killed"))
-    assert same_curve(tmp_path / "whole", tmp_path / "killed")
-
-
-STOPPED = """
-import sys; from pathlib import Path; from trainer.callbacks import Patience; from trainer.runs import Request, start
-tiny, data, out = sys.argv[1], *map(Path, sys.argv[2:])
-start(Request(tiny, data, (), out / "whole"))
-goes_on = Patience.on_epoch_end
-def stop(*_): raise KeyboardInterrupt
-Patience.on_epoch_end = lambda self, epoch, logs=None: (stop if epoch == 2 else goes_on)(self, epoch, logs)
-try: start(Request(tiny, data, (), out / "stopped"))
-except KeyboardInterrupt: Patience.on_epoch_end = goes_on
-start(Request(None, None, resume=out / "stopped"))
+JAX_KEEPS_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+TWICE = """
+import logging, sys; from pathlib import Path; from trainer.runs import Request, start
+logging.basicConfig(level="INFO", stream=sys.stdout)
+for output in map(Path, sys.argv[3:]): start(Request(sys.argv[1], Path(sys.argv[2]), (), output))
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS[1:])
-def test_on_another_backend_a_stopped_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_path: Path) -> None:
-    around = os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": backend}
-    process = [sys.executable, "-c", STOPPED, TINY, data, tmp_path]
-    done = subprocess.run(process, env=around, capture_output=True, text=True, timeout=300 * PATIENCE)
-    assert done.returncode == 0, done.stderr
-    assert same_curve(tmp_path / "whole", tmp_path / "stopped")
-    assert backend in json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))["versions"]
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    keep = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"), **JAX_KEEPS_ALL}
+    around = {"env": os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": backend} | keep, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, "-c", TWICE, TINY, data, whole, killed], **pipes, **around) as process:
+        for line in process.stdout:
+            if killed.exists() and "epoch 2/" in line:
+                process.kill()
+        assert process.wait() == -signal.SIGKILL, line
+    resume = [sys.executable, "-m", "edge_app", "train", "--resume", killed]
+    done = subprocess.run(resume, **pipes, **around, timeout=300 * PATIENCE)
+    assert done.returncode == 0, done.stdout
+    assert backend in json.loads((killed / "run.json").read_text(encoding="utf-8"))["versions"]
+    for one, other in zip(history(whole), history(killed), strict=True):
+        for name in ("loss", "learning_rate", "val_emotion_loss", "val_emotion_accuracy"):
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=2e-3, abs=1e-6), name
+    losses = [float(row["loss"]) for row in history(whole)]
+    assert losses[-1] < losses[0] / 2
 
 
 def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
