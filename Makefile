@@ -1,4 +1,4 @@
-# make demo: install and annotate a clip made from the NASA portrait.  make test: install and run the tests.
+# make demo: installs and annotates a clip made from the NASA portrait.  make test: installs and runs the tests.  make install: only that.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test,train,jax

@@ -181,11 +181,19 @@ def test_it_starts_and_ends_quietly_and_without_what_detects_nothing():
     assert int(megabytes) < 400, "TensorFlow alone takes 580 MB; an emulated arm64 needs 250"
 
 
-def test_what_was_hidden_is_there_when_mediapipe_asks_for_it():
+@pytest.mark.parametrize("when", ["afterwards", "at once"])
+def test_what_was_hidden_is_there_when_mediapipe_asks_for_it(when):
     code = (
-        "import edge_app.tasks.face_detection; from mediapipe.tasks.python.vision.drawing_utils import plt; "
+        "import edge_app.tasks.face_detection; from mediapipe.tasks.python.vision.drawing_utils import plt\n"
         "from matplotlib import pyplot; assert plt.figure is pyplot.figure"
     )
+    if when == "at once":  # no MediaPipe does so yet
+        code = (
+            "import sys; from edge_app.tasks import face_detection\nwith face_detection._without_helpers():\n"
+            "    import matplotlib, matplotlib.pyplot as plt; hidden = 'tensorflow' in sys.modules; plt.figure\n"
+            "    import matplotlib.cm; matplotlib.get_backend()\n"
+            "assert hidden and 'tensorflow' not in sys.modules; from matplotlib import pyplot; pyplot.plot"
+        )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -25,7 +25,11 @@ class _Later(ModuleType):
     """Stands for a module until something of it is asked for."""
 
     def __getattr__(self, name: str) -> object:
+        _show()
         return getattr(importlib.import_module(self.__name__), name)
+
+
+_hidden: dict[str, ModuleType | None] = {}
 
 
 @contextlib.contextmanager
@@ -33,15 +37,20 @@ def _without_helpers() -> Iterator[None]:
     """Hide what MediaPipe imports for others than detectors: at 2.2 s and 580 MB TensorFlow, where it is installed,
     for documentation; at 0.75 s and 36 MB matplotlib, for charts; at 0.07 s what looks for a sound card (measured).
     """
-    hidden = {name: _Later(name) for name in ("matplotlib.pyplot", "sounddevice")}
-    hidden |= {"tensorflow": None, "matplotlib": ModuleType("matplotlib")}
-    hidden = {name: module for name, module in hidden.items() if name not in sys.modules}
-    sys.modules.update(hidden)
+    later = {name: _Later(name) for name in ("matplotlib", "matplotlib.pyplot", "sounddevice")}
+    later["matplotlib"].pyplot = later["matplotlib.pyplot"]
+    _hidden.update({name: it for name, it in {"tensorflow": None, **later}.items() if name not in sys.modules})
+    sys.modules.update(_hidden)
     try:
         yield
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        _show()
+
+
+def _show() -> None:
+    """End the hiding."""
+    while _hidden:
+        del sys.modules[_hidden.popitem()[0]]
 
 
 def _say_nothing() -> None:
