@@ -34,9 +34,8 @@ FOLDERS = ("/lib", "/usr/lib", "/usr/local/lib", "/lib/*-linux-gnu", "/usr/lib/*
 CODECS = {"libx264": "w", "aac": "w", "h264": "r"}
 # Run in a process of its own: these imports may fail, crash or write to the terminal.
 PROBE = f"""
-import importlib, json, sys
-sys.modules["tensorflow"] = None
-for name in ("cv2", "mediapipe.tasks.python.vision.face_detector"):
+import importlib, json
+for name in ("cv2", "edge_app.tasks.face_detection"):
     importlib.import_module(name)
 codec = importlib.import_module("av.codec").Codec
 missing = []
