@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +14,9 @@ pytest.importorskip("yaml")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
 
 
-from tiny_training import LABELS, TINY, loaded  # noqa: E402
+from tiny_training import TINY, loaded  # noqa: E402
 
-from trainer.data import Part, members  # noqa: E402
+from trainer.data import Part  # noqa: E402
 from trainer.feed import Batches, targets  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
 
@@ -64,21 +63,6 @@ def test_a_batch_that_cannot_be_made_says_so_where_it_is_asked_for(data: Path) -
     broken = replace(part, images=part.images[:, :, :, 0])  # a dimension is missing
     with pytest.raises(ValueError):
         Batches(broken, recipe, recipe.stages[0])[0]
-
-
-def test_frames_of_a_clip_stay_together(data: Path, tmp_path: Path) -> None:
-    """As `calmcam crop` names them; the same clip name in another class is another clip."""
-    recipe = read_recipe(TINY, ("data.near=0",))
-    clips = tmp_path / "clips"
-    for label in LABELS:
-        (clips / label).mkdir(parents=True)
-        for number, path in enumerate(sorted((data / "train" / label).glob("*.png"))):
-            shutil.copy(path, clips / label / f"clip{number % 5}.f{number:06d}.png")
-    found, _ = members(recipe, clips)
-    sides = {}
-    for member in found:
-        sides.setdefault(member.item.file.split(".f")[0], set()).add(member.split)
-    assert len(sides) == 15 and all(len(splits) == 1 for splits in sides.values())
 
 
 def test_a_sigmoid_head_learns_its_second_label():
