@@ -223,6 +223,12 @@ def test_the_smallest_group_fills_a_part_and_train_keeps_one() -> None:
     assert set(assign([0] * 9, ["a"] * 9, {"validation": 0.1}, 1)) == {"train"}
 
 
+def test_the_pictures_that_fill_a_part_are_counted_by_class(caplog: pytest.LogCaptureFixture) -> None:
+    groups, labels = [0] * 9 + [1] * 5 + [2] * 5, ["a", "b", "b"] * 3 + ["a", "a", "b", "b", "b"] * 2
+    assert assign(groups, labels, {"validation": 0.1}, 1).count("validation") == 5
+    assert "validation: the smallest group of 'a' that it can have brings 2 pictures of it" in caplog.text
+
+
 def test_more_folds_than_groups_have_their_sentence(data: Path) -> None:
     found, _ = members(recipe(), data)
     with pytest.raises(InputError, match="--folds 50: no image of .* in the test part; .* fewer folds"):

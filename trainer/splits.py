@@ -94,7 +94,8 @@ def _fill(part: str, order: Sequence[int], members: Mapping, labels: Sequence[st
         free = [group for group in train if label in classes[group] and all(kept[one] > 1 for one in classes[group])]
         if free:
             rows = members[min(free, key=lambda group: len(members[group]))]
-            log.warning("%s: the smallest group of %r that it can have are %d pictures", part, label, len(rows))
+            count = sum(labels[row] == label for row in rows)
+            log.warning("%s: the smallest group of %r that it can have brings %d pictures of it", part, label, count)
             for row in rows:
                 splits[row] = part
 
