@@ -1,4 +1,5 @@
-# make demo: installs and annotates a clip made from the NASA portrait.  make test: installs and runs the tests.  make install: only that.
+# make demo: install and annotate a clip made from the NASA portrait.  make test: install and run the tests.
+# make install: what the tests need, and no more.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test,train,jax

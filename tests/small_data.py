@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pictures
 
 from edge_app.manifest import Input
 from trainer.recipe import Recipe
@@ -32,3 +33,10 @@ def recipe(*changes: str) -> Recipe:
 def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imencode(path.suffix, image)[1].tofile(path)
+
+
+def write_data(folder: Path) -> Path:
+    """40 pictures of each label to learn from, 10 to be tested on."""
+    pictures.write(folder / "train", LABELS, 40)
+    pictures.write(folder / "test", LABELS, 10, seed=1)
+    return folder

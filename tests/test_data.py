@@ -15,7 +15,7 @@ pytest.importorskip("yaml")
 
 import pictures  # noqa: E402
 from PIL import Image  # noqa: E402
-from small_data import GREY, LABELS, recipe  # noqa: E402
+from small_data import GREY, LABELS, recipe, write_data  # noqa: E402
 
 from edge_app.errors import InputError, SettingsError, SourceError  # noqa: E402
 from edge_app.labels import canonical  # noqa: E402
@@ -30,9 +30,7 @@ from trainer.splits import named_groups  # noqa: E402
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    pictures.write(tmp_path / "data" / "train", LABELS, 40)
-    pictures.write(tmp_path / "data" / "test", LABELS, 10, seed=1)
-    return tmp_path / "data"
+    return write_data(tmp_path / "data")
 
 
 @pytest.mark.parametrize(

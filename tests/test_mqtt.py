@@ -208,6 +208,7 @@ def test_a_broker_that_is_gone_at_the_end(tmp_path):
         process.kill()
         process.wait()
         sink.write(result(0, (1, "happy", 20)))
+    assert not sink._client.is_connected()
 
 
 def test_no_broker():

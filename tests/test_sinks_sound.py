@@ -72,18 +72,25 @@ def test_damaged_sound_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCa
     assert "damaged pieces of its sound were left out" in caplog.text
 
 
-def test_slow_mp3_which_mp4_does_not_take_becomes_aac(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "in.avi"), "w") as container:
-        pictures, tone = container.add_stream("mpeg4", rate=25), container.add_stream("libmp3lame", rate=11025)
+def silent(path: Path, codec: str, rate: int, form: str) -> Path:
+    """A second of black pictures and of silence."""
+    with av.open(str(path), "w") as container:
+        pictures, tone = container.add_stream("mpeg4", rate=25), container.add_stream(codec, rate=rate)
         pictures.width, pictures.height, pictures.pix_fmt, tone.layout = 64, 48, "yuv420p", "mono"
         for number in range(25):
             frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(pictures.encode(frame))
-        wave = av.AudioFrame.from_ndarray(np.zeros((1, 11025), np.float32), format="fltp", layout="mono")
-        wave.rate, wave.pts, wave.time_base = 11025, 0, Fraction(1, 11025)
+        samples = np.zeros((1, rate), np.int16 if form == "s16" else np.float32)
+        wave = av.AudioFrame.from_ndarray(samples, format=form, layout="mono")
+        wave.rate, wave.pts, wave.time_base = rate, 0, Fraction(1, rate)
         container.mux([*pictures.encode(None), *tone.encode(wave), *tone.encode(None)])
-    with av.open(str(copy(tmp_path / "in.avi", tmp_path / "out.mp4"))) as container:
+    return path
+
+
+def test_slow_mp3_which_mp4_does_not_take_becomes_aac(tmp_path: Path) -> None:
+    source = silent(tmp_path / "in.avi", "libmp3lame", 11025, "fltp")
+    with av.open(str(copy(source, tmp_path / "out.mp4"))) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
 
 
@@ -201,15 +208,6 @@ def test_sound_stays_with_its_picture_whatever_the_clock_begins_with(
 
 
 def test_sound_of_an_odd_rate_becomes_aac_of_a_usual_one(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "in.avi"), "w") as container:
-        pictures, tone = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=37800)
-        pictures.width, pictures.height, pictures.pix_fmt, tone.layout = 64, 48, "yuv420p", "mono"
-        for number in range(25):
-            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(pictures.encode(frame))
-        wave = av.AudioFrame.from_ndarray(np.zeros((1, 37800), np.int16), format="s16", layout="mono")
-        wave.rate, wave.pts, wave.time_base = 37800, 0, Fraction(1, 37800)
-        container.mux([*pictures.encode(None), *tone.encode(wave), *tone.encode(None)])
-    with av.open(str(copy(tmp_path / "in.avi", tmp_path / "out.mp4"))) as container:
+    source = silent(tmp_path / "in.avi", "pcm_s16le", 37800, "s16")
+    with av.open(str(copy(source, tmp_path / "out.mp4"))) as container:
         assert (container.streams.audio[0].codec_context.name, container.streams.audio[0].rate) == ("aac", 48000)

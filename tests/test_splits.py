@@ -16,7 +16,7 @@ pytest.importorskip("keras")
 pytest.importorskip("yaml")
 
 import pictures  # noqa: E402
-from small_data import GREY, LABELS, recipe, save  # noqa: E402
+from small_data import GREY, LABELS, recipe, save, write_data  # noqa: E402
 
 from edge_app.errors import InputError, OutputError, SettingsError  # noqa: E402
 from edge_app.media import read_picture  # noqa: E402
@@ -29,9 +29,7 @@ from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E4
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    pictures.write(tmp_path / "data" / "train", LABELS, 40)
-    pictures.write(tmp_path / "data" / "test", LABELS, 10, seed=1)
-    return tmp_path / "data"
+    return write_data(tmp_path / "data")
 
 
 def test_train_and_validation_come_from_train_alone(data: Path) -> None:
