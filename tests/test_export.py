@@ -67,7 +67,7 @@ def picture(rng, label):
     return image
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     lines = ["file,happiness,sadness,unknown"]
@@ -84,7 +84,7 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     folder.mkdir()
@@ -92,7 +92,7 @@ def run(data, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "tiny"
     return export.export(

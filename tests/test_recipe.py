@@ -142,6 +142,8 @@ def test_unknown_recipe_and_broken_yaml(tmp_path) -> None:
     (tmp_path / "broken.yaml").write_text("family: [", encoding="utf-8")
     with pytest.raises(SettingsError, match="expected YAML"):
         read_recipe(str(tmp_path / "broken.yaml"))
+    with pytest.raises(SettingsError, match=r"mine\.yaml: there is no such recipe file"):
+        read_recipe(str(tmp_path / "mine.yaml"))
 
 
 def test_a_stage_starts_from_the_one_before_from_all_or_from_those_it_names() -> None:

@@ -61,9 +61,10 @@ def names() -> list[str]:
 
 def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
     """The recipe of that name or file, with `key.sub=value` changes applied; SettingsError otherwise."""
-    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else RECIPES / f"{name}.yaml"
+    own = Path(name).suffix in (".yaml", ".yml")
+    path = Path(name) if own else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise SettingsError(unknown("recipe", name, names()))
+        raise SettingsError(f"{path}: there is no such recipe file" if own else unknown("recipe", name, names()))
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
