@@ -250,6 +250,16 @@ def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptu
         parts(recipe(), found, data, ("train", "validation"))
 
 
+def test_pictures_that_memory_cannot_hold_are_refused_before_they_are_read(data: Path, monkeypatch) -> None:
+    needed = 2 * 80 * 24 * 24
+    for free in (needed, None):
+        monkeypatch.setattr("edge_app.health.host.available", lambda _, free=free: free)
+        assert len(members(recipe(), data)[0]) == 80
+    monkeypatch.setattr("edge_app.health.host.available", lambda _: needed - 1)
+    with pytest.raises(InputError, match=r"80 pictures of 24 px need 0\.0 GB.*smaller --set input\.size"):
+        members(recipe(), data)
+
+
 def test_a_table_that_names_some_rows_of_a_csv_says_nothing_of_the_others(tmp_path: Path, caplog) -> None:
     rows = [f"{number % 2 * 3},{' '.join([str(number)] * 48**2)},Training" for number in range(6)]
     (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]), encoding="utf-8")

@@ -48,6 +48,8 @@ EXCEPTIONS = {
     "deploy.cli": {"build", "commands.console", "commands.options", "hailo_checks", "hailo_probe", "runs", "settings"},
     # whether calibration crops are faces is asked of the edge's detector, as its report card asks
     "deploy.faces": {"build", "scoring.evaluate", "settings"},
+    # whether memory holds the pictures is asked as doctor asks it
+    "trainer.folders": {"health.checks", "health.host"},
     # folders of pictures may have Hangul names
     "trainer.check": {"drawing.text"},
     # how the detector frames a face decides the crop that is trained

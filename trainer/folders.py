@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_app.errors import InputError, SourceError
+from edge_app.health import host
+from edge_app.health.checks import Machine
 from edge_app.labels import PARTS, index_of
 from edge_app.manifest import Input
 from edge_app.media import decode_picture, picture_bytes, pictures_below
@@ -154,11 +156,15 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
     scanned = Scan([])
     if test:
         known_test_classes(path, labels)
+    classes = []
     for part, folder in class_folders(path, test):
         place, files = index_of(folder.name, labels), list(pictures_below(folder))
         if place is None:
             scanned.ignored[folder.name] = len(files)
-            continue
+        else:
+            classes.append((part, place, files))
+    _room(path, sum(len(files) for *_, files in classes), spec)
+    for part, place, files in classes:
         for file in files:
             name = "/".join(filter(None, (source, file.relative_to(path).as_posix())))
             try:
@@ -166,6 +172,16 @@ def _scan_folder(path: Path, source: str, labels: tuple[str, ...], spec: Input, 
             except SourceError as error:
                 scanned.bad[name] = str(error)
     return scanned
+
+
+def _room(path: Path, pictures: int, spec: Input) -> None:
+    """InputError where memory ends before so many pictures are held: once as found, once as a part's array."""
+    needed, free = 2 * pictures * spec.height * spec.width * spec.channels, host.available(Machine())
+    if free is not None and needed > free:
+        raise InputError(
+            f"{path}: {pictures} pictures of {spec.width} px need {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are available; try a smaller --set input.size, or fewer pictures"
+        )
 
 
 def _item(file: Path, name: str, label: str, source: str, part: str, spec: Input) -> Item:

@@ -198,12 +198,17 @@ def disk(place: Path = Path()) -> Check:
     )
 
 
+def available(machine: Machine) -> int | None:
+    """Bytes of memory that programs may still take, or None where /proc/meminfo does not tell."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", machine.read("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) << 10 if found else None
+
+
 def memory(machine: Machine) -> Check:
     """Memory that programs may still take."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", machine.read("/proc/meminfo"), re.MULTILINE)
-    if not found:
+    free = available(machine)
+    if free is None:
         return Check("memory", WARNING, "unknown, /proc/meminfo does not tell", "free -h")
-    free = int(found[1]) << 10
     text = f"{free / 1e9:.1f} GB available"
     return Check("memory", OK, text) if free >= LEAST_MEMORY else Check("memory", WARNING, text, "end other programs")
 
