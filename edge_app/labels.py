@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -31,6 +32,7 @@ PARTS = {  # folders that divide a data set, and whether what is in them is lear
     **dict.fromkeys(("train", "training", "val", "valid", "validation", "publictest"), "train"),
     **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
+CLIP = re.compile(r"(.+)\.f[0-9]{6,}\.png$")  # a frame of a clip, as `calmcam crop` names it
 
 
 def composed(name: str) -> str:

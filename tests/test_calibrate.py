@@ -35,7 +35,7 @@ def test_a_sigmoid_head_has_a_temperature_too():
 def test_scaling_mends_an_overconfident_head():
     truth, logits = drawn(2.5)
     head = Head("mood", "softmax", tuple("abcde"))
-    warm = calibrate.calibrated(head, truth, logits)
+    warm = calibrate.calibrated(head, truth, logits, range(4000))
     before = metrics.reliability(truth, probabilities(head, logits, softmax_inside=False)).ece
     after = metrics.reliability(truth, probabilities(warm, logits, softmax_inside=False)).ece
     assert before > 0.1 > 0.03 > after
@@ -46,7 +46,7 @@ def test_unlabelled_images_do_not_count():
     truth, logits = drawn(2.0)
     head = Head("mood", "softmax", tuple("abcde"))
     mixed = np.concatenate([truth, np.full(500, -1)]), np.concatenate([logits, RNG.normal(0, 50, (500, 5))])
-    assert calibrate.calibrated(head, *mixed) == calibrate.calibrated(head, truth, logits)
+    assert calibrate.calibrated(head, *mixed, range(4500)) == calibrate.calibrated(head, truth, logits, range(4000))
 
 
 def test_pooling_adjacent_violators_by_hand():
@@ -67,6 +67,18 @@ def test_a_few_pictures_and_only_right_answers_set_no_temperature():
     assert calibrate.temperature(logits[:49].argmin(axis=1), logits[:49]) == 1
 
 
+def test_answers_that_tell_nothing_set_no_temperature():
+    assert calibrate.temperature(RNG.integers(0, 3, 4000), RNG.normal(0, 5, (4000, 3))) == 1
+    assert calibrate.temperature(np.r_[np.zeros(3999, int), 1], np.tile([1e-3, 0.0], (4000, 1))) == 1
+
+
+def test_many_frames_of_few_clips_calibrate_nothing():
+    truth, logits = drawn(2.5, n=200)
+    head = Head("mood", "softmax", tuple("abcde"))
+    assert calibrate.calibrated(head, truth, logits, np.arange(200) % 4) == head
+    assert calibrate.calibrated(head, truth, logits, np.arange(200) % 5).temperature > 1.5
+
+
 def test_where_everything_is_right_nothing_is_unsure():
     probs = np.array([[0.6, 0.4]] * 100, np.float32)
     assert calibrate.unsure_below(np.zeros(100, int), probs) == 0
@@ -84,7 +96,7 @@ def test_the_order_of_equal_confidences_does_not_matter():
 
 def test_the_head_gets_the_temperature_of_all_its_classes_and_the_threshold_of_what_is_calibrated():
     truth, logits = drawn(2.5)
-    head = calibrate.calibrated(Head("mood", "softmax", tuple("abcde")), truth, logits)
+    head = calibrate.calibrated(Head("mood", "softmax", tuple("abcde")), truth, logits, range(4000))
     assert head.temperature == calibrate.temperature(truth, logits)
     probs = probabilities(head, logits, softmax_inside=False)
     assert head.unsure_below == calibrate.unsure_below(truth, probs) > 0

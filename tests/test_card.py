@@ -28,6 +28,21 @@ def test_nothing_found_is_no_crash():
     assert judged["accuracy"]["value"] == 0 and judged["not_found"] == 2 and judged["calibration"]["ece"] == 0
 
 
+def test_frames_of_one_clip_are_right_or_wrong_together():
+    widths = []
+    for name in ("a/{clip}.f{frame:06d}.png", "a/{clip}_{frame}.png"):
+        tally = Tally(("a", "b"), 0.5, detect=False)
+        for clip in range(6):
+            answer = np.array([0.1, 0.9] if clip == 5 else [0.9, 0.1], np.float32)
+            for frame in range(20):
+                tally.add(Row(Sample(Path("x.png"), name.format(clip=clip, frame=frame), 0), answer))
+        card = tally.card()["ready"]
+        assert card["accuracy"]["value"] == pytest.approx(5 / 6)
+        intervals = card["accuracy"]["interval"], card["macro_f1"]["interval"], card["decided"]["accuracy"]["interval"]
+        widths.append([high - low for low, high in intervals])
+    assert all(clips > 2 * alone for clips, alone in zip(*widths, strict=True))
+
+
 def test_a_tally_of_nothing_but_unreadable_pictures_is_plain_json():
     tally = Tally(("a", "b"), 0.5, detect=True)
     tally.add(Row(Sample(Path("x.png"), "a/x.png", 0), problem="x.png: broken"))

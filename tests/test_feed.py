@@ -44,7 +44,7 @@ def test_an_epoch_shows_every_class_as_often_as_asked(change: str) -> None:
     blank = np.zeros((len(labels), 24, 24, 1), np.uint8)
     ones = {"emotion": np.ones(len(labels), np.float32)}
     files = ("",) * len(labels)
-    part = Part(blank, ones, {"emotion": labels}, files, files, {"emotion": np.zeros((len(labels), 3))})
+    part = Part(blank, ones, {"emotion": labels}, files, files, {"emotion": np.zeros((len(labels), 3))}, files)
     batches = Batches(part, recipe, recipe.stages[0])
     wanted = np.bincount(labels, batches._counts)
     if "per_class" in change:
@@ -78,7 +78,7 @@ def test_what_was_made_ahead_belongs_to_an_epoch_that_is_over():
     labels = np.repeat([0, 1, 2], 50)
     images = random.integers(0, 256, (150, 24, 24, 1), np.uint8)
     ones, votes, names = np.ones(150, np.float32), np.zeros((150, 3)), ("",) * 150
-    part = Part(images, {"emotion": ones}, {"emotion": labels}, names, names, {"emotion": votes})
+    part = Part(images, {"emotion": ones}, {"emotion": labels}, names, names, {"emotion": votes}, names)
     batches = Batches(part, asked, asked.stages[0], epoch=3)
     batches[3]
     batches.begin(4)
@@ -88,7 +88,7 @@ def test_what_was_made_ahead_belongs_to_an_epoch_that_is_over():
 def test_pictures_in_the_same_place_of_two_batches_are_moved_differently():
     asked = read_recipe(TINY, ("augment.brightness=0.2",))
     flat = np.full((64, 24, 24, 1), 128, np.uint8)
-    ones = {"emotion": np.ones(64, np.float32)}
-    part = Part(flat, ones, {"emotion": np.repeat([0, 1], 32)}, ("",) * 64, ("",) * 64, {"emotion": np.zeros((64, 3))})
+    ones, votes, names = np.ones(64, np.float32), np.zeros((64, 3)), ("",) * 64
+    part = Part(flat, {"emotion": ones}, {"emotion": np.repeat([0, 1], 32)}, names, names, {"emotion": votes}, names)
     batches = Batches(part, asked, asked.stages[0])
     assert not np.array_equal(batches[0][0], batches[1][0])

@@ -94,6 +94,28 @@ def test_score_of_everything():
     assert result.ece == pytest.approx(abs(0.9 - 4 / 6))
 
 
+def test_groups_of_one_change_nothing_and_copies_do_not_narrow():
+    truth, said = np.tile(TRUTH, 20), np.tile(SAID, 20)
+    alone = metrics.intervals(truth, said, 3)
+    assert (
+        metrics.intervals(truth, said, 3, np.arange(120)) == metrics.intervals(truth, said, 3, ["all"] * 120) == alone
+    )
+    ((low, high), (a, b)) = metrics.intervals(
+        truth, said, 3, np.arange(120) % 6
+    )  # six persons, the same picture 20 times
+    assert high - low > 3 * (alone[0][1] - alone[0][0]) and a <= alone[1][0] and b >= alone[1][1]
+
+
+def test_the_interval_of_grouped_pictures_holds_the_truth_as_often_as_it_says():
+    rng, persons, hits = np.random.default_rng(5), np.repeat(np.arange(20), 20), {True: 0, False: 0}
+    for _ in range(200):
+        right = rng.random(400) < rng.beta(4.25, 0.75, 20)[persons]  # of one person 85 % in the mean, of another all
+        for grouped in hits:
+            (low, high), _ = metrics.intervals(np.zeros(400, int), 1 - right, 2, persons if grouped else None)
+            hits[grouped] += low <= 0.85 <= high
+    assert hits[False] < 150 < 175 < hits[True]
+
+
 def test_score_of_nothing():
     result = metrics.score(np.empty(0, int), np.empty((0, 3)))
     assert (result.n, result.accuracy, result.accuracy_interval, result.ece) == (0, 0, (0, 1), 0)

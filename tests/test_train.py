@@ -145,9 +145,17 @@ def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
     recipe = replace(read_recipe(TINY), select="f1")
     images = np.zeros((4, 24, 24, 1), np.uint8)
     labels = {"emotion": np.array([0, 0, 1, 2])}
-    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 3))})
+    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 3))}, ("",) * 4)
     row = judge(recipe, part, {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 2, 2]]})
     assert row["val_score"] == row["val_emotion_f1"] == pytest.approx(2 / 3) != row["val_emotion_macro_f1"]
+
+
+def test_of_equal_scores_the_epoch_of_the_lower_loss_is_kept(data: Path, tmp_path: Path, monkeypatch) -> None:
+    rows = iter([(0.6, 0.9), (0.6, 0.7), (0.6, 0.8), (0.5, 0.1)])
+    monkeypatch.setattr(callbacks, "judge", lambda *_: dict(zip(("val_score", "val_loss"), next(rows), strict=True)))
+    recipe = read_recipe(TINY, ("stages.0.epochs=4",))
+    state = fit(recipe, loaded(recipe, data), tmp_path)
+    assert (state.best_epoch, state.best, state.best_loss, state.waited) == (2, 0.6, 0.7, 2)
 
 
 def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
@@ -155,7 +163,7 @@ def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
     truth = {"emotion": np.array([0, 0, 1, 2])}
     votes = np.array([[9, 1, 0], [4, 6, 0], [5, 5, 0], [0, 0, 0]], np.float32)  # two majorities: label 0 and label 1
     answers = {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]}
-    part = Part(np.zeros((4, 24, 24, 1), np.uint8), {}, truth, ("",) * 4, ("",) * 4, {"emotion": votes})
+    part = Part(np.zeros((4, 24, 24, 1), np.uint8), {}, truth, ("",) * 4, ("",) * 4, {"emotion": votes}, ("",) * 4)
     row = judge(recipe, part, answers)
     assert (row["val_emotion_accuracy"], row["val_emotion_majority"]) == (0.75, 0.5)
     assert row["val_score"] == row["val_emotion_agreement"] == 0.625

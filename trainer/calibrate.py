@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from edge_app.manifest import Head
 from edge_app.scoring.metrics import wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
+FEW = 5  # groups of people or clips below which a score says nothing of others
 FEWEST = 50  # validation images below which neither temperature nor unsure threshold is chosen, nor much known
 GOLDEN = (np.sqrt(5) - 1) / 2
 
@@ -19,21 +21,22 @@ def temperature(truth: np.ndarray, logits: np.ndarray) -> float:
     """The temperature that makes `truth` (N,) most likely under logits (N, C), or (N, 1) of a sigmoid head.
 
     Guo et al. 2017 (arXiv 1706.04599), section 4.2. The loss has one minimum in log T; golden-section search finds it.
-    1 where few images are known, or no answer is wrong: the likelihood then calls for ever more confidence.
+    1 where few images are known, or no answer is wrong, or the likelihood calls for ever more confidence, or ever less.
     """
     values = np.asarray(logits, np.float64)
     if values.shape[1] == 1:
         values = np.concatenate([np.zeros_like(values), values], axis=1)
     if len(truth) < FEWEST or (values.argmax(axis=1) == truth).all():
         return 1.0
-    low, high = np.log(COLDEST), np.log(HOTTEST)
+    ends = low, high = np.log(COLDEST), np.log(HOTTEST)
     while high - low > 1e-5:
         a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         if _loss(values, truth, a) < _loss(values, truth, b):
             high = b
         else:
             low = a
-    return round(float(np.exp((low + high) / 2)), 4)
+    best = (low + high) / 2
+    return round(float(np.exp(best)), 4) if abs(best - np.array(ends)).min() > 0.01 else 1.0
 
 
 def unsure_below(truth: np.ndarray, probs: np.ndarray) -> float:
@@ -67,9 +70,14 @@ def steps(values: np.ndarray) -> list[tuple[float, int]]:
     return found
 
 
-def calibrated(head: Head, truth: np.ndarray, logits: np.ndarray) -> Head:
-    """`head` with the temperature and the unsure threshold that its logits (N, C) on labelled images suggest."""
+def calibrated(head: Head, truth: np.ndarray, logits: np.ndarray, groups: Sequence[str]) -> Head:
+    """`head` with the temperature and the unsure threshold that its logits (N, C) on labelled images suggest.
+
+    As it is where `groups` (N,) say that the images are of fewer than FEW people or clips: they are right or wrong together.
+    """
     known = truth >= 0
+    if len(set(np.array(groups)[known])) < FEW:
+        return head
     warm = replace(head, temperature=temperature(truth[known], logits[known]))
     probs = probabilities(warm, logits[known], softmax_inside=False)
     return replace(warm, unsure_below=unsure_below(truth[known], probs))

@@ -108,13 +108,10 @@ class Judge(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         with averaged(self.model, state):
             row |= judge(state.recipe, self._part, predict(self.model, self._part.images))
-            if state.recipe.select == LAST or row["val_score"] > state.best:
-                state.best, state.best_epoch, state.best_stage, state.waited = (
-                    row["val_score"],
-                    state.epoch,
-                    self._stage.name,
-                    0,
-                )
+            better = (row["val_score"], -row["val_loss"]) > (state.best, -state.best_loss)
+            if better or state.recipe.select == LAST:
+                state.best, state.best_loss = row["val_score"], row["val_loss"]
+                state.best_epoch, state.best_stage, state.waited = state.epoch, self._stage.name, 0
                 self._keep(self.model)
             else:
                 state.waited += 1

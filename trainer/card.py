@@ -10,12 +10,11 @@ import numpy as np
 from edge_app.files import whole
 from edge_app.manifest import Head
 
+from .calibrate import FEW, FEWEST
 from .finalscore import Scored
 from .record import chosen
 from .study import Study
-from .words import AI_ACT, CALIBRATION, FEW_GROUPS, GROUPS, LIMITS, ONE_CROP, SPLITS, STARTS
-
-FEW = 5  # groups of people or clips below which a score says nothing of others
+from .words import AI_ACT, CALIBRATION, CHANCE, FEW_GROUPS, GROUPS, LIMITS, ONE_CROP, SPLITS, STARTS, UNCALIBRATED
 
 
 def write_card(path: Path, study: Study) -> None:
@@ -41,7 +40,7 @@ def score_words(study: Study) -> list[str]:
     found = {row.split for row in study.scored}
     lines = [words.format(times=times) for split, words in SPLITS.items() if split in found]
     backbone = study.recipe.backbone
-    lines.append(ONE_CROP.format(start=STARTS.get(backbone, f"`{backbone}`")))
+    lines += [CHANCE, ONE_CROP.format(start=STARTS.get(backbone, f"`{backbone}`"))]
     if study.groups:
         counts = (f"{part} {pictures} pictures of {groups} groups" for part, (pictures, groups) in study.groups.items())
         lines.append(GROUPS.format(counts=", ".join(counts)))
@@ -133,6 +132,8 @@ FILE_HEADER = (
 
 def calibration(study: Study, head: Head) -> str:
     """How the confidences of a head were made, and what its threshold parts."""
+    if head.temperature == 1 and not head.unsure_below:
+        return UNCALIBRATED.format(pictures=FEWEST, groups=FEW)
     share, above, below = unsure_share(study, study.split, head)
     found = f"{CALIBRATION} Temperature {head.temperature:.3f}"
     if not head.unsure_below:

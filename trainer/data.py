@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
-from edge_app.labels import canonical
+from edge_app.labels import CLIP, canonical
 from edge_app.media import read_picture
 from edge_app.preprocess import fit
 
@@ -25,7 +25,7 @@ from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe
 from .recipe_file import read_recipe
 from .record import digest, read_run
-from .splits import CLIP, divide
+from .splits import divide, named_groups
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Part:
     files: tuple[str, ...]  # as in split.csv
     hashes: tuple[str, ...]  # sha256 of the files
     votes: Mapping[str, np.ndarray]  # head -> (N, C) float32 FER+ votes, zeros where there are none
+    groups: tuple[str, ...]  # what pictures of one person, session, clip or content share
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,8 +85,9 @@ def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Membe
     return [Member(item, split, group) for item, split, group in found], scans
 
 
-def part(recipe: Recipe, chosen: Sequence[Item], paths: Mapping[str, Path]) -> Part:
-    """Arrays of the chosen items; each data set of `paths` has votes of its own."""
+def part(recipe: Recipe, members: Sequence[Member], paths: Mapping[str, Path]) -> Part:
+    """Arrays of the members; each data set of `paths` has votes of its own."""
+    chosen = [member.item for member in members]
     votes = {name: ferplus.read(ferplus.find(path, recipe.data.votes)) for name, path in paths.items()}
     columns = {head.name: _columns(head, chosen, votes) for head in recipe.heads}
     spec = recipe.input.spec
@@ -99,6 +101,7 @@ def part(recipe: Recipe, chosen: Sequence[Item], paths: Mapping[str, Path]) -> P
         tuple(item.file for item in chosen),
         tuple(item.sha256 for item in chosen),
         {name: column[2] for name, column in columns.items()},
+        tuple(member.group for member in members),
     )
 
 
@@ -107,7 +110,7 @@ def parts(
 ) -> dict[str, Part]:
     """Arrays of the named parts."""
     paths = sources(recipe, data)
-    made = {name: part(recipe, [member.item for member in found if member.split == name], paths) for name in which}
+    made = {name: part(recipe, [member for member in found if member.split == name], paths) for name in which}
     if "train" in made and not any(votes.any() for votes in made["train"].votes.values()):
         for path in paths.values():
             if votes := ferplus.find(path, recipe.data.votes):
@@ -134,7 +137,9 @@ def load_run(
             items += scan(path, name, labels, recipe.input.spec, test=True).items
     found = match(wanted, [item for item in items if item.part != "test"], run, recipe)
     if held_out:
-        found += [Member(item, "test", "") for item in items if item.part == "test"]
+        test = [item for item in items if item.part == "test"]
+        groups = named_groups(test, recipe.data, sources(recipe, data))
+        found += [Member(item, "test", group) for item, group in zip(test, groups, strict=True)]
     result = parts(recipe, found, data, which)
     if "test" in which and not len(result["test"]):
         raise InputError(

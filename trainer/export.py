@@ -245,11 +245,14 @@ def _studied(work: _Work, gates: list[parity.Parity]) -> Study:
     validation = work.parts["validation"]
     chief = "int8" if "int8" in work.artifacts else next(iter(work.artifacts))
     answers = work.logits[chief]
-    heads = tuple(calibrated(head, validation.labels[head.name], answers[head.name]) for head in work.heads)
+    groups = validation.groups
+    heads = tuple(calibrated(head, validation.labels[head.name], answers[head.name], groups) for head in work.heads)
     scored = [
         row
         for variant in work.artifacts
-        for row in finalscore.score_parts(variant, heads, work.logits[variant], {"validation": validation.labels})
+        for row in finalscore.score_parts(
+            variant, heads, work.logits[variant], {"validation": validation.labels}, groups
+        )
     ]
     study = Study(
         name=work.order.name or work.recipe.name,
@@ -288,7 +291,7 @@ def _test(work: _Work, study: Study) -> None:
     sets = finalscore.test_sets(part, study.heads, _seen(work), _votes(work))
     for variant, artifact in work.artifacts.items():
         logits = parity.file_logits(variant, artifact, part.images)
-        study.scored += finalscore.score_parts(variant, study.heads, logits, sets)
+        study.scored += finalscore.score_parts(variant, study.heads, logits, sets, part.groups)
         if variant == study.chief:
             _look(work, study, part, logits, "test")
     study.counts["test"] = part.labels

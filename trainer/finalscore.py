@@ -82,9 +82,16 @@ def claim(run: Path, weights: Path, part: Part) -> int:
 
 
 def score_parts(
-    variant: str, heads: Sequence[Head], logits: Logits, sets: Mapping[str, Mapping[str, np.ndarray]]
+    variant: str,
+    heads: Sequence[Head],
+    logits: Logits,
+    sets: Mapping[str, Mapping[str, np.ndarray]],
+    groups: Sequence[str],
 ) -> list[Scored]:
-    """Scores of every head on every set: {split: {head: truth (N,), -1 where the picture does not count}}."""
+    """Scores of every head on every set: {split: {head: truth (N,), -1 where the picture does not count}}.
+
+    `groups` (N,) name what pictures of one person, session or clip share.
+    """
     rows = []
     for split, truths in sets.items():
         for head in heads:
@@ -95,7 +102,7 @@ def score_parts(
             warm = probabilities(head, values, softmax_inside=False)
             cold = probabilities(replace(head, temperature=1.0), values, softmax_inside=False)
             before = metrics.reliability(truth, cold).ece
-            rows.append(Scored(variant, head.name, split, metrics.score(truth, warm), before))
+            rows.append(Scored(variant, head.name, split, metrics.score(truth, warm, np.array(groups)[known]), before))
     return rows
 
 

@@ -69,7 +69,7 @@ def summary(rows: Sequence[dict[str, object]]) -> list[str]:
     lines = []
     for network in dict.fromkeys(str(row["network"]) for row in rows):
         mine = [row for row in rows if row["network"] == network]
-        names = dict.fromkeys(name for row in mine for name in row if name not in ("network", "fold", "score"))
+        names = dict.fromkeys(name for row in mine for name in row if name not in ("network", "fold", "score", "loss"))
         values = {name: [float(row[name]) for row in mine if name in row] for name in names}
         said = ", ".join(f"{name} {_mean_sd(found)}" for name, found in values.items() if not name.endswith("_loss"))
         lines.append(f"{network}, {len(mine)} folds: {said}")

@@ -28,9 +28,9 @@ def held_out(recipe: Recipe, path: Path, part: Part) -> dict[str, float]:
 
 
 def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """`val_<head>_<measure>` of every head that labels something, and `val_score`, by which the recipe chooses."""
+    """`val_<head>_<measure>` of every head that labels something, `val_score`, by which the recipe chooses, and `val_loss`."""
     row: dict[str, float] = {}
-    chosen = []
+    chosen, losses = [], []
     for head in recipe.heads:
         rows = part.labels[head.name] >= 0
         if rows.any():
@@ -38,7 +38,9 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
             measured = measures(head, part.labels[head.name][rows], logits[head.name][rows], votes)
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
             chosen.append(measured["accuracy" if recipe.select == LAST else recipe.select])
+            losses.append(measured["loss"])
     row["val_score"] = float(np.mean(chosen)) * (-1 if recipe.select == "loss" else 1)
+    row["val_loss"] = float(np.mean(losses))
     return row
 
 

@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 
 from edge_app.errors import InputError, SettingsError
-from edge_app.labels import PARTS, composed
+from edge_app.labels import CLIP, PARTS, composed
 
 from .folders import Item, has_test
 from .recipe import DataRecipe
 
 log = logging.getLogger(__name__)
-CLIP = re.compile(r"(.+)\.f[0-9]{6,}\.png$")  # a frame of a clip, as `calmcam crop` names it
 ALIKE = 5.0  # mean absolute grey difference (of 255) of 16 x 16 thumbnails below which near hashes count as one picture
 
 

@@ -26,6 +26,7 @@ NUMBERS = (
     "steps",
     "averaged_from",
     "best",
+    "best_loss",
     "best_epoch",
     "best_stage",
     "waited",
@@ -46,6 +47,7 @@ class State:
     steps: int = 0  # batches done over all stages
     averaged_from: int = 0  # steps when the moving average began
     best: float = -1e9  # best validation score over all stages; never reset
+    best_loss: float = 1e9  # validation loss of the same epoch, which decides between equal scores
     best_epoch: int = 0
     best_stage: str = ""
     waited: int = 0  # epochs since then, within the stage

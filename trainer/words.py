@@ -20,8 +20,11 @@ AI_ACT = (
 )
 CALIBRATION = (
     "Temperature scaling (Guo et al. 2017) and the unsure threshold were fitted on the validation part with this "
-    "variant's logits, where it has 50 pictures and more; below the threshold answers were more often wrong than right "
-    "there, by more than a 95 % interval."
+    "variant's logits; below the threshold answers were more often wrong than right there, by more than a 95 % interval."
+)
+UNCALIBRATED = (
+    "Confidences are not calibrated: that takes {pictures} pictures of {groups} persons or clips in the validation part, "
+    "and wrong answers among them."
 )
 SPLITS = {
     "validation": "validation: temperature, threshold and, unless the last, weights were chosen on it, so it flatters",
@@ -29,6 +32,7 @@ SPLITS = {
     "test without duplicates of train": "test without the pictures whose file is byte-identical to one of training",
     "test, FER+ majority": "test, pictures of which more than half of all FER+ votes name one label, the truth here",
 }
+CHANCE = "ECE is above 0 by chance alone, the more the fewer pictures there are"
 ONE_CROP = "one crop per face, no test-time augmentation; weights start from {start}"
 STARTS = {  # by the recipe's backbone; another is a file or a run
     "none": "nothing",

@@ -6,6 +6,7 @@ with the truth in rows and the answers in columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,26 +61,31 @@ class Scores:
 
     n: int
     accuracy: float
-    accuracy_interval: Interval  # Wilson
+    accuracy_interval: Interval
     macro_f1: float
-    macro_f1_interval: Interval  # bootstrap
+    macro_f1_interval: Interval
     ece: float
     matrix: np.ndarray  # (C, C) int64
     per_class: PerClass
     reliability: Reliability
 
 
-def score(truth: np.ndarray, probs: np.ndarray) -> Scores:
-    """Everything at once; ValueError for rows that disagree, labels out of range or probabilities that are none."""
-    matrix = confusion(truth, answers(truth, probs), probs.shape[1])
+def score(truth: np.ndarray, probs: np.ndarray, groups: Sequence[str] | None = None) -> Scores:
+    """Everything at once; ValueError for rows that disagree, labels out of range or probabilities that are none.
+
+    `groups` (N,) name the person or clip of each row, as for `intervals`.
+    """
+    said = answers(truth, probs)
+    matrix = confusion(truth, said, probs.shape[1])
     n, hits = int(matrix.sum()), int(np.trace(matrix))
     bars = reliability(truth, probs)
+    accuracy_interval, macro_f1_interval = intervals(truth, said, probs.shape[1], groups)
     return Scores(
         n=n,
         accuracy=hits / n if n else 0.0,
-        accuracy_interval=wilson(hits, n),
+        accuracy_interval=accuracy_interval,
         macro_f1=macro_f1(matrix),
-        macro_f1_interval=bootstrap_macro_f1(matrix),
+        macro_f1_interval=macro_f1_interval,
         ece=bars.ece,
         matrix=matrix,
         per_class=per_class(matrix),
@@ -96,6 +102,29 @@ def answers(truth: np.ndarray, probs: np.ndarray) -> np.ndarray:
             f"probs: expected finite numbers, got {int((~np.isfinite(probs)).any(axis=1).sum())} rows without"
         )
     return probs.argmax(axis=1)
+
+
+def intervals(
+    truth: np.ndarray, predicted: np.ndarray, classes: int, groups: Sequence[str] | None = None
+) -> tuple[Interval, Interval]:
+    """95 % intervals of accuracy (Wilson) and of macro-F1 (bootstrap).
+
+    Pictures of one person or clip are right or wrong together. Where `groups` (N,) name what a picture is one of, both
+    are as wide at least as resampling whole groups makes them (cluster bootstrap: Field & Welsh 2007,
+    10.1111/j.1467-9868.2007.00593.x). Of few groups that is still too narrow, and of one nothing can be drawn.
+    """
+    matrix = confusion(truth, predicted, classes)
+    single = wilson(int(np.trace(matrix)), int(matrix.sum())), bootstrap_macro_f1(matrix)
+    names, place = np.unique([] if groups is None else groups, return_inverse=True)
+    if not 1 < len(names) < len(truth):
+        return single
+    drawn = _draw_groups(place, truth * classes + predicted, classes)
+    accuracy = np.trace(drawn, axis1=1, axis2=2) / drawn.sum(axis=(1, 2))
+    ends = (np.percentile(values, [2.5, 97.5]) for values in (accuracy, _macro_f1(drawn)))
+    (a, b), (c, d) = (
+        (min(low, float(one)), max(high, float(two))) for (low, high), (one, two) in zip(single, ends, strict=True)
+    )
+    return (a, b), (c, d)
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> Interval:
@@ -145,6 +174,14 @@ def bootstrap_macro_f1(matrix: np.ndarray, *, draws: int = 2000, seed: int = 0) 
     drawn = np.random.default_rng(seed).multinomial(n, matrix.ravel() / matrix.sum(), size=draws)
     low, high = np.percentile(_macro_f1(drawn.reshape(draws, *matrix.shape)), [2.5, 97.5])
     return min(float(low), value), max(float(high), value)
+
+
+def _draw_groups(place: np.ndarray, cells: np.ndarray, classes: int, *, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """Confusion matrices (draws, C, C) of as many groups as there are, drawn with repetition; place, cells (N,)."""
+    count = int(place.max()) + 1
+    each = np.bincount(place * classes**2 + cells, minlength=count * classes**2).reshape(count, -1)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    return (times.astype(np.float32) @ each.astype(np.float32)).reshape(draws, classes, classes)
 
 
 def reliability(truth: np.ndarray, probs: np.ndarray, bins: int = BINS) -> Reliability:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..labels import CLIP
 from ..report import Report
 from . import metrics
 from .evaluate import Row
@@ -22,6 +23,7 @@ class Tally:
         self.labels, self.unsure_below, self._detect = tuple(labels), unsure_below, detect
         self.unreadable: list[tuple[str, str]] = []  # name, why
         self._truth: list[int] = []
+        self._clips: list[str] = []  # of frames of one clip, as `calmcam crop` cuts them, the same
         self._ready: list[np.ndarray] = []
         self._found: list[np.ndarray | None] = []
         self._times = Report()
@@ -35,6 +37,8 @@ class Tally:
             self.unreadable.append((row.sample.name, row.problem))
             return
         self._truth.append(row.sample.truth)
+        clip = CLIP.match(row.sample.name)
+        self._clips.append(clip[1] if clip else row.sample.name)
         self._ready.append(row.ready)
         self._times.add(row.spans_ms)
         if self._detect:
@@ -52,44 +56,48 @@ class Tally:
         }
 
     def _judged(self, probs: Sequence[np.ndarray | None]) -> dict[str, Any]:
-        return judge(np.array(self._truth, np.int64), probs, self.labels, self.unsure_below)
+        return judge(np.array(self._truth, np.int64), probs, self.labels, self.unsure_below, self._clips)
 
 
 def judge(
-    truth: np.ndarray, probs: Sequence[np.ndarray | None], labels: Sequence[str], unsure_below: float
+    truth: np.ndarray,
+    probs: Sequence[np.ndarray | None],
+    labels: Sequence[str],
+    unsure_below: float,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Score probabilities (C,) against `truth` (N,) class indices; None, a face not found, counts as an error.
 
     Accuracy, F1 and recall are over all N. Calibration, and whether something is decided, can only be said of the
-    faces that were found. Intervals are 95 %.
+    faces that were found. Intervals are 95 %, of whole `groups` (N,) where those name a picture's clip.
     """
     classes = len(labels)
     found = np.array([row is not None for row in probs], bool)
     values = np.array([row for row in probs if row is not None], np.float32).reshape(-1, classes)
     answers = np.full(len(truth), classes)
     answers[found] = metrics.answers(truth[found], values)
-    # the extra class is never the truth, so that it lowers recall and weighs nothing in the mean over classes
-    matrix = metrics.confusion(truth, answers, classes + 1)
     missing = int((~found).sum())
-    if not missing:
-        matrix = matrix[:classes, :classes]
+    # the extra class is never the truth, so that it lowers recall and weighs nothing in the mean over classes
+    columns = classes + bool(missing)
+    matrix = metrics.confusion(truth, answers, columns)
+    accuracy_interval, macro_f1_interval = metrics.intervals(truth, answers, columns, groups)
     return {
         "n": len(truth),
         "not_found": missing,
         "not_found_share": missing / max(1, len(truth)),
-        "accuracy": _proportion(answers == truth),
-        "macro_f1": {"value": metrics.macro_f1(matrix), "interval": list(metrics.bootstrap_macro_f1(matrix))},
+        "accuracy": _proportion(answers == truth, accuracy_interval),
+        "macro_f1": {"value": metrics.macro_f1(matrix), "interval": list(macro_f1_interval)},
         "per_class": _per_class(matrix, labels),
-        "confusion": {"answers": [*labels, NOT_FOUND][: classes + bool(missing)], "truths": list(labels),
-                      "matrix": matrix[:classes, : classes + bool(missing)].tolist()},
+        "confusion": {"answers": [*labels, NOT_FOUND][:columns], "truths": list(labels),
+                      "matrix": matrix[:classes].tolist()},
         "calibration": _calibration(truth[found], values),
-        "decided": _decided(truth[found], values, unsure_below),
+        "decided": _decided(truth[found], values, unsure_below, None if groups is None else np.array(groups)[found]),
     }  # fmt: skip
 
 
-def _proportion(right: np.ndarray) -> dict[str, Any]:
+def _proportion(right: np.ndarray, interval: metrics.Interval) -> dict[str, Any]:
     hits, n = int(right.sum()), len(right)
-    return {"value": hits / max(1, n), "interval": list(metrics.wilson(hits, n)), "hits": hits, "n": n}
+    return {"value": hits / max(1, n), "interval": list(interval), "hits": hits, "n": n}
 
 
 def _per_class(matrix: np.ndarray, labels: Sequence[str]) -> dict[str, Mapping[str, float]]:
@@ -107,12 +115,13 @@ def _calibration(truth: np.ndarray, probs: np.ndarray) -> dict[str, Any]:
     return {"ece": bars.ece, **{name: column.tolist() for name, column in columns.items()}}
 
 
-def _decided(truth: np.ndarray, probs: np.ndarray, unsure_below: float) -> dict[str, Any]:
+def _decided(truth: np.ndarray, probs: np.ndarray, unsure_below: float, groups: np.ndarray | None) -> dict[str, Any]:
     """How many faces are decided, judged by confidence alone: pictures have no time, size or turn to go by."""
     sure = probs.max(axis=1, initial=0.0) >= unsure_below
-    right = probs.argmax(axis=1)[sure] == truth[sure]
+    said, truth = probs.argmax(axis=1)[sure], truth[sure]
+    interval, _ = metrics.intervals(truth, said, probs.shape[1], None if groups is None else groups[sure])
     return {
         "unsure_below": unsure_below,
         "share": float(sure.mean()) if len(sure) else 0.0,
-        "accuracy": _proportion(right),
+        "accuracy": _proportion(said == truth, interval),
     }
