@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -124,8 +125,12 @@ class Seconds(click.ParamType):
 
 
 class Signals(Stop, AbstractContextManager):
-    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a second one ends at once."""
+    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a later second one ends at once.
 
+    Not one within REPEATED seconds: who holds Ctrl-C down, or hits it twice, means one.
+    """
+
+    REPEATED = 1.0
     number = 0
 
     @property
@@ -142,8 +147,9 @@ class Signals(Stop, AbstractContextManager):
         self._heard.__exit__(None, None, None)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.number:
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+            self()
+        elif time.monotonic() - self._since > self.REPEATED:
             signal.signal(number, signal.SIG_DFL)
             raise SystemExit(128 + number)
-        self.number = number
-        self()
