@@ -165,6 +165,15 @@ def test_detect_judges_the_whole_path_and_counts_what_was_not_found(model, data)
     assert card["ready"]["n"] == card["detect"]["n"] == 13
     assert card["ready"]["not_found"] == 0 and card["detect"]["not_found"] == 1
     assert card["detect"]["confusion"]["matrix"][LABELS.index("sad")][-1] == 1
+    with (Path(card["folder"]) / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        probs = [row[f"detect_p_{label}"] for label in LABELS]
+        if row["picture"] == "Sad/plain.png":
+            assert probs == [""] * 3 == [row["detect_answer"]] * 3
+        else:
+            assert float(row[f"detect_p_{row['detect_answer']}"]) == max(map(float, probs)) > 0
+            assert float(row["detect_confidence"]) == pytest.approx(max(map(float, probs)), abs=1e-4)
 
 
 def test_another_crop_can_be_tried_on_the_whole_path_only(model, data):

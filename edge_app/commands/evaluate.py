@@ -81,7 +81,8 @@ def evaluate(
     """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
 
     Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In
-    predictions.csv confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
+    predictions.csv confidence and p_* are of the ready crop; with --detect, detect_* are of the whole path, empty where no
+    face was found.
     --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
     The exit code is 2 when a picture could not be read.
     """
@@ -172,18 +173,20 @@ def _predictions(folder: Path, labels: tuple[str, ...]) -> Iterator[Callable[[Ro
             part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # of any name
         ):
             lines = csv.writer(file)
-            lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
+            lines.writerow([*COLUMNS, *(f"{of}p_{label}" for of in ("", "detect_") for label in labels)])
             yield lambda row: lines.writerow(_line(row, labels))
     finally:
         runs.discard_empty(folder)
 
 
 def _line(row: Row, labels: tuple[str, ...]) -> list[object]:
-    """One line of `predictions.csv`; the probabilities are those of the picture taken as a crop."""
-    cells: list[object] = [row.sample.name, labels[row.sample.truth]]
+    """One line of `predictions.csv`: of the picture taken as a crop, and of the face found in it."""
+    answers: list[object] = []
+    each: list[object] = []
     for probs in (row.ready, row.found):
-        cells += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
-    return [*cells, row.problem, *([""] * len(labels) if row.ready is None else (f"{p:.5f}" for p in row.ready))]
+        answers += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
+        each += [""] * len(labels) if probs is None else [f"{p:.5f}" for p in probs]
+    return [row.sample.name, labels[row.sample.truth], *answers, row.problem, *each]
 
 
 def _subject(ensemble: Ensemble) -> dict[str, Any]:
