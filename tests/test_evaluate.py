@@ -176,6 +176,18 @@ def test_detect_judges_the_whole_path_and_counts_what_was_not_found(model, data)
             assert float(row["detect_confidence"]) == pytest.approx(max(map(float, probs)), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "said"), [((640, 480), True), ((900, 900), True), ((512, 512), False), ((120, 100), False)]
+)
+def test_whole_photos_are_told_to_be_cut_first(model, data, size, said):
+    code, _, err = run(model, "--data", data)
+    assert code == 0 and "whole photos" not in err
+    for path in [*data.rglob("*.jpg"), *data.rglob("*1.png"), *data.rglob("*2.png")]:  # nine of twelve
+        Image.open(path).resize(size).save(path)
+    code, _, err = run(model, "--data", data)
+    assert ("these look like whole photos, not cut faces; cut them with calmcam crop first" in err) == said
+
+
 def test_another_crop_can_be_tried_on_the_whole_path_only(model, data):
     own, other = (
         report(model, "--data", data, "--detect", *more) for more in ([], ["--margin", "1.5", "--align", "roll"])

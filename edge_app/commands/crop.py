@@ -75,7 +75,7 @@ def crop(
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
         click.echo(f"{gave} of {counted(done, 'input')} gave a face")
-        if len(empty) > gave and _small_squares(empty[:SHOWN]):
+        if len(empty) > gave and _are_cut(empty[:SHOWN]):
             click.echo(f"{folder}: if these are cut faces, give the folder to calmcam train as it is", err=True)
     if not report.faces and not failed and not stop.requested:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
@@ -89,11 +89,16 @@ def crop(
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
-def _small_squares(paths: Sequence[Path]) -> bool:
+def _are_cut(paths: Sequence[Path]) -> bool:
     """Whether the inputs at `paths` are pictures of the shape of cut faces."""
     if any(file_kind(str(path)) == "video" for path in paths):
         return False
-    return all(height == width <= LARGEST for height, width, _ in (read_picture(path).shape for path in paths))
+    return all(is_cut(*read_picture(path).shape[:2]) for path in paths)
+
+
+def is_cut(height: int, width: int) -> bool:
+    """Whether a picture has the shape of a cut face, about square and small."""
+    return max(height, width) <= min(LARGEST, 1.25 * min(height, width))
 
 
 def _written(path: Path) -> int:

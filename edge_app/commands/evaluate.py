@@ -34,6 +34,7 @@ from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
 from .console import Console, echo_json
+from .crop import is_cut
 from .options import Signals, output_options, settings_options
 
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
@@ -131,9 +132,11 @@ def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok
 def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, signals: Signals) -> Tally:
     """Look at all pictures; a signal ends it, and nothing is left."""
     tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
+    photos = 0
     with _predictions(folder, ensemble.labels) as write, _progress(len(samples)) as advance:
         for row in rows(samples, ensemble, find):
             tally.add(row)
+            photos += row.size is not None and not is_cut(*row.size)
             write(row)
             advance()
             if signals.exit_code:
@@ -141,6 +144,8 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
                 raise click.exceptions.Exit(signals.exit_code)
         if tally.unreadable and not len(tally):
             raise SourceError(f"none of the {len(samples)} pictures can be read; {tally.unreadable[0][1]}")
+    if 2 * photos > len(tally):
+        click.echo("these look like whole photos, not cut faces; cut them with calmcam crop first", err=True)
     return tally
 
 
