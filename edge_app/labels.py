@@ -8,6 +8,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from .drawing.words import WORDS
+
 UNSURE = "unsure"  # what is said where no label can be
 ALIASES = {
     "anger": "angry",
@@ -53,10 +55,16 @@ def canonical(name: str) -> str:
     return ALIASES.get(plain, plain)
 
 
+DRAWN = {canonical(text): name for words in WORDS.values() for name, text in words.items()}
+
+
 def index_of(name: str, labels: Sequence[str]) -> int | None:
-    """The place of a class name among a model's labels, aliases on either side allowed; None when it is not there."""
-    wanted = canonical(name)
-    return next((place for place, label in enumerate(labels) if canonical(label) == wanted), None)
+    """The place of a class name among a model's labels, aliases on either side allowed; None when it is not there.
+
+    What is no label may be one as it is drawn in some language.
+    """
+    known, wanted = [canonical(label) for label in labels], canonical(name)
+    return next((known.index(one) for one in (wanted, DRAWN.get(wanted)) if one in known), None)
 
 
 def nearest(name: str, labels: Iterable[str]) -> str | None:

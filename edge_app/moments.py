@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .drawing.words import meant
 from .errors import InputError, SettingsError, unknown
 from .labels import index_of
 from .runs import UNFINISHED
@@ -126,10 +125,9 @@ def _named(label: str, labels: set[str]) -> str:
     if not labels or label in labels:
         return label
     names = sorted(labels)
-    for text in (label, meant(label)):
-        if (place := index_of(text, names)) is not None:
-            return names[place]
-    raise SettingsError(unknown("label", label, names))
+    if (place := index_of(label, names)) is None:
+        raise SettingsError(unknown("label", label, names))
+    return names[place]
 
 
 def _stretches(source: str, label: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:

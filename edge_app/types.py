@@ -26,7 +26,7 @@ class Frame:
     source: str = ""  # short name of the camera or file, as it stands in results
     captured_ns: int = field(default_factory=time.monotonic_ns)  # monotonic clock when the picture arrived here
     decode_ms: float = 0.0  # what reading it cost, waiting excluded
-    duration_ns: int = 0  # how long a file shows it; 0 when that is not known
+    duration_ns: int = 0  # how long a file shows it, until the next one that is taken; 0 when that is not known
     live: bool = False  # a camera took it just now: `captured_ns` can be told in wall time; of a file it says nothing
 
     def __post_init__(self) -> None:

@@ -94,8 +94,8 @@ def clip(
     return path
 
 
-def copy(source: Path, output: Path, **cut: float | None) -> Path:
-    with Source(source, start=cut.get("start") or 0.0, end=cut.get("end")) as frames:
+def copy(source: Path, output: Path, stride: int = 1, **cut: float | None) -> Path:
+    with Source(source, start=cut.get("start") or 0.0, end=cut.get("end"), stride=stride) as frames:
         with video.Sink(output, audio_from=source, preset="ultrafast", **cut) as sink:
             for frame in frames:
                 sink.write(Result(frame, NO_FACES, {}, STATUS))

@@ -75,6 +75,22 @@ def test_videos_and_pictures_to_copies_results_and_a_table(annotate, material, t
     assert run["report"]["frames"] == 29 and len(run["model"]["sha256"]) == 64 and run["device"] == "cpu"
     assert [file["frames"] for file in run["files"]] == [20, 8, 1]
     assert "results" in run["report"]["ms"] and "" not in run["report"]["ms"]
+    assert not any("ms" in file for file in run["files"])
+
+
+def test_the_run_tells_what_its_files_are_and_what_was_damaged(annotate, material, tmp_path):
+    raw = bytearray((material / "clip.mp4").read_bytes())
+    with av.open(str(material / "clip.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        raw[packets[8].pos : packets[8].pos + packets[8].size] = b"\xff" * packets[8].size
+    (tmp_path / "damaged.mp4").write_bytes(raw)
+    result = annotate(material / "clip.mp4", "damaged.mp4", material / "face.jpg", "-o", "out", "--no-video")
+    assert result.exit_code == 0, result.output
+    files = json.loads((tmp_path / "out" / "run.json").read_text())["files"]
+    clip = {"width": 320, "height": 240, "fps": 25.0}
+    face = {"width": 512, "height": 512, "fps": None}
+    assert [file["media"] for file in files] == [clip | {"damaged": 0}, clip | {"damaged": 1}, face | {"damaged": 0}]
+    assert files[1]["frames"] == 19
 
 
 def test_the_copy_keeps_time_and_sound(annotate, material, tmp_path):
@@ -325,9 +341,9 @@ def test_what_was_interrupted_goes_on_as_if_it_had_not_been(annotate, interrupte
     assert names(out) == names(whole) and untimed(out) == untimed(whole)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     run, other = (json.loads((folder / "run.json").read_text()) for folder in (out, whole))
-    kept = ("input", "name", "output", "error", "frames", "faces", "labels", "stopped")
+    kept = ("input", "name", "output", "error", "media", "frames", "faces", "labels", "stopped")
     assert [[file[key] for key in kept] for file in run["files"]] == [[file[key] for key in kept] for file in other["files"]]
-    assert [run["report"][key] for key in kept[4:]] == [other["report"][key] for key in kept[4:]]
+    assert [run["report"][key] for key in kept[5:]] == [other["report"][key] for key in kept[5:]]
     assert run["arguments"] | {"output_dir": None} == other["arguments"] | {"output_dir": None}
     assert (run["resumed"], other["resumed"]) == (1, 0)
 

@@ -98,8 +98,13 @@ def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
 def test_bad_and_faceless_inputs_are_named_and_the_rest_goes_on(crop, labelled, tmp_path):
     (labelled / "happy" / "text.png").write_text("no picture")
     cv2.imwrite(str(labelled / "happy" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))
+    whole = write_clip(tmp_path / "whole.mkv", frames=50)
+    (labelled / "happy" / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     result = crop(labelled, "-o", "out")
     assert result.exit_code == 2
+    assert "cut.mkv: the file is cut off" in result.stderr
+    assert (tmp_path / "out" / "happy" / "cut.f000000.png").is_file()
+    assert "5 of 7 inputs gave a face" in result.output
     assert "text.png: expected a picture" in result.stderr
     assert f"no face in {labelled / 'happy' / 'wall.png'}" in result.output
     assert (tmp_path / "out" / "happy" / "웃음.png").is_file()

@@ -165,6 +165,27 @@ def test_detect_judges_the_whole_path_and_counts_what_was_not_found(model, data)
     assert card["ready"]["n"] == card["detect"]["n"] == 13
     assert card["ready"]["not_found"] == 0 and card["detect"]["not_found"] == 1
     assert card["detect"]["confusion"]["matrix"][LABELS.index("sad")][-1] == 1
+    with (Path(card["folder"]) / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        probs = [row[f"detect_p_{label}"] for label in LABELS]
+        if row["picture"] == "Sad/plain.png":
+            assert probs == [""] * 3 == [row["detect_answer"]] * 3
+        else:
+            assert float(row[f"detect_p_{row['detect_answer']}"]) == max(map(float, probs)) > 0
+            assert float(row["detect_confidence"]) == pytest.approx(max(map(float, probs)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [((640, 480), True), ((900, 900), True), ((512, 512), False), ((120, 100), False)]
+)
+def test_whole_photos_are_told_to_be_cut_first(model, data, size, said):
+    code, _, err = run(model, "--data", data)
+    assert code == 0 and "whole photos" not in err
+    for path in [*data.rglob("*.jpg"), *data.rglob("*1.png"), *data.rglob("*2.png")]:  # nine of twelve
+        Image.open(path).resize(size).save(path)
+    code, _, err = run(model, "--data", data)
+    assert ("these look like whole photos, not cut faces; cut them with calmcam crop first" in err) == said
 
 
 def test_another_crop_can_be_tried_on_the_whole_path_only(model, data):

@@ -35,6 +35,14 @@ def test_index_of_accepts_aliases_on_either_side():
     assert index_of("contempt", FER) is None
 
 
+@pytest.mark.parametrize("name", ["무표정", unicodedata.normalize("NFD", "무표정"), "무표정 "])
+def test_index_of_accepts_what_is_drawn(name):
+    assert index_of(name, FER) == 4
+    assert index_of("약올림_아님", ("teasing", "non_teasing")) == 1
+    assert index_of(name, ("neutral", "무표정")) == 1, "a model's own label wins"
+    assert index_of("졸림", FER) is None
+
+
 def test_nearest_names_a_label_or_nothing():
     assert nearest("hapy", FER) == "happy"
     assert nearest("zzz", FER) is None

@@ -115,6 +115,16 @@ def test_sound_ends_with_the_pictures_when_they_end_early(tmp_path: Path) -> Non
     assert decoded_sound(tmp_path / "out.mp4")[1] == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("stride", [15, 96])
+def test_sound_and_length_stay_whole_when_pictures_are_left_out(tmp_path: Path, stride: int) -> None:
+    source = clip(tmp_path / "in.mp4", range(0, 4000, 40), sound="aac")
+    output = copy(source, tmp_path / "out.mp4", stride=stride)
+    assert sound(output) == sound(source)
+    with av.open(str(output)) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base == 4
+
+
 @pytest.mark.parametrize("name", ["in.mp4", "in.mkv"])
 @pytest.mark.parametrize("begin", ["0", "60"])
 def test_sound_that_outlasts_the_pictures_is_whole(tmp_path: Path, name: str, begin: str) -> None:

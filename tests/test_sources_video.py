@@ -163,6 +163,35 @@ def test_time_counts_from_the_container_when_sound_begins_first(tmp_path: Path) 
     assert first.index == 0
 
 
+UNEVEN = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "stamps", "ends"),
+    [("a.mp4", None, 2.0), ("a.ts", None, 2.0), ("a.mp4", UNEVEN, 4.18), ("a.mkv", UNEVEN, 4.18)],
+)
+@pytest.mark.parametrize(
+    "cut", [{}, {"stride": 7}, {"stride": 100}, {"end": 1.51}, {"end": 1.51, "stride": 40}, {"end": 9}]
+)
+def test_a_frame_lasts_until_the_next_one_and_the_last_until_the_end(
+    tmp_path: Path, name: str, stamps: list[int] | None, ends: float, cut: dict[str, float]
+) -> None:
+    """A decoder's own lengths are those of packets: of none in a transport stream, of others where B-frames are."""
+    got = frames(write(tmp_path / name, stamps=stamps), **cut)
+    begins = [frame.time_ns / SECOND for frame in got]
+    until = [(frame.time_ns + frame.duration_ns) / SECOND for frame in got]
+    assert until[:-1] == pytest.approx(begins[1:])
+    assert until[-1] == pytest.approx(min(ends, cut.get("end", 9)), abs=0.01)
+
+
+def test_the_last_picture_of_a_cut_file_lasts_no_longer_than_it_did(tmp_path: Path, clip: Path) -> None:
+    path, got = tmp_path / "cut.mp4", []
+    path.write_bytes(clip.read_bytes()[: clip.stat().st_size * 7 // 10])
+    with pytest.raises(TruncatedError), Source(path) as source:
+        got.extend(source)
+    assert got[-1].duration_ns / SECOND == pytest.approx(1 / RATE, abs=1e-3)
+
+
 def test_ten_bits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv420p10le")
     np.testing.assert_allclose([number_of(frame.image) for frame in frames(path)], range(COUNT), atol=1)

@@ -18,7 +18,7 @@ from ..media import COPIES
 from ..report import Report
 from ..run import Draw, Stop, run
 from ..settings import Settings
-from ..types import Sink
+from ..types import Result, Sink
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,13 @@ class Outcome:
     output: Path | None = None  # the annotated copy
     error: CalmcamError | None = None
     report: Report = field(default_factory=Report)
-    summary: dict[str, object] = field(default_factory=dict)  # of the report
+    media: dict[str, object] = field(default_factory=dict)  # what it is, as `_Look` notes it
+    summary: dict[str, object] = field(default_factory=dict)  # of both, for `run.json`
 
     def settle(self) -> None:
         """Sum up, and let go of the samples: there may be thousands of inputs."""
-        self.summary = self.report.summary()
+        self.summary = {"media": self.media, **self.report.summary()}
+        del self.summary["ms"]
         self.report.spans_ms.clear()
 
     @property
@@ -60,6 +62,21 @@ class Outcome:
     def partly(self) -> bool:
         """Whether it broke off, but what came before was good."""
         return isinstance(self.error, TruncatedError) and self.report.frames > 0
+
+
+class _Look(Sink):
+    """Notes in `media` the size of the first picture (px), pictures per second, and packets that no picture came of."""
+
+    def __init__(self, source: Any, media: dict[str, object]) -> None:
+        self._source, self._media = source, media
+
+    def write(self, result: Result) -> None:
+        if not self._media:
+            height, width = result.frame.image.shape[:2]
+            self._media |= {"width": width, "height": height, "fps": self._source.fps}
+
+    def __exit__(self, *exc: object) -> None:
+        self._media["damaged"] = getattr(self._source, "damaged", 0)
 
 
 Counter = Callable[[int, Any], Sink]
@@ -110,7 +127,8 @@ class Annotation:
                 part = {"start": self.options.start, "end": self.options.end, "stride": self.options.stride}
                 source = open_file(outcome.path, **part)
                 source.name = outcome.name
-                sinks = [counter(number, source), *self._copies(outcome.path, output), results]  # a line, when the copy has it
+                notes = [counter(number, source), _Look(source, outcome.media)]
+                sinks = [*notes, *self._copies(outcome.path, output), results]  # a line, when the copy has it
                 run(
                     source,
                     analysis.stages(),

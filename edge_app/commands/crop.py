@@ -63,7 +63,7 @@ def crop(
         if same or {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
             raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
-            done, failed, empty = _work(items, outputs, analysis, stride, stop, report)
+            done, gave, failed, empty = _work(items, outputs, analysis, stride, stop, report)
         finally:
             runs.discard_empty(out)
     if report.faces:
@@ -74,9 +74,8 @@ def crop(
     if empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
-        looked = done - len(failed)
-        click.echo(f"{looked - len(empty)} of {counted(looked, 'input')} gave a face")
-        if 2 * len(empty) > looked and _small_squares(empty[:SHOWN]):
+        click.echo(f"{gave} of {counted(done, 'input')} gave a face")
+        if len(empty) > gave and _are_cut(empty[:SHOWN]):
             click.echo(f"{folder}: if these are cut faces, give the folder to calmcam train as it is", err=True)
     if not report.faces and not failed and not stop.requested:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
@@ -90,11 +89,16 @@ def crop(
     ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
-def _small_squares(paths: Sequence[Path]) -> bool:
+def _are_cut(paths: Sequence[Path]) -> bool:
     """Whether the inputs at `paths` are pictures of the shape of cut faces."""
     if any(file_kind(str(path)) == "video" for path in paths):
         return False
-    return all(height == width <= LARGEST for height, width, _ in (read_picture(path).shape for path in paths))
+    return all(is_cut(*read_picture(path).shape[:2]) for path in paths)
+
+
+def is_cut(height: int, width: int) -> bool:
+    """Whether a picture has the shape of a cut face, about square and small."""
+    return max(height, width) <= min(LARGEST, 1.25 * min(height, width))
 
 
 def _written(path: Path) -> int:
@@ -117,9 +121,11 @@ def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
 
 def _work(
     items: Sequence[Input], outputs: Sequence[Path], analysis: Analysis, stride: int, stop: Stop, report: Report
-) -> tuple[int, list[CalmcamError], list[Path]]:
-    """Cut all inputs; returns how many, what could not be read, and those without a face. `report` grows meanwhile."""
-    done = 0
+) -> tuple[int, int, list[CalmcamError], list[Path]]:
+    """Cut all inputs; returns how many, how many of them gave a face (one that breaks off may have), what could not be
+    read, and those without a face. `report` grows meanwhile.
+    """
+    done = gave = 0
     failed: list[CalmcamError] = []
     empty: list[Path] = []
     with ProgressBar(len(items)) as bar:
@@ -143,7 +149,8 @@ def _work(
             if stop.requested:
                 break
             done += 1
-    return done, failed, empty
+            gave += report.faces > before
+    return done, gave, failed, empty
 
 
 class _Faces(Sink):

@@ -34,6 +34,7 @@ from ..settings import Settings
 from ..types import Stage
 from .card_tables import show
 from .console import Console, echo_json
+from .crop import is_cut
 from .options import Signals, output_options, settings_options
 
 COLUMNS = ("picture", "truth", "answer", "confidence", "detect_answer", "detect_confidence", "problem")
@@ -81,7 +82,8 @@ def evaluate(
     """Report card of a MODEL (an installed name, or a folder) on labelled pictures; several models are averaged.
 
     Writes report.json, confusion.png, reliability.png, predictions.csv and run.json into a folder in runs/evaluate/. In
-    predictions.csv confidence and p_* are of the ready crop; with --detect, detect_answer is empty where no face was found.
+    predictions.csv confidence and p_* are of the ready crop; with --detect, detect_* are of the whole path, empty where no
+    face was found.
     --margin, --shift and --align replace the manifest's, to choose them on pictures that the score is not taken from.
     The exit code is 2 when a picture could not be read.
     """
@@ -130,9 +132,11 @@ def _folder(ensemble: Ensemble, settings: Settings, given: Path | None, exist_ok
 def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder: Path, signals: Signals) -> Tally:
     """Look at all pictures; a signal ends it, and nothing is left."""
     tally = Tally(ensemble.labels, ensemble.unsure_below, detect=find is not None)
+    photos = 0
     with _predictions(folder, ensemble.labels) as write, _progress(len(samples)) as advance:
         for row in rows(samples, ensemble, find):
             tally.add(row)
+            photos += row.size is not None and not is_cut(*row.size)
             write(row)
             advance()
             if signals.exit_code:
@@ -140,6 +144,8 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
                 raise click.exceptions.Exit(signals.exit_code)
         if tally.unreadable and not len(tally):
             raise SourceError(f"none of the {len(samples)} pictures can be read; {tally.unreadable[0][1]}")
+    if 2 * photos > len(tally):
+        click.echo("these look like whole photos, not cut faces; cut them with calmcam crop first", err=True)
     return tally
 
 
@@ -172,18 +178,20 @@ def _predictions(folder: Path, labels: tuple[str, ...]) -> Iterator[Callable[[Ro
             part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # of any name
         ):
             lines = csv.writer(file)
-            lines.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
+            lines.writerow([*COLUMNS, *(f"{of}p_{label}" for of in ("", "detect_") for label in labels)])
             yield lambda row: lines.writerow(_line(row, labels))
     finally:
         runs.discard_empty(folder)
 
 
 def _line(row: Row, labels: tuple[str, ...]) -> list[object]:
-    """One line of `predictions.csv`; the probabilities are those of the picture taken as a crop."""
-    cells: list[object] = [row.sample.name, labels[row.sample.truth]]
+    """One line of `predictions.csv`: of the picture taken as a crop, and of the face found in it."""
+    answers: list[object] = []
+    each: list[object] = []
     for probs in (row.ready, row.found):
-        cells += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
-    return [*cells, row.problem, *([""] * len(labels) if row.ready is None else (f"{p:.5f}" for p in row.ready))]
+        answers += ["", ""] if probs is None else [labels[int(probs.argmax())], f"{probs.max():.4f}"]
+        each += [""] * len(labels) if probs is None else [f"{p:.5f}" for p in probs]
+    return [row.sample.name, labels[row.sample.truth], *answers, row.problem, *each]
 
 
 def _subject(ensemble: Ensemble) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def _cut(
                 output.unlink(missing_ok=True)  # it lacks its end
             break
         if written:
-            made.append(Cut(output, moment, part["start"] + late, min(part["end"], reached.end) + late))
+            made.append(Cut(output, moment, part["start"] + late, reached.end + late))
             click.echo(f"{output}: {moment.end - moment.start:.1f} s, confidence {moment.confidence:.2f}")
     return made, failed
 

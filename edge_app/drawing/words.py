@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ..labels import composed
-
 KOREAN = {
     "angry": "화남",
     "disgust": "혐오",
@@ -36,9 +34,3 @@ WORDS = {"en": ENGLISH, "ko": KOREAN}
 def word(name: str, language: str) -> str:
     """How `name` (a label, a reason, a caption) is written in `language` ("en" or "ko"); unknown names unchanged."""
     return WORDS[language].get(name, name)
-
-
-def meant(text: str) -> str:
-    """The name that `text` is drawn for in some language; other texts unchanged."""
-    names = {written: name for words in WORDS.values() for name, written in words.items()}
-    return names.get(composed(text), text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -79,6 +79,7 @@ class Row:
     ready: np.ndarray | None = None  # (C,) float32 probabilities of the picture taken as a crop; None when unreadable
     found: np.ndarray | None = None  # (C,) float32 of the face found in it; None when not looked for, or not found
     problem: str = ""  # why it could not be read
+    size: tuple[int, int] | None = None  # px, height and width; None when unreadable
     spans_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -127,7 +128,7 @@ def _load(sample: Sample, ensemble: Ensemble, find: Stage | None) -> _Work:
         return _Work(Row(sample, problem=" ".join(str(error).split()), spans_ms=spans))
     with Span(spans, "fit"):
         ready = ensemble.ready(image)
-    work = _Work(Row(sample, spans_ms=spans), ready)
+    work = _Work(Row(sample, size=image.shape[:2], spans_ms=spans), ready)
     if find is not None:
         canvas, place = on_canvas(image)
         with Span(spans, "detect"):
@@ -153,7 +154,7 @@ def _classified(work: _Work, ensemble: Ensemble) -> Row:
             raise CalmcamError(
                 f"{names}: gave NaN for {row.sample.path}; expected probabilities; export the model again"
             )
-    return Row(row.sample, ready, found, spans_ms=row.spans_ms)
+    return replace(row, ready=ready, found=found)
 
 
 def _order(labels: Sequence[str], member: Member, first: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +31,7 @@ _REFUSED = (OSError, av.FFmpegError)
 _DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError)  # what a muxer says to a packet that makes no sense
 _SECOND = 1_000_000_000
 _RATE = 30  # per second, for x264's level and key frames, and for how long a last picture is shown
-_LONGEST = 5400 * TICKS  # that one picture is shown; MP4 holds fewer than 2^31
+_LONGEST = 900 * TICKS  # that one picture is shown; MP4 holds fewer than 2^31, and B-frames add six of them up
 _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute back
     "movflags": "+hybrid_fragmented",
     "frag_duration": "2000000",  # µs
@@ -39,7 +39,6 @@ _FRAGMENTS = {  # libav 7.1 and newer; its own buffer would hold half a minute b
 }
 _PIECE = 20_000_000  # ns; sound is written this far ahead of the picture
 _LOOK_SECONDS = 1.0  # between two looks whether the file is still there
-_TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's word are complete
 
 
 class Sink:
@@ -77,6 +76,7 @@ class Sink:
     def __enter__(self) -> Sink:
         self._failed = False
         self._pending: av.VideoFrame | None = None
+        self._lag: int | None = None  # of the first packet: from its place in the order of decoding to when it is shown
         self._container: av.container.OutputContainer | None = None
         self._sounds: list[_Sound] = []
         if self._audio_from and self._audio_from.resolve() == self._path.resolve():
@@ -160,19 +160,31 @@ class Sink:
             self._encode(self._pending)
             self._pending = again
 
-    def _encode(self, frame: av.VideoFrame | None) -> None:
-        self._container.mux(self._stream.encode(frame))
-        for sound in self._sounds if frame else ():
+    def _encode(self, frame: av.VideoFrame) -> None:
+        self._mux(self._stream.encode(frame))
+        for sound in self._sounds:
             sound.write_until(self._start_ns + frame.pts * _SECOND // TICKS + _PIECE)
 
+    def _mux(self, packets: Sequence[av.Packet]) -> None:
+        if packets and self._lag is None:
+            self._lag = packets[0].pts - packets[0].dts
+        self._container.mux(packets)
+
     def _finish(self, *, broken_off: bool) -> None:
+        end = self._pending.pts + (self._pending.duration or TICKS // _RATE)
+        self._bridge(end)
         last = self._pending
-        last.duration = last.duration or TICKS // _RATE
-        self._encode(last)
-        self._encode(None)
-        reached = self._start_ns + (last.pts + last.duration) * _SECOND // TICKS
+        last.duration = end - last.pts
+        packets = [*self._stream.encode(last), *self._stream.encode(None)]
+        self._mux(packets[:-1])
+        # MP4 adds up what lies between the packets as they are decoded; of those the last may be another picture.
+        final, lag = packets[-1], self._lag or 0
+        final.dts = max(final.dts, final.pts - lag)
+        final.duration = max(end - lag - final.dts, last.duration)
+        self._mux([final])
+        reached = self._start_ns + end * _SECOND // TICKS
         for sound in self._sounds:
-            whole = not broken_off and sound.pictures_end_ns - reached < _TOLERATED_GAP
+            whole = not broken_off and sound.pictures_end_ns - reached < _PIECE
             sound.write_until(None if whole else reached)
             sound.flush()
 

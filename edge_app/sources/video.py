@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class Source:
 
     `start` and `end` (s, `end` excluded) cut exactly; of the rest every `stride`-th frame is kept. Index and time of
     the kept frames are those of the whole file: time counts from the container's start, which may be the sound's.
-    After a seek the index is reckoned from time and average rate, exact for a constant rate.
+    After a seek the index is reckoned from time and average rate, exact for a constant rate. A frame lasts until the
+    next kept one, the last until the pictures end, `end` at the latest.
     """
 
     live = False
@@ -77,6 +79,17 @@ class Source:
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Frame]:
+        before: Frame | None = None  # the next one tells how long it lasts
+        for frame in self._kept():
+            if before:
+                yield replace(before, duration_ns=frame.time_ns - before.time_ns)
+            before = frame
+        if before and not self._stopped.is_set():
+            yield replace(before, duration_ns=self._shown_until() - before.time_ns)
+        if not self._stopped.is_set():
+            self._complain()
+
+    def _kept(self) -> Iterator[Frame]:
         number = 0  # among the frames from `start` on
         cost = self._first_ms
         while not self._stopped.is_set():
@@ -89,13 +102,9 @@ class Source:
                 image = self._to_rgb(picture, self._stream.sample_aspect_ratio) if wanted else None
             cost += (time.perf_counter() - begun) * 1e3
             if image is not None:
-                lasts = self._last_end - self._last_ns
-                index = self._first_index + number
-                yield Frame(image, index, self._last_ns, self.name, decode_ms=cost, duration_ns=lasts)
+                yield Frame(image, self._first_index + number, self._last_ns, self.name, decode_ms=cost)
                 cost = 0.0
             number += 1
-        if not self._stopped.is_set():
-            self._complain()
 
     def _prepare(self, container: av.container.InputContainer) -> None:
         self._stream = _video_stream(container, self.path)
@@ -108,6 +117,7 @@ class Source:
         self._origin = origin_ns(container)
         self._begin = pictures_begin_ns(container, self._stream)
         self._cut: av.FFmpegError | None = None
+        self._at_end = False  # a picture at `end` or later was met
         self.damaged = 0
         self._last_ns = -1
         begun = time.perf_counter()
@@ -189,10 +199,10 @@ class Source:
             return None
         moment = self._rising(self._media_ns(picture))
         if self._end_ns is not None and moment >= self._end_ns:
-            self._stopped.set()
+            self._at_end = True
             return None
         self._last_ns = moment
-        self._last_end = moment + int((picture.duration or 0) * self._stream.time_base * _SECOND)
+        self._last_end = moment + (int((picture.duration or 0) * self._stream.time_base * _SECOND) or self._frame_ns)
         return picture
 
     def _media_ns(self, picture: av.VideoFrame) -> int:
@@ -227,13 +237,24 @@ class Source:
             total = min(total, self._index(self._end * _SECOND))
         return max(1, -(-(total - self._first_index) // self._stride))
 
+    def _shown_until(self) -> int:
+        """When the last picture ends: as the header has it, where that can be; its own length may be another's."""
+        if self._at_end:
+            return round(self._end * _SECOND)
+        until = pictures_end_ns(self._container, self._stream) or end_ns(self._container) or 0
+        if until <= self._last_ns or self._lacks(until):
+            until = self._last_end
+        return until if self._end is None else min(until, round(self._end * _SECOND))
+
+    def _lacks(self, end: int) -> bool:
+        """Whether pictures are missing that the header promises until `end`."""
+        return end - self._last_end > _TOLERATED_GAP * _SECOND + 2 * self._frame_ns
+
     def _complain(self) -> None:
         if self.damaged:
             log.warning("%s: %d damaged packets were left out", self.path, self.damaged)
         end = pictures_end_ns(self._container, self._stream)
-        tolerated = _TOLERATED_GAP * _SECOND + 2 * self._frame_ns
-        short = self._cut if end is None else end - self._last_end > tolerated
-        if short:
+        if not self._at_end and (self._cut if end is None else self._lacks(end)):
             length = f" of {end / _SECOND:.1f} s" if end else ""
             reached = self._last_end / _SECOND
             raise TruncatedError(f"{self.path}: the file is cut off; it can be read up to {reached:.1f} s{length}")
