@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_app.commands.card_tables import _remarks
 from edge_app.scoring.evaluate import Row
 from edge_app.scoring.labelled import Sample
 from edge_app.scoring.tally import Tally, judge
@@ -36,6 +37,8 @@ def test_frames_of_one_clip_are_right_or_wrong_together():
             answer = np.array([0.1, 0.9] if clip == 5 else [0.9, 0.1], np.float32)
             for frame in range(20):
                 tally.add(Row(Sample(Path("x.png"), name.format(clip=clip, frame=frame), 0), answer))
+        said = "\n".join(_remarks({**tally.card(), "folder": "out"}))
+        assert ("120 pictures of 6 clips, of which the intervals are\n" in said) is (".f{" in name)
         card = tally.card()["ready"]
         assert card["accuracy"]["value"] == pytest.approx(5 / 6)
         intervals = card["accuracy"]["interval"], card["macro_f1"]["interval"], card["decided"]["accuracy"]["interval"]

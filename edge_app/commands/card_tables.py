@@ -10,6 +10,7 @@ from rich.text import Text
 
 from .console import for_tables
 
+FEW = 5  # clips
 UNREADABLE_SHOWN = 10
 Judged = Mapping[str, Any]
 
@@ -83,6 +84,9 @@ def _remarks(card: Mapping[str, Any]) -> list[str]:
     absent = [label for label, each in card["ready"]["per_class"].items() if not each["support"]]
     if absent:
         lines.append(f"no pictures of: {', '.join(absent)}; macro-F1 is over the other classes")
+    if card["clips"] < card["pictures"]:
+        few = "; so few say nothing of other people" if card["clips"] < FEW else ""
+        lines.append(f"{card['pictures']} pictures of {card['clips']} clips, of which the intervals are{few}")
     bad = card["unreadable"]
     if bad["count"]:
         lines.append(f"{bad['count']} unreadable, not counted:")

@@ -49,6 +49,7 @@ class Tally:
         return {
             "labels": list(self.labels),
             "pictures": len(self),
+            "clips": len(set(self._clips)),  # a picture that is of none counts as one
             "unreadable": {"count": len(self.unreadable), "first": [list(item) for item in self.unreadable[:NAMED]]},
             "ready": self._judged(self._ready),
             "detect": self._judged(self._found) if self._detect else None,
