@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[name][0].split(":")
         try:
             command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise _failure(_missing(name, error), ctx) from error
         for one in (command, *getattr(command, "commands", {}).values()):
             known = {option.name for option in one.params}
@@ -113,7 +113,7 @@ class LazyGroup(click.Group):
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
             raise _ended(stopped) from stopped
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
             let_go_of_pipes()
@@ -159,10 +159,10 @@ def _hint_at_source(error: click.UsageError) -> None:
         error.message += ". Name a camera, file or address with --source."
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
+def _missing(name: str, error: ImportError) -> CalmcamError:
     extra = COMMANDS[name][2]
-    mend = f"in calmcam's folder: pip install '.[{extra}]'" if extra else "install calmcam again"
-    return MissingPackage(f"calmcam {name} needs the package {error.name!r}, which is not installed; {mend}")
+    mend = (f"in calmcam's folder: pip install '.[{extra}]'",) if extra else ()
+    return MissingPackage.of(f"calmcam {name}", error, *mend)
 
 
 def _failure(error: Exception, ctx: click.Context) -> click.ClickException:

@@ -181,6 +181,17 @@ def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
     assert "train" in calmcam("--help").output
 
 
+@pytest.mark.parametrize("words", ["live --source synthetic", "models verify"])
+def test_a_library_of_the_system_that_is_missing_is_named_by_the_doctor(tmp_path, words):
+    said = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({said!r})")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "edge_app", *words.split()]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and "unexpected" not in run.stderr
+    assert f"cannot be loaded ({said}); calmcam doctor names the package\n" in run.stdout + run.stderr
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_the_settings_file_may_be_named_before_and_after_the_command(tmp_path, place):
     config = tmp_path / "c.toml"
