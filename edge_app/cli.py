@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import CalmcamError, MissingPackage
+from .errors import CalmcamError, InputError, MissingPackage
 from .signals import heard, let_go_of_pipes, raise_stopped
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -168,6 +168,8 @@ def _missing(name: str, error: ImportError) -> CalmcamError:
 def _failure(error: Exception, ctx: click.Context) -> click.ClickException:
     if ctx.ensure_object(Globals).verbose:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        error = InputError(f"{error.filename}: {error.strerror}; check the place and its permissions (-v shows where)")
     sentence = " ".join(str(error).split())
     if not isinstance(error, CalmcamError):
         sentence = f"unexpected {type(error).__name__}: {sentence or 'no message'} (-v shows where)"

@@ -151,6 +151,13 @@ def test_what_nobody_expected_is_one_sentence_too(failing):
     assert result.stderr == "Error: unexpected ZeroDivisionError: division by zero (-v shows where)\n"
 
 
+def test_what_the_system_says_of_a_place_is_for_the_user(failing):
+    failing(PermissionError(13, "Permission denied", "closed/x"))
+    result = calmcam("live")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: closed/x: Permission denied; check the place and its permissions (-v shows where)\n"
+
+
 @pytest.mark.parametrize(
     ("last", "code", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -46,8 +47,11 @@ def crop(
     confident face is taken, cut as the model's manifest says: what `calmcam train` then learns from is what the camera
     will show. Of clip.mp4 the crops are clip.f000000.png, clip.f000010.png and so on.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder that holds a folder of pictures or clips per class")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        expected = "expected a folder that holds a folder of pictures or clips per class"
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); {expected}") from error
     items = expand([str(folder)])
     if loose := [item.path.name for item in items if not item.problem and item.path.parent == folder]:
         raise InputError(
