@@ -64,10 +64,11 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
         said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if options["to_stdout"] else []
         kept = _recording(folder, about, analysis.head.labels) if folder else []
-        if served or show:  # somebody watches on when the disk is full
-            said = [Spare(sink) for sink in said]
-        if served or show or said:
-            kept = [Spare(sink) for sink in kept]
+        if served or show or said and kept:  # somebody watches, reads or keeps on when the other takes no more
+            rest: list[Spare] = []
+            said = [Spare(sink, "--json", rest) for sink in said]
+            kept = [Spare(sink, "recording", rest) for sink in kept]
+            rest += [] if served or show else [*said, *kept]
         sinks = [*served, *said, *kept, *_sinks(source, folder, show, options, stop)]
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
