@@ -167,6 +167,13 @@ def test_seconds_without_a_frame_are_an_error_and_leave_no_folder(live, tmp_path
     assert list((tmp_path / "runs" / "live").iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", ["--paced", "--seconds"])
+@pytest.mark.parametrize("number", ["nan", "inf", "1e10", "1e-300"])
+def test_a_number_that_no_clock_counts_is_refused(live, flag, number):
+    result = live("--source", "synthetic", "--no-show", flag, number)
+    assert result.exit_code == 2 and "expected a number from 0.001 to 1e9, got" in result.stderr
+
+
 def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):
     result = live("--source", tmp_path / "missing.mp4", "--no-show", "--save")
     assert result.exit_code == 2 and "there is no such file" in result.stderr

@@ -90,6 +90,10 @@ def test_leaving_ends_the_wait() -> None:
     assert threading.active_count() == before
 
 
+def test_the_name_is_known_before_it_is_opened() -> None:
+    assert Paced(Repeated(small())).name == "synthetic"
+
+
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="fps > 0"):
         Paced(small(), fps=0)

@@ -25,7 +25,7 @@ from ..run import Draw, Stop, run
 from ..settings import Settings, filled
 from ..types import Sink
 from .console import StatusLine, summary
-from .options import DRAWN, MODEL_SETTINGS, Signals, output_options, settings_options
+from .options import DRAWN, MODEL_SETTINGS, ClockRange, Signals, output_options, settings_options
 from .recording import Begun, Spare
 
 CAMERAS = ("camera", "picamera")
@@ -40,11 +40,11 @@ CAMERAS = ("camera", "picamera")
 @click.option("--web", is_flag=False, flag_value="8080", metavar="[HOST:]PORT",
               help="Show it to browsers, port 8080 if none is named; without HOST to this computer only.")  # fmt: skip
 @click.option("--mqtt", metavar="URL", help="Tell an MQTT broker who is there and what they show: mqtt://HOST/PREFIX.")
-@click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
+@click.option("--paced", is_flag=False, flag_value=0.0, type=ClockRange(0), default=None, metavar="[FPS]",
               help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
 @click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
+@click.option("--seconds", type=ClockRange(0, min_open=True), help="Stop after so many seconds.")
 @click.pass_context
 def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any) -> None:
     """Watch a camera, a network stream or a clip.
