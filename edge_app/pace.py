@@ -54,13 +54,8 @@ class Repeated:
                 return
             index_offset, time_offset = last.index + 1, last.time_ns + round(_SECOND / (self.fps or 25))
             if self._open:
-                self._reopen()
-
-    def _reopen(self) -> None:
-        self._source.__exit__(None, None, None)
-        self._source.__enter__()
-        if not self._open:  # stopped in between
-            self._source.stop()
+                self._source.__exit__(None, None, None)
+                self._source.__enter__()
 
 
 class Paced:
