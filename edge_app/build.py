@@ -70,8 +70,8 @@ class Analysis(AbstractContextManager):
         return {
             "device": self.backend.device,
             "device_why": self.why,
-            "model": _record(self.manifest.name, self.variant, self.artifact) | {"head": self.head.name},
-            "detector": _record("face_detection", self._range, self.detector),
+            "model": file_record(self.manifest.name, self.variant, self.artifact) | {"head": self.head.name},
+            "detector": file_record("face_detection", self._range, self.detector),
         }
 
 
@@ -81,6 +81,11 @@ def open_detector(settings: Settings) -> tuple[Artifact, Any]:
     verify(artifact)
     limits = {"conf": settings.conf, "max_faces": settings.max_faces, "min_size": settings.min_size}
     return artifact, plugins.load("tasks", "face_detection").Stage(artifact.path, cover=settings.blur, **limits)
+
+
+def file_record(name: str, variant: str, artifact: Artifact) -> dict[str, object]:
+    """What `run.json` says about a file of a model."""
+    return {"name": name, "variant": variant, "file": artifact.path.name, "sha256": artifact.sha256}
 
 
 def expression_model(name: str) -> Manifest:
@@ -156,7 +161,3 @@ def _is_picture(path: Path) -> bool:
     if head.startswith(_PICTURES):
         return True
     return path.suffix.lower() in PICTURES and not head.startswith(_VIDEOS)
-
-
-def _record(name: str, variant: str, artifact: Artifact) -> dict[str, object]:
-    return {"name": name, "variant": variant, "file": artifact.path.name, "sha256": artifact.sha256}

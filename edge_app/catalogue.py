@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BackendError, CalmcamError, MissingPackage, ModelError
+from .files import may_be_there
 from .heads import answers
 from .labels import same
 from .manifest import CPU_VARIANTS, Artifact, Head, Manifest, find_model, installed, read_manifest, verify
@@ -48,8 +49,9 @@ def entries(place: Path | None = None) -> list[Entry]:
     """The installed models, or those of a folder: it may be a model's own or hold models; broken ones too."""
     if place is None:
         return [_entry(folder) for folder in installed().values()]
-    if (place / "manifest.json").exists() or place.name == "manifest.json":
-        return [_entry(place if place.is_dir() else place.parent)]
+    folder = place.parent if place.name == "manifest.json" else place
+    if folder != place or may_be_there(place / "manifest.json"):
+        return [_entry(folder)]
     folders = [path.parent for path in sorted(place.glob("*/manifest.json"))]
     if not folders:
         raise ModelError(
@@ -67,7 +69,7 @@ def named(names: tuple[str, ...]) -> list[Entry]:
     for name in names:
         if there := same(name, known):
             found.append(_entry(known[there]))
-        elif Path(name).exists():
+        elif may_be_there(name):
             found += entries(Path(name))
         else:
             find_model(name)  # raises, naming the nearest

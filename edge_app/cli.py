@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import CalmcamError, MissingPackage
+from .errors import CalmcamError, InputError, MissingPackage
 from .signals import heard, let_go_of_pipes, raise_stopped
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[name][0].split(":")
         try:
             command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise _failure(_missing(name, error), ctx) from error
         for one in (command, *getattr(command, "commands", {}).values()):
             known = {option.name for option in one.params}
@@ -113,7 +113,7 @@ class LazyGroup(click.Group):
             raise
         except (click.Abort, KeyboardInterrupt) as stopped:
             raise _ended(stopped) from stopped
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise _failure(_missing(str(ctx.invoked_subcommand), error), ctx) from error
         except BrokenPipeError as error:  # `| head` has enough: no mistake of anybody's
             let_go_of_pipes()
@@ -159,15 +159,17 @@ def _hint_at_source(error: click.UsageError) -> None:
         error.message += ". Name a camera, file or address with --source."
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> CalmcamError:
+def _missing(name: str, error: ImportError) -> CalmcamError:
     extra = COMMANDS[name][2]
-    mend = f"in calmcam's folder: pip install '.[{extra}]'" if extra else "install calmcam again"
-    return MissingPackage(f"calmcam {name} needs the package {error.name!r}, which is not installed; {mend}")
+    mend = (f"in calmcam's folder: pip install '.[{extra}]'",) if extra else ()
+    return MissingPackage.of(f"calmcam {name}", error, *mend)
 
 
 def _failure(error: Exception, ctx: click.Context) -> click.ClickException:
     if ctx.ensure_object(Globals).verbose:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        error = InputError(f"{error.filename}: {error.strerror}; check the place and its permissions (-v shows where)")
     sentence = " ".join(str(error).split())
     if not isinstance(error, CalmcamError):
         sentence = f"unexpected {type(error).__name__}: {sentence or 'no message'} (-v shows where)"

@@ -11,7 +11,7 @@ CalmcamError                 exit code 1: the run failed
 ├── BackendError             inference failed
 │   ├── BackendUnavailable   the engine or device is not there
 │   └── DeviceLost           the device was there and is not any more
-└── MissingPackage           an optional package is not installed
+└── MissingPackage           a package, or a library that it loads, is not installed
 """
 
 from __future__ import annotations
@@ -85,7 +85,15 @@ class DeviceLost(BackendError):
 
 
 class MissingPackage(CalmcamError):
-    """An optional package is not installed."""
+    """A package, or a library that it loads, is not installed."""
+
+    @classmethod
+    def of(cls, what: str, error: Exception, do: str = "install calmcam again") -> MissingPackage:
+        """What an error of loading says that `what` lacks; `do` mends it, unless it is a library of the system."""
+        if isinstance(error, ModuleNotFoundError):
+            return cls(f"{what} needs the package {error.name!r}, which is not installed; {do}")
+        do = "calmcam doctor names the package" if ".so" in str(error) else do
+        return cls(f"{what} cannot be loaded ({error}); {do}")
 
 
 def unknown(kind: str, name: str, known: Iterable) -> str:

@@ -27,6 +27,15 @@ def short(name: str) -> str:
     return name
 
 
+def may_be_there(path: str | Path) -> bool:
+    """Whether something is at `path`, or may be: where a folder above is closed, reading it says so."""
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
 def bytes_kept(file: int, path: Path) -> int:
     """Size in bytes of the open `file`; FileNotFoundError when it was removed meanwhile, and with it what it takes.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ManifestError, ModelError, SettingsError, unknown
-from .files import whole
+from .files import may_be_there, whole
 from .labels import UNSURE, same
 
 CPU_VARIANTS = ("int8", "float32", "dynamic", "float16")  # files for a CPU, by preference
@@ -100,7 +100,7 @@ def model_folders() -> list[Path]:
     """Where models are looked for: the checkout's or the wheel's `models/`, then the user's own."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     places = (_HERE / "models", _HERE.parent / "models", home / "calmcam" / "models")
-    return [place for place in places if place.is_dir()]
+    return [place for place in places if os.path.isdir(place)]
 
 
 def installed() -> dict[str, Path]:
@@ -120,9 +120,9 @@ def find_model(name: str | Path) -> Manifest:
     path = Path(name)
     if path.name == "manifest.json":
         return read_manifest(path)
+    if may_be_there(path / "manifest.json"):
+        return read_manifest(path / "manifest.json")
     if os.path.isdir(path):
-        if (path / "manifest.json").exists():
-            return read_manifest(path / "manifest.json")
         if (path / "recipe.yaml").is_file():
             raise SettingsError(f"{path}: expected a model, got a training run; make one of it: calmcam export {path}")
         raise SettingsError(
@@ -202,12 +202,16 @@ def write_manifest(manifest: Manifest) -> Path:
 def verify(artifact: Artifact) -> None:
     """ModelError unless the file is there with the size and hash that its manifest states."""
     path = artifact.path
-    if not path.is_file():
-        raise ModelError(f"{path}: missing; expected a file of {artifact.bytes:,} bytes; copy the model again")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+        digest = sha256(path) if size == artifact.bytes else ""
+    except OSError as error:
+        lack = "missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise ModelError(
+            f"{path}: {lack}; expected a file of {artifact.bytes:,} bytes; copy the model again"
+        ) from error
     if size != artifact.bytes:
         raise ModelError(f"{path}: expected {artifact.bytes:,} bytes, got {size:,}; copy or export the model again")
-    digest = sha256(path)
     if digest != artifact.sha256:
         raise ModelError(
             f"{path}: expected sha256 {artifact.sha256[:12]}…, got {digest[:12]}…; the file was changed, export again"

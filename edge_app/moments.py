@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shlex
 import statistics
 from collections import defaultdict
@@ -60,12 +61,13 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
                 yield line
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
-        if path.with_name(UNFINISHED).exists() and not path.exists():
+        there = os.path.exists(path)  # pathlib raises where a folder above is closed
+        if not there and os.path.exists(path.with_name(UNFINISHED)):
             raise InputError(
                 f"{path}: is not there yet, or was cut off; end the run that writes it, or where none does go on with it: "
                 f"calmcam annotate --resume {shlex.quote(str(path.parent))}"
             ) from error
-        if (cut := Path(f"{path}.part")).is_file() and not path.exists():
+        if not there and os.path.isfile(cut := Path(f"{path}.part")):
             raise InputError(
                 f"{path}: is not there yet, or was cut off; end the run that writes it, or where none does take the "
                 f".part off the names in {cut.parent}"

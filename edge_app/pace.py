@@ -22,12 +22,12 @@ class Repeated:
     live = False
 
     def __init__(self, source: Source, frames: int | None = None) -> None:
-        self._source, self.frames = source, frames
+        self._source, self.name, self.frames = source, source.name, frames
         self._open = False
 
     def __enter__(self) -> Self:
         self._source.__enter__()
-        self.name, self.fps = self._source.name, self._source.fps
+        self.fps = self._source.fps
         self._open = True
         return self
 
@@ -54,13 +54,8 @@ class Repeated:
                 return
             index_offset, time_offset = last.index + 1, last.time_ns + round(_SECOND / (self.fps or 25))
             if self._open:
-                self._reopen()
-
-    def _reopen(self) -> None:
-        self._source.__exit__(None, None, None)
-        self._source.__enter__()
-        if not self._open:  # stopped in between
-            self._source.stop()
+                self._source.__exit__(None, None, None)
+                self._source.__enter__()
 
 
 class Paced:
@@ -74,13 +69,13 @@ class Paced:
     def __init__(self, source: Source, fps: float | None = None) -> None:
         if fps is not None and fps <= 0:
             raise ValueError(f"expected fps > 0, got {fps}")
-        self._source, self._fps = source, fps
+        self._source, self.name, self._fps = source, source.name, fps
         self._change = threading.Condition()
         self._open = False
 
     def __enter__(self) -> Self:
         self._source.__enter__()
-        self.name, self.frames = self._source.name, self._source.frames
+        self.frames = self._source.frames
         self.fps = self._fps or self._source.fps
         self._open = True
         return self

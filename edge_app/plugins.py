@@ -9,12 +9,10 @@ from .errors import MissingPackage
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module `edge_app.<kind>.<name>`; MissingPackage where a package that it needs is not installed."""
+    """The module `edge_app.<kind>.<name>`; MissingPackage where a package or library that it needs is not installed."""
     try:
         return importlib.import_module(f"{__package__}.{kind}.{name}")
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if (error.name or "").startswith(__package__):
             raise
-        raise MissingPackage(
-            f"{kind}/{name} needs the package {error.name!r}, which is not installed; install calmcam again"
-        ) from error
+        raise MissingPackage.of(f"{kind}/{name}", error) from error

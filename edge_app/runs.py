@@ -62,7 +62,7 @@ def output_folder(given: Path | None, parent: Path, name: str, *, exist_ok: bool
 
 def is_run(folder: Path) -> bool:
     """Whether calmcam wrote a `run.json` into `folder`, or was to write one when it was interrupted."""
-    if (folder / UNFINISHED).exists():
+    if os.path.exists(folder / UNFINISHED):
         return True
     try:
         return "calmcam" in json.loads((folder / "run.json").read_bytes())["versions"]

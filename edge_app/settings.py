@@ -91,7 +91,7 @@ def read_settings(path: Path | None = None) -> Settings:
     """Defaults under the file at `path`, or at `default_path()` if that exists; SettingsError says what is wrong."""
     if path is None:
         path = default_path()
-        if not path.is_file():
+        if not os.path.isfile(path):
             return Settings()
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 
@@ -98,6 +99,43 @@ def test_newest_wins_and_the_others_are_counted():
         newest._thread.join(5)
         assert list(newest) == [9]
         assert newest.dropped == 9
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        wait(0.001)
+
+
+@pytest.fixture
+def overloaded():
+    """Gives `feed`, a newest-wins hand-over of what it is fed, and one after it that has 0 ready for a busy consumer."""
+    feed = queue.SimpleQueue()
+    with Background(iter(feed.get, None), latest=True) as newest, Background(newest, lambda n: n) as items:
+        feed.put(0)
+        until(lambda: items._items)
+        yield feed, newest, items
+        feed.put(None)
+
+
+def test_what_grew_old_while_the_consumer_was_busy_is_not_handed_out(overloaded):
+    feed, newest, items = overloaded
+    for number in (1, 2):
+        feed.put(number)
+    until(lambda: newest.dropped == 1 and newest._items)
+    taken = iter(items)
+    assert next(taken) == 0 and newest.dropped == 2, "2 has waited, too"
+    feed.put(3)
+    assert next(taken) == 3
+
+
+def test_the_last_of_all_is_handed_out_however_old(overloaded):
+    feed, newest, items = overloaded
+    feed.put(1)
+    feed.put(None)
+    until(lambda: not newest._thread.is_alive())
+    assert list(items) == [0, 1] and newest.dropped == 0
 
 
 @pytest.mark.parametrize("latest", [False, True])

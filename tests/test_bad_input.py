@@ -275,7 +275,69 @@ def test_a_disk_that_fills_up(material, tmp_path):
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.mp4"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do everything")
+def powerless(*arguments, **environment):
+    """What becomes of `calmcam` where permissions hold for root, too."""
+    powers = "-dac_override,-dac_read_search"
+    becoming = ["setpriv", f"--inh-caps={powers}", f"--bounding-set={powers}"] if os.geteuid() == 0 else []
+    command = [*becoming, sys.executable, "-m", "edge_app", *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+permissions_hold = pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do everything"
+)
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder that nobody may enter."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    yield folder
+    folder.chmod(0o700)
+
+
+@permissions_hold
+@pytest.mark.parametrize(
+    "words",
+    [
+        "annotate {face} --model {closed}/x",
+        "annotate {face} --model {closed}",
+        "annotate {face} -o {closed}/x",
+        "annotate --resume {closed}/x",
+        "evaluate {closed}/x --data .",
+        "crop {closed}/x",
+        "moments {closed}/x --label happy",
+        "moments {closed}/x/results.jsonl --label happy",
+        "models show {closed}/x",
+    ],
+)
+def test_a_folder_that_may_not_be_entered_is_told(closed, words):
+    run = powerless(*words.format(face=ASTRONAUT, closed=closed).split())
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith(f"Error: {closed}") and "Permission denied" in run.stderr
+    assert run.stderr.count("\n") == 1 and "unexpected" not in run.stderr
+
+
+@permissions_hold
+@pytest.mark.parametrize("name", ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"])
+def test_a_home_that_may_not_be_entered_holds_nothing_up(closed, name):
+    home = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME"), "") | {name: str(closed)}
+    assert powerless("models", "list", **home).returncode == 0
+    said = powerless("doctor", **home).stdout
+    assert " settings" in said and (name == "XDG_DATA_HOME" or "config.toml may not be looked at" in said)
+
+
+@permissions_hold
+def test_a_model_file_that_may_not_be_read_is_told(tmp_path):
+    file = write_model(tmp_path / "model") / "small_int8.tflite"
+    file.chmod(0)
+    run = powerless("models", "verify", tmp_path / "model")
+    assert run.returncode == 1 and f"{file}: cannot be read (Permission denied)" in run.stdout, run.stderr
+
+
+@permissions_hold
 @pytest.mark.parametrize("what", ["input", "output", "folder of the input"])
 def test_no_permission(material, tmp_path, what):
     shutil.copy(ASTRONAUT, tmp_path / "face.jpg")
@@ -287,11 +349,8 @@ def test_no_permission(material, tmp_path, what):
     else:
         given = tmp_path / "face.jpg"
         (given if what == "input" else closed).chmod(0 if what == "input" else 0o500)
-    powers = "-dac_override,-dac_read_search"
-    becoming = ["setpriv", f"--inh-caps={powers}", f"--bounding-set={powers}"] if os.geteuid() == 0 else []
-    command = [*becoming, sys.executable, "-m", "edge_app", "annotate", "--model", material / "model"]
-    command += [given, "-o", (tmp_path if what == "folder of the input" else closed) / "out"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    out = (tmp_path if what == "folder of the input" else closed) / "out"
+    run = powerless("annotate", "--model", material / "model", given, "-o", out)
     closed.chmod(0o700)
     assert run.returncode == 2, run.stderr
     assert run.stderr.startswith("Error: ") and "Permission denied" in run.stderr and run.stderr.count("\n") == 1

@@ -151,6 +151,13 @@ def test_what_nobody_expected_is_one_sentence_too(failing):
     assert result.stderr == "Error: unexpected ZeroDivisionError: division by zero (-v shows where)\n"
 
 
+def test_what_the_system_says_of_a_place_is_for_the_user(failing):
+    failing(PermissionError(13, "Permission denied", "closed/x"))
+    result = calmcam("live")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: closed/x: Permission denied; check the place and its permissions (-v shows where)\n"
+
+
 @pytest.mark.parametrize(
     ("last", "code", "says"),
     [
@@ -179,6 +186,17 @@ def test_a_command_whose_package_is_missing_says_what_to_install(monkeypatch):
         "Error: calmcam train needs the package 'surely_absent', which is not installed; in calmcam's folder: pip install '.[train]'\n"
     )
     assert "train" in calmcam("--help").output
+
+
+@pytest.mark.parametrize("words", ["live --source synthetic", "models verify"])
+def test_a_library_of_the_system_that_is_missing_is_named_by_the_doctor(tmp_path, words):
+    said = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({said!r})")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "edge_app", *words.split()]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and "unexpected" not in run.stderr
+    assert f"cannot be loaded ({said}); calmcam doctor names the package\n" in run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -95,6 +95,16 @@ def test_the_framing_is_that_of_the_manifest(crop, labelled, tmp_path):
     np.testing.assert_array_equal(found, image[top : top + side, left : left + side])
 
 
+def test_no_classifier_is_needed(crop, labelled, tmp_path):
+    config = tmp_path / "calmcam" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('device = "hailo"')
+    (tmp_path / "model" / "small_int8.tflite").unlink()
+    assert crop(labelled, "-o", "out").exit_code == 0
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert about["model"]["name"] == "small" and about["detector"]["variant"] == "full"
+
+
 def test_bad_and_faceless_inputs_are_named_and_the_rest_goes_on(crop, labelled, tmp_path):
     (labelled / "happy" / "text.png").write_text("no picture")
     cv2.imwrite(str(labelled / "happy" / "wall.png"), np.full((80, 80, 3), 90, np.uint8))

@@ -72,6 +72,16 @@ def report(*words: object) -> dict:
 # pictures and models
 
 
+@pytest.mark.parametrize("labels", [LABELS[:2], (*LABELS, "surprise")])
+def test_a_model_that_does_not_fit_its_manifest_is_not_scored(model, data, labels):
+    path = model / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["heads"][0]["labels"] = list(labels)
+    path.write_text(json.dumps(raw))
+    code, _, err = run(model, "--data", data, "-o", "out")
+    assert code == 2 and f"head 'mood': expected {len(labels)} values" in err and not Path("out").exists()
+
+
 def test_the_canvas_holds_the_picture_in_its_middle_and_the_detector_finds_it():
     canvas, place = evaluate.on_canvas(FACE[::4, ::4])
     assert canvas.shape == (720, 1280, 3) and place.tolist() == [[425, 145, 855, 575]]

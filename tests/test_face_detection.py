@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -13,9 +14,9 @@ import pytest
 from patience import PATIENCE
 
 from edge_app import geometry
-from edge_app.errors import BackendError, ModelError
+from edge_app.errors import BackendError, MissingPackage, ModelError
 from edge_app.manifest import find_model
-from edge_app.tasks.face_detection import LONGEST_SIDE, Stage
+from edge_app.tasks.face_detection import LONGEST_SIDE, FaceDetector, Stage
 from edge_app.types import NO_FACES, Faces, Frame
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,12 @@ def detect():
     stage = Stage(MODELS["full"].path)
     yield stage
     stage.close()
+
+
+def test_a_library_that_mediapipe_lacks_is_not_blamed_on_the_model(monkeypatch):
+    monkeypatch.setattr(FaceDetector, "create_from_options", lambda _: ctypes.CDLL("libsurely_absent.so.2"))
+    with pytest.raises(MissingPackage, match="MediaPipe cannot be loaded .libsurely_absent.so.2: .*; calmcam doctor"):
+        Stage(MODELS["full"].path)
 
 
 def look(stage: Stage, image: np.ndarray) -> Faces:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -174,6 +175,13 @@ def test_seconds_without_a_frame_are_an_error_and_leave_no_folder(live, tmp_path
     assert result.exit_code == 2
     assert f"Error: 127.0.0.1:{port}: no frame came within 0.5 s;" in result.stderr
     assert list((tmp_path / "runs" / "live").iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--paced", "--seconds"])
+@pytest.mark.parametrize("number", ["nan", "inf", "1e10", "1e-300"])
+def test_a_number_that_no_clock_counts_is_refused(live, flag, number):
+    result = live("--source", "synthetic", "--no-show", flag, number)
+    assert result.exit_code == 2 and "expected a number from 0.001 to 1e9, got" in result.stderr
 
 
 def test_a_run_that_never_began_leaves_no_folder(live, tmp_path):
@@ -348,11 +356,30 @@ class Failing:
 @pytest.mark.parametrize("most", [-1, 0, 3])
 def test_where_the_disk_takes_no_more_the_others_go_on(most, caplog):
     full, line = Failing(most), Failing(99)
-    spare = Spare(full)
+    spare = Spare(full, "recording")
     run(Repeated(Source(), frames=10), [], [spare, line], live=False)
     assert line.taken == 10 and full.taken == max(0, most)
     assert full.closed == (most >= 0) and str(spare.error) == "v.mp4: the disk is full"
     assert caplog.text.count("recording has ended, the run goes on") == 1
+
+
+def test_result_lines_that_nobody_takes_do_not_end_a_recording(model, tmp_path):
+    with open("/dev/full", "w") as full:
+        command = headless(model, "--json", "-o", tmp_path / "out", "--frames", 5)
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == OutputError.exit_code
+    assert "No space left on device); make room or name another place with -o; --json has ended" in ended.stderr
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) >= 5
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_when_recording_and_result_lines_have_both_ended_only_who_watches_has_something(watched):
+    spares: list[Spare] = []
+    spares += Spare(Failing(2), "--json", spares), Spare(Failing(5), "recording", () if watched else spares)
+    line = Failing(99)
+    with nullcontext() if watched else pytest.raises(OutputError, match="the disk is full"):
+        run(Repeated(Source(), frames=10), [], [*spares, line], live=False)
+    assert line.taken == (10 if watched else 5) and all(spare.error for spare in spares)
 
 
 @pytest.mark.parametrize("watched", [True, False])

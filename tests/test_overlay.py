@@ -130,6 +130,14 @@ def test_a_small_face_gets_no_chart() -> None:
         assert touched[300 + side // 2, 400 + side + 8 :].any() == expected
 
 
+def test_a_chart_does_not_flicker_where_a_face_is_just_tall_enough() -> None:
+    draw, image, there = Overlay(status=""), grey(1280, 720), []
+    for number, side in enumerate((66, 100, 66, 50)):
+        touched = changed(image, draw(result(image, found([(400, 300, 400 + side, 300 + side)]), number * 40_000_000)))
+        there.append(bool(touched[300 + side // 2, 400 + side + 12 :].any()))
+    assert there == [False, True, True, False]
+
+
 def test_a_chart_covers_no_neighbour() -> None:
     image = grey(1280, 720)
     boxes = [(20 + 130 * i, 200, 140 + 130 * i, 340) for i in range(8)]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -68,6 +69,22 @@ def test_repeating_can_be_stopped_from_another_thread() -> None:
         assert len(list(source)) > 2
 
 
+def test_repeating_can_be_stopped_while_it_opens_again() -> None:
+    class Opened(Synthetic):
+        """Is told to stop while it is opened for the second time, which forgets it."""
+
+        times = 0
+
+        def __enter__(self):
+            self.times += 1
+            if self.times == 2:
+                repeated.stop()
+            return super().__enter__()
+
+    with Repeated(Opened(width=64, height=48, count=3)) as repeated:
+        assert len(list(islice(repeated, 9))) == 3
+
+
 def test_a_slow_taker_is_not_given_old_frames() -> None:
     with Paced(small()) as source, Background(source, latest=True) as frames:
         taken = iter(frames)
@@ -88,6 +105,10 @@ def test_leaving_ends_the_wait() -> None:
         begun = time.monotonic()
     assert time.monotonic() - begun < 1.5
     assert threading.active_count() == before
+
+
+def test_the_name_is_known_before_it_is_opened() -> None:
+    assert Paced(Repeated(small())).name == "synthetic"
 
 
 def test_a_rate_of_zero_is_refused() -> None:

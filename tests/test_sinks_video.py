@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from sink_items import STATUS, clip, copy, decoded_sound, noise, result, stamps, stamps_so_far, write_all
@@ -88,6 +89,19 @@ def test_odd_sizes_are_padded(tmp_path: Path, size: tuple[int, int]) -> None:
         pictures_ = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert pictures_[0].shape[:2] == (size[1] + size[1] % 2, size[0] + size[0] % 2)
     np.testing.assert_allclose(pictures_[0][-1, -1], (200, 40, 40), atol=5)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (322, 240), (150, 478), (2, 2), (1, 7), (6, 4), (70, 90)])
+def test_every_pixel_arrives(tmp_path: Path, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (size[1], size[0], 3), np.uint8) for _ in range(50)]  # x264 looks 40 ahead
+    items = (Result(Frame(image, i, i * 40_000_000), NO_FACES, {}, STATUS) for i, image in enumerate(images))
+    write_all(video.Sink(tmp_path / "out.mp4", crf=0), items)  # without loss
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        found = [frame.to_ndarray() for frame in container.decode(video=0)]
+    even = [side + side % 2 for side in size]
+    for planes, image in zip(found, images, strict=True):
+        np.testing.assert_array_equal(planes, cv2.cvtColor(video.fitted(image, *even), cv2.COLOR_RGB2YUV_I420))
 
 
 def test_a_changed_size_is_fitted_into_the_first(tmp_path: Path) -> None:

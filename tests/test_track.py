@@ -98,6 +98,15 @@ def test_a_fast_face_keeps_its_number(fps):
 
 
 @RATES
+def test_a_face_that_has_just_begun_to_move_is_found_where_it_goes(fps):
+    def story(t):
+        return NO_FACES if 1.41 < t < 1.9 else faces((300 + 400 * max(0, t - 1), 200))
+
+    ids = tell(Tracker(), fps, 2.5, story)
+    assert {number for row in ids for number in row} == {1}
+
+
+@RATES
 def test_a_face_that_comes_nearer_keeps_its_number(fps):
     ids = tell(Tracker(), fps, 2, lambda t: faces((640, 360), side=60 * 2**t))
     assert {number for row in ids for number in row} == {1}

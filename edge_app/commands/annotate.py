@@ -94,7 +94,7 @@ def _begun(
     texts: tuple[str, ...], settings: Settings, part: Options, output_dir: Path | None, exist_ok: bool
 ) -> Annotation:
     """A run that was not there before, with its folder."""
-    if output_dir and not exist_ok and (output_dir / runs.UNFINISHED).exists():
+    if output_dir and not exist_ok and os.path.exists(output_dir / runs.UNFINISHED):
         left = f"{output_dir}: holds a run that was interrupted"
         raise OutputError(f"{left}; go on with --resume {output_dir}, or begin anew with --exist-ok")
     items = expand(texts)
@@ -111,7 +111,7 @@ def _interrupted(ctx: click.Context, folder: Path, held: ExitStack) -> Unfinishe
         given = ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
         if given and param.expose_value and param.name != "resume":
             raise click.UsageError(f"--resume takes all from the run; leave out {param.get_error_hint(ctx)}", ctx)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         held.enter_context(runs.alone(folder))
     return read_unfinished(folder)
 

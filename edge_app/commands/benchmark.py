@@ -21,7 +21,7 @@ from . import measure
 from .bench_tables import comparison_table, tables
 from .console import echo_json
 from .measure import Alone, Plan
-from .options import MODEL_SETTINGS, as_flags, settings_options
+from .options import MODEL_SETTINGS, ClockRange, as_flags, settings_options
 
 COMPARABLE = ("variant", "threads", "detector", "device", "model")
 ROUNDS = 3
@@ -36,7 +36,7 @@ ROUNDS = 3
 @click.option("--size", default="1280x720", show_default=True, help="Pixels of the synthetic source.")
 @click.option("--frames", type=click.IntRange(10), default=300, show_default=True, help="Frames that are measured.")
 @click.option("--warm-up", type=click.IntRange(1), default=30, show_default=True, help="Frames before them.")
-@click.option("--paced", type=click.FloatRange(0, min_open=True), help="Also as live, at so many frames per second.")
+@click.option("--paced", type=ClockRange(0, min_open=True), help="Also as live, at so many frames per second.")
 @click.option("--compare", metavar="A,B", help="Only this: variants (int8,float32) or values (threads=1,2) in turn.")
 @click.option("--floor/--no-floor", default=True, help="Each stage alone, and the floor beside it.")
 @click.option("--encode/--no-encode", default=True, help="Drawing and encoding.")

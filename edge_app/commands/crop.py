@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import click
 import numpy as np
 
 from .. import plugins, runs
-from ..build import Analysis, file_kind, open_file
+from ..build import expression_model, file_kind, file_record, open_detector, open_file
 from ..errors import CalmcamError, InputError, OutputError, SourceError
 from ..inputs import Input, apart, expand
 from ..manifest import Crop
@@ -21,7 +23,7 @@ from ..preprocess import crop_faces, crop_squares
 from ..report import Report
 from ..run import Stop, run
 from ..settings import Settings
-from ..types import Result, Sink
+from ..types import Result, Sink, Stage
 from .console import counted, printable
 from .options import Signals, output_options, settings_options
 from .progress import ProgressBar
@@ -46,15 +48,21 @@ def crop(
     confident face is taken, cut as the model's manifest says: what `calmcam train` then learns from is what the camera
     will show. Of clip.mp4 the crops are clip.f000000.png, clip.f000010.png and so on.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder that holds a folder of pictures or clips per class")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        expected = "expected a folder that holds a folder of pictures or clips per class"
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); {expected}") from error
     items = expand([str(folder)])
     if loose := [item.path.name for item in items if not item.problem and item.path.parent == folder]:
         raise InputError(
             f"{folder}: expected a folder per class, got {len(loose)} files beside them, {loose[0]} for one"
         )
     report = Report()
-    with Signals() as stop, Analysis(settings) as analysis:
+    with Signals() as stop, ExitStack() as held:
+        manifest = expression_model(settings.model)
+        artifact, detect = open_detector(settings)
+        held.callback(detect.close)
         name = folder.resolve().name
         out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
         before = {path: _written(path) for path in pictures_below(out)}
@@ -63,12 +71,14 @@ def crop(
         if same or {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
             raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
-            done, gave, failed, empty = _work(items, outputs, analysis, stride, stop, report)
+            done, gave, failed, empty = _work(items, outputs, detect, manifest.crop, stride, stop, report)
         finally:
             runs.discard_empty(out)
     if report.faces:
-        runs.record(out, report, {**analysis.record(), "arguments": ctx.params})
-        runs.write_record(out, {"crop": asdict(analysis.manifest.crop)}, "crop.json")  # for the trainer
+        detector = file_record("face_detection", settings.detector, artifact)
+        about = {"model": {"name": manifest.name}, "detector": detector, "arguments": ctx.params}
+        runs.record(out, report, about)
+        runs.write_record(out, {"crop": asdict(manifest.crop)}, "crop.json")  # for the trainer
     inputs = counted(len(items), "input")
     click.echo(f"{f'stopped after {done} of ' if stop.requested else ''}{inputs}, {counted(report.frames, 'picture')}")
     if empty:
@@ -120,7 +130,13 @@ def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
 
 
 def _work(
-    items: Sequence[Input], outputs: Sequence[Path], analysis: Analysis, stride: int, stop: Stop, report: Report
+    items: Sequence[Input],
+    outputs: Sequence[Path],
+    detect: Stage,
+    crop: Crop,
+    stride: int,
+    stop: Stop,
+    report: Report,
 ) -> tuple[int, int, list[CalmcamError], list[Path]]:
     """Cut all inputs; returns how many, how many of them gave a face (one that breaks off may have), what could not be
     read, and those without a face. `report` grows meanwhile.
@@ -135,9 +151,9 @@ def _work(
                 if item.problem:
                     raise SourceError(item.problem)
                 source = open_file(item.path, stride=stride)
-                faces = _Faces(output, analysis.manifest.crop, clip=file_kind(str(item.path)) == "video")
+                faces = _Faces(output, crop, clip=file_kind(str(item.path)) == "video")
                 sinks = [faces, bar.counter(number, source)]
-                run(source, analysis.stages()[:1], sinks, live=False, stop=stop, report=report)
+                run(source, [("detect", detect)], sinks, live=False, stop=stop, report=report)
             except OutputError:
                 raise
             except InputError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from ..errors import CalmcamError
+from ..files import may_be_there
 from ..health import hailo, host, pi
 from ..health.checks import BROKEN, OK, WARNING, Check, Machine
 from ..manifest import find_model
@@ -29,7 +31,8 @@ def settings(config: Path | None) -> Check:
         find_model(read_settings(config).model)
     except CalmcamError as error:
         return Check("settings", BROKEN, str(error), f"correct {path}")
-    return Check("settings", OK, str(path) if path.is_file() else f"the defaults; {path} is not there")
+    lack = "may not be looked at" if may_be_there(path) else "is not there"
+    return Check("settings", OK, str(path) if os.path.isfile(path) else f"the defaults; {path} {lack}")
 
 
 @click.command()

@@ -22,6 +22,7 @@ from rich.progress import (
 
 from .. import devices, runs
 from ..build import open_detector
+from ..catalogue import check_answer
 from ..errors import SettingsError, SourceError
 from ..files import whole
 from ..labels import same
@@ -120,6 +121,7 @@ def open_models(names: Iterable[str], settings: Settings, crop: dict[str, Any], 
         artifact = manifest.artifact(variant)
         backend = devices.open_backend(artifact, threads=settings.threads)
         stack.callback(backend.close)
+        check_answer(manifest, artifact, backend)
         members.append(Member(manifest, variant, artifact, chosen, backend))
     return Ensemble(members)
 

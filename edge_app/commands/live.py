@@ -25,7 +25,7 @@ from ..run import Draw, Stop, run
 from ..settings import Settings, filled
 from ..types import Sink
 from .console import StatusLine, summary
-from .options import DRAWN, MODEL_SETTINGS, Signals, output_options, settings_options
+from .options import DRAWN, MODEL_SETTINGS, ClockRange, Signals, output_options, settings_options
 from .recording import Begun, Spare
 
 CAMERAS = ("camera", "picamera")
@@ -36,11 +36,11 @@ PICTURE = ("width", "height", "fps", "rotate", "mirror")
 @settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
-@click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
+@click.option("--paced", is_flag=False, flag_value=0.0, type=ClockRange(0), default=None, metavar="[FPS]",
               help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
 @click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
+@click.option("--seconds", type=ClockRange(0, min_open=True), help="Stop after so many seconds.")
 @click.pass_context
 def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_ok: bool, **options: Any) -> None:
     """Watch a camera, a network stream or a clip.
@@ -60,10 +60,11 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
         said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if settings.json else []
         kept = _recording(folder, about, analysis.head.labels) if folder else []
-        if served or show:  # somebody watches on when the disk is full
-            said = [Spare(sink) for sink in said]
-        if served or show or said:
-            kept = [Spare(sink) for sink in kept]
+        if served or show or said and kept:  # somebody watches, reads or keeps on when the other takes no more
+            rest: list[Spare] = []
+            said = [Spare(sink, "--json", rest) for sink in said]
+            kept = [Spare(sink, "recording", rest) for sink in kept]
+            rest += [] if served or show else [*said, *kept]
         sinks = [*served, *said, *kept, *_sinks(source, folder, show, options, stop)]
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)

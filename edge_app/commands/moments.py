@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,9 +127,9 @@ def moments(
 
 def _run_folder(path: Path) -> Path:
     """The folder of a run, which may be named by its results; InputError for another file."""
-    if path.name in RESULTS and not path.is_dir():
+    if path.name in RESULTS and not os.path.isdir(path):
         return path.parent
-    if path.is_file():
+    if os.path.isfile(path):
         do = f"; first calmcam annotate {shlex.quote(str(path))}" if path.suffix.lower() in VIDEOS else ""
         if path.with_name("results.jsonl").exists():
             do = f"; name {path.parent}"

@@ -135,6 +135,17 @@ class Seconds(click.ParamType):
         return seconds
 
 
+class ClockRange(click.FloatRange):
+    """A range of what a clock can count, 0.001 to 1e9 or 0; infinity and NaN pass through click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A usage error for anything else."""
+        number = super().convert(value, param, ctx)
+        if number and not 1e-3 <= number <= 1e9:
+            self.fail(f"expected a number from 0.001 to 1e9, got {value}", param, ctx)
+        return number
+
+
 class Signals(Stop, AbstractContextManager):
     """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a later second one ends at once.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class Spare:
-    """A sink that the run can do without: where it cannot write any more it ends, and the others go on."""
+    """A sink that the run can do without: where it cannot write any more `what` has ended, and the others go on.
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink, self.name = sink, sink.name
+    Once something else among the `rest` has ended before, nothing is left to go on for: the error then ends the run.
+    """
+
+    def __init__(self, sink: Sink, what: str, rest: Iterable[Spare] = ()) -> None:
+        self._sink, self._what, self._rest, self.name = sink, what, rest, sink.name
         self.error: OutputError | None = None
 
     def __enter__(self) -> Spare:
@@ -56,7 +59,9 @@ class Spare:
 
     def _lose(self, error: OutputError) -> None:
         self.error = error
-        log.warning("%s; recording has ended, the run goes on", error)
+        if any(one.error for one in self._rest if one._what != self._what):
+            raise error
+        log.warning("%s; %s has ended, the run goes on", error, self._what)
 
 
 class Begun(Sink):

@@ -137,7 +137,9 @@ class Sink:
 
     def _push(self, image: np.ndarray, time_ns: int, duration_ns: int) -> None:
         planes = cv2.cvtColor(fitted(image, *self._size), cv2.COLOR_RGB2YUV_I420)
-        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        uncopied = planes.shape[0] % 6 == 0  # PyAV 18.1 cuts other heights down to a multiple of four there
+        make = av.VideoFrame.from_numpy_buffer if uncopied else av.VideoFrame.from_ndarray
+        frame = make(planes, format="yuv420p")
         frame.pts, frame.time_base = round(time_ns * TICKS / _SECOND), Fraction(1, TICKS)
         frame.duration = round(duration_ns * TICKS / _SECOND)
         frame.colorspace, frame.color_range = BT601, 1

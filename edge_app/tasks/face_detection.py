@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .. import tflite
-from ..errors import BackendError, CalmcamError, ModelError
+from ..errors import BackendError, CalmcamError, MissingPackage, ModelError
 from ..geometry import sizes
 from ..types import NO_FACES, Faces, Frame
 
@@ -209,4 +209,6 @@ def _errors(name: str, ours: type[CalmcamError]) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, OSError, IndexError) as error:
+        if isinstance(error, OSError) and ".so" in str(error):  # it loads its library with the first detector
+            raise MissingPackage.of("MediaPipe", error) from error
         raise ours(f"{name}: MediaPipe: {' '.join(str(error).split()) or type(error).__name__}") from error
