@@ -28,6 +28,7 @@ from edge_app.errors import InputError, ModelError, OutputError, SettingsError
 from edge_app.heads import softmax
 from edge_app.manifest import Head, read_manifest, sha256, verify
 from edge_app.preprocess import to_input
+from edge_app.seen import mark, read_seen, write_seen
 from trainer import export, ferplus, finalscore, parity, quantise, representative, runs
 from trainer.card import card
 from trainer.data import load_run
@@ -381,6 +382,21 @@ def test_the_test_part_is_written_down_by_hash(exported, run, data):
     said = json.loads((exported[1] / "manifest.json").read_text())["origin"]["data_sha256"]["test"]
     assert said == digest(row["sha256"] for row in rows)
     assert said in (exported[1] / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_what_a_run_began_with_is_told_of_its_model(exported, again, data, tmp_path):
+    record, known = again / "run.json", sorted((data / "test" / "happy").iterdir())[:3]
+    said = {"seen": write_seen(again, map(mark, known)), "backbone_sha256": "abc1"}
+    record.write_text(json.dumps(json.loads(record.read_text()) | said))
+    study = export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    (unseen,) = (row.scores.n for row in study.scored if row.split == finalscore.UNSEEN)
+    assert unseen == 40 - 5 - len(known)
+    manifest = read_manifest(tmp_path / "out" / "manifest.json")
+    before = read_seen(read_manifest(exported[1] / "manifest.json"))
+    assert read_seen(manifest) == before | set(map(mark, known))
+    assert len(before) == 140 and manifest.origin["seen"]["learnt"] == 140 - 42 + len(known)
+    assert manifest.origin["backbone_sha256"] == "abc1"
+    assert "- sha256 of the file that the weights started from: `abc1`" in (tmp_path / "out" / "CARD.md").read_text()
 
 
 def test_votes_speak_of_their_own_data_only(tmp_path):

@@ -201,6 +201,8 @@ def _origin(study: Study) -> Iterator[str]:
     yield f"- weights: {chosen(record, study.recipe)}"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
+    if digest := record.get("backbone_sha256"):
+        yield f"- sha256 of the file that the weights started from: `{digest}`"
     fitted = "chosen" if (study.run / "crop.json").is_file() else "the recipe's, not measured for this run"
     yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, {fitted} by `calmcam fit-crop`"
     yield f"- versions: {', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())}"
