@@ -444,15 +444,17 @@ def test_what_was_exported_evaluates_and_annotates(exported, data, tmp_path, mon
     assert set(json.loads(line)["faces"][0]["expression"]["probs"]) == set(LABELS)
 
 
-def test_the_command_reports(again, tmp_path, caplog):
+def test_the_command_reports(again, tmp_path, caplog, monkeypatch):
     from click.testing import CliRunner
 
     from trainer.export_cli import export as command
 
+    monkeypatch.setattr(export, "no_better", lambda study: [f"{study.name} is as good as none"])
     result = CliRunner().invoke(command, [str(again), "-o", str(tmp_path / "out"), "--variants", "int8", "--no-test"])
     assert result.exit_code == 0, result.output
     assert "int8 against keras, head mood" in result.output
     assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
+    assert "tiny is as good as none" in caplog.text
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
 
 

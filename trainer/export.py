@@ -19,7 +19,7 @@ from edge_app.seen import marks, write_seen
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
-from .card import write_card
+from .card import no_better, write_card
 from .data import Part, learnt, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
@@ -86,6 +86,8 @@ def export(order: Order) -> Study:
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
+        for text in no_better(study):
+            log.warning("%s", text)
         _describe(work, study, model)
         given = representative.choose(work.parts["train"], settings.calibration * 5 // 4, seed=work.recipe.seed)
         representative.save(order.run / "calibration.npz", given)
