@@ -455,6 +455,9 @@ def test_the_command_reports(again, tmp_path, caplog, monkeypatch):
     assert "int8 against keras, head mood" in result.output
     assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
     assert "tiny is as good as none" in caplog.text
+    assert (
+        caplog.text.count("mirrored and repeated") == 1 and "98 crops calibrate where 120 are expected" in caplog.text
+    )
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
 
 

@@ -80,8 +80,13 @@ def export(order: Order) -> Study:
     try:
         model = _trained(order.run, work.recipe)
         settings = work.recipe.export
+        train, kept = work.parts["train"], settings.calibration * 5 // 4
         wanted = max(settings.calibration, settings.representative)
-        crops = representative.choose(work.parts["train"], wanted, seed=work.recipe.seed)
+        if len(train) < (most := max(wanted, kept)):
+            log.warning(
+                "%d crops calibrate where %d are expected; mirrored and repeated ones fill up", len(train), most
+            )
+        crops = representative.choose(train, wanted, seed=work.recipe.seed)
         usual = quantise.typical(model, crops)[: settings.representative]
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
@@ -89,7 +94,7 @@ def export(order: Order) -> Study:
         for text in no_better(study):
             log.warning("%s", text)
         _describe(work, study, model)
-        given = representative.choose(work.parts["train"], settings.calibration * 5 // 4, seed=work.recipe.seed)
+        given = representative.choose(train, kept, seed=work.recipe.seed)
         representative.save(order.run / "calibration.npz", given)
         write_report(order.run / "report.html", study)
         take_place(work.folder, order.out.resolve())

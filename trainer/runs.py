@@ -289,7 +289,7 @@ def _go_on(out: Path, loaded: Mapping[str, Part], described: dict) -> str:
 def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dict, resume: bool = False) -> str:
     from .machine import device, versions
     from .progress import progress
-    from .train import fit
+    from .train import clear, fit
 
     sizes = {name: len(part) for name, part in loaded.items()}
     log.info("%s: %s", out, ", ".join(f"{count} {name}" for name, count in sizes.items()))
@@ -312,6 +312,7 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
         "validation": {name: value for name, value in best.items() if name.startswith("val_")},
     }
     write_json(out / "run.json", described)
+    clear(state)
     scores = ", ".join(f"{name[4:]} {value:.4f}" for name, value in described["validation"].items())
     return f"{out}: epoch {state.best_epoch} of stage {state.best_stage}, {recipe.choice}: {scores}"
 
