@@ -21,7 +21,7 @@ CHOICES = {
     "rotate": (0, 90, 180, 270),
 }
 PLACES = ("source", "model", "runs_dir")  # where ~/ is the user's folder
-FLAGS = ("show", "save", "json", "web", "mqtt", "paced", "loop", "frames", "seconds")  # of live
+FLAGS = ("show", "paced", "loop", "frames", "seconds")  # of live
 RANGES = {
     "threads": (1, 64),
     "conf": (0.0, 1.0),
@@ -56,6 +56,10 @@ class Settings:
     fps: float | None = None  # per second, asked of a camera
     rotate: int = 0  # degrees clockwise by which pictures of live are turned, for a camera that hangs upside down
     mirror: bool = False  # left and right of live changed over, after turning
+    save: bool = False  # of live: write annotated video and results
+    json: bool = False  # of live: result lines to standard output
+    web: str | None = None  # of live: [HOST:]PORT at which browsers see it
+    mqtt: str | None = None  # of live: the broker that is told; see `filled`
     runs_dir: str = "runs"  # where runs land when no output folder is given
 
     def __post_init__(self) -> None:

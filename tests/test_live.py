@@ -97,6 +97,16 @@ def test_saving_writes_video_results_and_record(live, tmp_path):
     assert json.loads((folder / "run.json").read_text())["arguments"]["settings"]["source"] == "synthetic"
 
 
+def test_what_a_service_does_stands_in_its_settings(live, tmp_path):
+    (tmp_path / "calmcam.toml").write_text('source = "synthetic"\nsave = true\njson = true\nweb = "0"\n')
+    result = live("--config", "calmcam.toml", "--no-show", "--frames", 2)
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 2, result.output
+    assert "http://127.0.0.1:" in result.stderr
+    assert (tmp_path / "runs" / "live" / "synthetic" / "annotated.mp4").exists()
+    result = live("--config", "calmcam.toml", "--no-show", "--no-save", "--no-json", "--frames", 2, "-o", "out")
+    assert result.exit_code == 0 and not result.stdout and len(list((tmp_path / "runs" / "live").iterdir())) == 1
+
+
 def test_a_camera_that_lies_on_its_side_is_set_upright(live, tmp_path):
     write_clip(tmp_path / "clip.avi", frames=6, size=(160, 120), fps=30)
     result = live("--source", "clip.avi", "--no-show", "--rotate", 90, "--mirror", "-o", "out")

@@ -10,6 +10,7 @@ import pytest
 from edge_app import manifest
 from edge_app.backends import litert
 from edge_app.preprocess import to_input
+from edge_app.seen import read_seen
 from edge_app.tasks.face_detection import Stage
 from edge_app.tasks.face_expression import Classify
 from edge_app.types import NO_FACES, Frame
@@ -33,9 +34,10 @@ def test_the_folder_holds_what_the_manifest_names_and_no_more(model):
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model.heads], ids=lambda model: model.name)
-def test_a_trained_model_has_a_card_and_scores(model):
+def test_a_trained_model_has_a_card_and_scores_and_says_what_it_learnt_from(model):
     assert (model.folder / "CARD.md").stat().st_size > 500
     assert model.scores
+    assert read_seen(model)
     for score in model.scores:
         assert score["variant"] in model.artifacts
         low, high = score.get("interval", (0, 1))

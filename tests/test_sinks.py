@@ -84,6 +84,35 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tiny_disk: Path, kind: s
     assert list(tiny_disk.iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    "moment", ["sinks.video.Sink._finish", "sinks.video.Sink._close", "sinks.video.settle", "sinks.results.settle"]
+)
+def test_what_a_second_signal_breaks_off_is_kept(tmp_path: Path, monkeypatch, moment: str, there: bool) -> None:
+    """As far as it is on the disk, under its name or, where that is taken, with `.part` behind."""
+    names = ("v.mp4", "r.jsonl", "r.csv")
+    for name in names if there else ():
+        (tmp_path / name).write_bytes(b"dear")
+    sinks = (
+        video.Sink(tmp_path / "v.mp4", preset="ultrafast", recording=True),
+        results.Sink(*map(tmp_path.joinpath, names[1:])),
+    )
+
+    def signalled(*_: object, **__: object) -> None:
+        monkeypatch.undo()  # the third is heard by nobody
+        raise SystemExit(130)
+
+    with pytest.raises(SystemExit), sinks[0], sinks[1]:
+        for index in range(100):
+            for sink in sinks:
+                sink.write(noise(index))
+        monkeypatch.setattr(f"edge_app.{moment}", signalled)
+    kept = {name: tmp_path / (f"{name}.part" if (tmp_path / f"{name}.part").exists() else name) for name in names}
+    assert len(list(tmp_path.iterdir())) == 3 + sum(path.suffix == ".part" for path in kept.values()) * there
+    assert len(stamps_so_far(kept["v.mp4"])) > 20
+    assert len(lines(kept["r.jsonl"])) == 100 and len(kept["r.csv"].read_text().splitlines()) == 101
+
+
 def test_results_whose_folder_is_removed_end_the_run_at_once(tmp_path: Path) -> None:
     sink = results.Sink(tmp_path / "out" / "r.jsonl", tmp_path / "out" / "r.csv")
     with pytest.raises(OutputError, match="r.csv: cannot be written"), sink:

@@ -29,17 +29,13 @@ from .options import DRAWN, MODEL_SETTINGS, Signals, output_options, settings_op
 from .recording import Begun, Spare
 
 CAMERAS = ("camera", "picamera")
+PICTURE = ("width", "height", "fps", "rotate", "mirror")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, "width", "height", "fps", "rotate", "mirror")
+@settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
-@click.option("--save", is_flag=True, help="Write annotated video and results; -o says where, and implies it.")
-@click.option("--json", "to_stdout", is_flag=True, help="Write result lines (JSONL) to standard output.")
-@click.option("--web", is_flag=False, flag_value="8080", metavar="[HOST:]PORT",
-              help="Show it to browsers, port 8080 if none is named; without HOST to this computer only.")  # fmt: skip
-@click.option("--mqtt", metavar="URL", help="Tell an MQTT broker who is there and what they show: mqtt://HOST/PREFIX.")
 @click.option("--paced", is_flag=False, flag_value=0.0, type=click.FloatRange(0), default=None, metavar="[FPS]",
               help="Pace of a clip; without FPS its own, which is the default.")  # fmt: skip
 @click.option("--loop", is_flag=True, help="Begin a clip again when it ends.")
@@ -58,11 +54,11 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         stop = stack.enter_context(Signals())
         analysis = stack.enter_context(Analysis(settings))
         click.echo(f"classifying on {analysis.why}", err=True)
-        served = _served(analysis, source, settings, options)
-        folder = _folder(settings, output_dir, exist_ok) if options["save"] or output_dir else None
-        show = options["show"] and _display(unseen=not folder and options["web"] is None)
+        served = _served(analysis, source, settings)
+        folder = _folder(settings, output_dir, exist_ok) if settings.save or output_dir else None
+        show = options["show"] and _display(unseen=not folder and settings.web is None)
         about = {**analysis.record(), "arguments": {**ctx.params, "settings": settings}}
-        said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if options["to_stdout"] else []
+        said = [plugins.load("sinks", "results").Sink(stream=sys.stdout)] if settings.json else []
         kept = _recording(folder, about, analysis.head.labels) if folder else []
         if served or show:  # somebody watches on when the disk is full
             said = [Spare(sink) for sink in said]
@@ -71,7 +67,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         sinks = [*served, *said, *kept, *_sinks(source, folder, show, options, stop)]
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
-        draw = _draw(settings, show or folder or options["web"] is not None)
+        draw = _draw(settings, show or folder or settings.web is not None)
         try:
             run(source, analysis.stages(), sinks, live=True, draw=draw, stop=stop, report=report)
         except BaseException:
@@ -156,20 +152,20 @@ def _recording(folder: Path, about: dict[str, object], labels: Sequence[str]) ->
     return [Begun(folder, about), video, results]
 
 
-def _served(analysis: Analysis, source: Any, settings: Settings, options: dict[str, Any]) -> list[Sink]:
+def _served(analysis: Analysis, source: Any, settings: Settings) -> list[Sink]:
     """What others on the network are told; a service waits for a broker that is not there yet."""
     sinks: list[Sink] = []
-    if options["web"] is not None:
+    if settings.web is not None:
         password, tell = os.environ.get("CALMCAM_WEB_PASSWORD", ""), partial(click.echo, err=True)
         words = WORDS[settings.labels]
-        sinks.append(plugins.load("sinks", "web").Sink(options["web"], password=password, words=words, tell=tell))
-    if options["mqtt"] is not None:
+        sinks.append(plugins.load("sinks", "web").Sink(settings.web, password=password, words=words, tell=tell))
+    if settings.mqtt is not None:
         how = {
             "labels": analysis.head.labels,
             "waits": partial(_waits, source),
             "patient": "NOTIFY_SOCKET" in os.environ,
         }
-        sinks.append(plugins.load("sinks", "mqtt").Sink(filled(options["mqtt"]), **how))
+        sinks.append(plugins.load("sinks", "mqtt").Sink(filled(settings.mqtt), **how))
     return sinks
 
 

@@ -162,6 +162,8 @@ def first_result(arguments: Sequence[str], repeats: int = 3) -> dict[str, float]
         "-m",
         "edge_app",
         "live",
+        "--config",
+        os.devnull,  # its own, and not what else `live` shall do on this machine
         "--source",
         "synthetic",
         "--no-show",

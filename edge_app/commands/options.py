@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,8 +40,20 @@ HELP = {
     "fps": "Frames per second asked of the camera.",
     "rotate": "Turn the pictures by so many degrees clockwise.",
     "mirror": "Change left and right over, after turning.",
+    "save": "Write annotated video and results; -o says where, and implies it.",
+    "json": "Write result lines (JSONL) to standard output.",
+    "web": "Show it to browsers, port 8080 if none is named; without HOST to this computer only.",
+    "mqtt": "Tell an MQTT broker who is there and what they show: mqtt://HOST/PREFIX.",
 }
-METAVARS = {"source": "PLACE", "model": "NAME|DIR", "head": "NAME", "variant": "NAME"}
+METAVARS = {
+    "source": "PLACE",
+    "model": "NAME|DIR",
+    "head": "NAME",
+    "variant": "NAME",
+    "web": "[HOST:]PORT",
+    "mqtt": "URL",
+}
+UNNAMED = {"web": "8080"}  # what a flag stands for that comes without a value
 WHOLE = ("threads", "max_faces", "min_size", "width", "height", "rotate")
 NUMBERS = {"conf": float, "fps": float} | dict.fromkeys(WHOLE, int)
 DRAWN = ("labels", "blur", "bars", "hud")
@@ -87,10 +100,9 @@ def _option(name: str) -> Callable:
     flag = f"--{name.replace('_', '-')}"
     if isinstance(default, bool):
         return click.option(f"{flag}/--no-{name}", name, default=None, help=text)
-    kind = NUMBERS.get(name, str)
-    return click.option(
-        flag, name, type=kind, metavar=_metavar(name), default=None, help=text, shell_complete=_complete
-    )
+    how = {"is_flag": False, "flag_value": UNNAMED[name]} if name in UNNAMED else {}
+    how |= {"type": NUMBERS.get(name, str), "metavar": _metavar(name), "shell_complete": _complete}
+    return click.option(flag, name, default=None, help=text, **how)
 
 
 def _metavar(name: str) -> str | None:
@@ -124,8 +136,12 @@ class Seconds(click.ParamType):
 
 
 class Signals(Stop, AbstractContextManager):
-    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a second one ends at once."""
+    """A stop that, while open, Ctrl-C, SIGTERM and a lost terminal request; a later second one ends at once.
 
+    Not one within REPEATED seconds: who holds Ctrl-C down, or hits it twice, means one.
+    """
+
+    REPEATED = 1.0
     number = 0
 
     @property
@@ -142,8 +158,9 @@ class Signals(Stop, AbstractContextManager):
         self._heard.__exit__(None, None, None)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.number:
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+            self()
+        elif time.monotonic() - self._since > self.REPEATED:
             signal.signal(number, signal.SIG_DFL)
             raise SystemExit(128 + number)
-        self.number = number
-        self()

@@ -164,7 +164,7 @@ class _File:
             return bytes_kept(self._file.fileno(), self._part)
 
     def close(self) -> None:
-        """Complete the file; remove it when nothing was written, cut it to whole lines when writing failed."""
+        """Complete the file; remove it when nothing was written, cut it to whole lines when that failed or was broken off."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -178,10 +178,11 @@ class _File:
             with suppress(OSError):
                 file.close()
             with suppress(OSError):
-                if self._failed and not self.path.exists():
+                if not self.empty and not self.path.exists():
                     self._rescue()
             with suppress(OSError):
-                self._part.unlink(missing_ok=True)
+                if self.empty or self._failed:
+                    self._part.unlink(missing_ok=True)
 
     @property
     def _part(self) -> Path:

@@ -45,7 +45,7 @@ _TOLERATED_GAP = 500_000_000  # ns; pictures that end so close to the header's w
 class Sink:
     """Writes `result.picture` (or the bare frame) at `frame.time_ns` into `path`, an MP4 that is complete or not there.
 
-    A `recording` cannot be made again: what a full disk has taken of it is kept, and what a kill leaves, `path`.part,
+    A `recording` cannot be made again: what a full disk or a second signal cuts off is kept, and what a kill leaves, `path`.part,
     can be played up to its last two seconds (an MP4 in fragments, ISO 14496-12, 8.8, until it is closed), and after a
     power cut up to what the kernel had written, half a minute before.
     Variable frame rates stay as they are; odd sizes are padded by one pixel; a size that changes is fitted into the
@@ -182,7 +182,7 @@ class Sink:
         settle(self._part)
 
     def _abandon(self) -> None:
-        """Let go of everything; what was not completed is removed, unless it is a recording that the disk cut off."""
+        """Let go of everything; what was not completed is removed, unless it is a recording, of which all is kept."""
         self._held.close()
         for sound in self._sounds:
             sound.close()
@@ -190,10 +190,10 @@ class Sink:
             if self._container:
                 self._close()
         with suppress(OSError):
-            if self._recording and self._failed and self._part.stat().st_size and not self._path.exists():
+            if not (self._recording and self._part.stat().st_size):
+                self._part.unlink(missing_ok=True)
+            elif not self._path.exists():
                 os.replace(self._part, self._path)
-        with suppress(OSError):
-            self._part.unlink(missing_ok=True)
         self._pending, self._sounds = None, []
 
 
