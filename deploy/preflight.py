@@ -147,7 +147,7 @@ def _size(graph: Graph, arch: str) -> Iterator[Verdict]:
         known = f"below every zoo net that needs several contexts ({_SEVERAL / 1e6:.1f} M)"
         yield Verdict(OK, what, f"{text}: {known}", "4.2")
     elif parameters <= limit:
-        known = f"some zoo nets from {_SEVERAL / 1e6:.1f} M on need several, others up to {limit / 1e6:.1f} M fit in one"
+        known = f"some zoo nets from {_SEVERAL / 1e6:.1f} M need several, others up to {limit / 1e6:.1f} M fit in one"
         yield Verdict(WARNING, what, f"{text}: one context or several is not known, {known}", "4.2")
     else:
         yield Verdict(WARNING, what, f"{text}: likely several contexts, reloaded over PCIe per frame", "1.9, 4.2")

@@ -190,7 +190,7 @@ def test_a_downgrade_can_be_allowed_and_is_written_down(model, calibration, tmp_
     assert read_manifest(model / "manifest.json").artifact("hailo8").compiler["downgrades"] == [env["DFC_SAY"]]
 
 
-def test_without_the_compiler_the_bundle_is_there_and_the_sentence_says_what_to_do_with_it(model, calibration, tmp_path):
+def test_without_the_compiler_the_sentence_says_what_to_do_with_the_bundle(model, calibration, tmp_path):
     folder = tmp_path / "b"
     done = CliRunner().invoke(compile_command, [str(model), "--calibration", str(calibration), "-o", str(folder)])
     assert isinstance(done.exception, MissingPackage) and done.exception.exit_code == 1

@@ -56,7 +56,7 @@ def test_the_bundled_models_preflight_warns_of_nothing_but_what_nobody_knows():
     crops = np.random.default_rng(0).integers(0, 256, (1088, shape.height, shape.width, shape.channels), np.uint8)
     verdicts = preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)
     assert [verdict.text for verdict in verdicts if verdict.state != "ok"] == [
-        "3.12 M parameters, 202 M multiply-accumulates: one context or several is not known, some zoo nets from 0.6 M on "
+        "3.12 M parameters, 202 M multiply-accumulates: one context or several is not known, some zoo nets from 0.6 M "
         "need several, others up to 25.6 M fit in one"
     ]
 

@@ -14,7 +14,19 @@ from .calibrate import FEW, FEWEST
 from .finalscore import Scored
 from .record import chosen
 from .study import Study
-from .words import AI_ACT, CALIBRATION, CHANCE, FEW_GROUPS, GROUPS, LIMITS, NO_BETTER, ONE_CROP, SPLITS, STARTS, UNCALIBRATED
+from .words import (
+    AI_ACT,
+    CALIBRATION,
+    CHANCE,
+    FEW_GROUPS,
+    GROUPS,
+    LIMITS,
+    NO_BETTER,
+    ONE_CROP,
+    SPLITS,
+    STARTS,
+    UNCALIBRATED,
+)
 
 
 def write_card(path: Path, study: Study) -> None:
