@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from edge_app.build import expression_model
 from edge_app.commands.console import counted
 from edge_app.commands.options import output_options, settings_options
-from edge_app.errors import BackendUnavailable, ModelError, SettingsError
+from edge_app.errors import BackendUnavailable, MissingPackage, ModelError, SettingsError
 from edge_app.hailo_checks import fits, present
 from edge_app.hailo_probe import identify
 from edge_app.runs import free
@@ -74,9 +75,12 @@ def compile_command(
     write_bundle(manifest, arch, crops, folder, level=level, exist_ok=exist_ok)
     for line in run_bundle(folder, "--check"):
         click.echo(line)
+    mend = f"run its compile.py where the Dataflow Compiler is, then here calmcam compile {model} --import {folder}"
     if prepare:
-        click.echo(f"{folder}: ready; carry it to a machine with the Dataflow Compiler and run compile.py there")
+        click.echo(f"{folder}: ready; {mend}")
         return
+    if find_spec("hailo_sdk_client") is None:
+        raise MissingPackage(f"the Dataflow Compiler is not here; {folder} is ready to be carried: {mend}")
     for line in run_bundle(folder, *(["--allow-downgrade"] if allow_downgrade else [])):
         click.echo(line)
     _registered(import_bundle(folder, manifest), arch)
@@ -97,6 +101,10 @@ def _judge(manifest, arch: str, calibration: Path | None, settings: Settings):
     from .faces import face_finder
     from .graph import read_graph
 
+    if "float32" not in manifest.artifacts:
+        raise ModelError(
+            f"{manifest.name}: has no float32 file, which is what is compiled; calmcam export RUN --variants float32,int8"
+        )
     artifact = manifest.artifact("float32")
     graph, crops = read_graph(artifact.path), None
     if calibration:

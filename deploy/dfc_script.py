@@ -41,6 +41,7 @@ def main():
         bundle = json.loads((HERE / "bundle.json").read_text())
         check_files(bundle)
         if options.check:
+            say(f"{len(bundle['files'])} files are whole")
             check_outputs(bundle)
         elif options.child:
             compile_bundle(bundle)
@@ -55,7 +56,6 @@ def check_files(bundle):
         path = HERE / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise Refused(f"{name}: missing or changed since the bundle was made; copy the bundle again")
-    say(f"{len(bundle['files'])} files are whole")
 
 
 def check_outputs(bundle):

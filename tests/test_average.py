@@ -17,8 +17,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 
 from edge_app.cli import cli
-from edge_app.manifest import read_manifest
+from edge_app.manifest import read_manifest, sha256
+from edge_app.seen import read_learnt
 from trainer import runs
+from trainer.data import learnt
 from trainer.recipe_file import parse
 
 # Keras 3.15 hands TensorFlow variables to NumPy 2 in the old way when it saves
@@ -86,10 +88,13 @@ def test_the_mean_is_a_run_that_can_be_exported(trained, tmp_path):
 
 
 def test_a_score_is_that_of_the_run_itself(trained, tmp_path):
-    result = ask("average", *trained, "-o", tmp_path / "mean")
-    for line, run in zip(result.stdout.splitlines(), trained, strict=False):
+    result = ask("average", *trained[::-1], "-o", tmp_path / "mean")
+    for line, run in zip(result.stdout.splitlines(), trained[::-1], strict=False):
         own = json.loads((run / "run.json").read_text())["validation"]
         assert f"mood_accuracy {own['val_mood_accuracy']:.4f}" in line
+    told, own = (json.loads((run / "run.json").read_text()) for run in (tmp_path / "mean", trained[1]))
+    assert told["backbone_sha256"] == own["backbone_sha256"] == sha256(trained[0] / "best.keras")
+    assert read_learnt(tmp_path / "mean" / "run.json", told["seen"]) == learnt(trained[0])
 
 
 def test_a_run_that_learnt_from_fewer_pictures_may_follow(trained, data, tmp_path):

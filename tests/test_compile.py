@@ -19,7 +19,7 @@ from small_model import write_model
 from deploy.bundle import model_script, read_bundle, write_bundle
 from deploy.cli import _chip_here, compile_command
 from deploy.compile import import_bundle
-from edge_app.errors import BackendUnavailable, ModelError, OutputError, SettingsError
+from edge_app.errors import BackendUnavailable, MissingPackage, ModelError, OutputError, SettingsError
 from edge_app.manifest import read_manifest, sha256, verify
 
 
@@ -90,6 +90,7 @@ def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tm
     record = tmp_path / "calls"
     done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", DFC_RECORD=str(record))
     assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count("files are whole") == 1
     manifest = read_manifest(model / "manifest.json")
     artifact = manifest.artifact("hailo8")
     verify(artifact)
@@ -189,12 +190,24 @@ def test_a_downgrade_can_be_allowed_and_is_written_down(model, calibration, tmp_
     assert read_manifest(model / "manifest.json").artifact("hailo8").compiler["downgrades"] == [env["DFC_SAY"]]
 
 
-def test_without_the_compiler_the_sentence_names_it(model, calibration, tmp_path):
-    command = ["compile", str(model), "--calibration", str(calibration), "-o", str(tmp_path / "b")]
-    code = "from edge_app.cli import cli; cli(prog_name='calmcam')"
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "the Dataflow Compiler is not here" in done.stderr
+def test_without_the_compiler_the_sentence_says_what_to_do_with_the_bundle(model, calibration, tmp_path):
+    folder = tmp_path / "b"
+    done = CliRunner().invoke(compile_command, [str(model), "--calibration", str(calibration), "-o", str(folder)])
+    assert isinstance(done.exception, MissingPackage) and done.exception.exit_code == 1
+    assert str(done.exception).startswith("the Dataflow Compiler is not here")
+    assert str(done.exception).endswith(f"calmcam compile {model} --import {folder}")
+    done = subprocess.run([sys.executable, folder / "compile.py"], capture_output=True, text=True)
+    assert done.returncode == 1 and "the Dataflow Compiler is not here" in done.stdout
+
+
+def test_a_model_without_the_file_that_is_compiled_is_told_how_to_get_it(tmp_path):
+    model = write_model(tmp_path / "small")
+    manifest = json.loads((model / "manifest.json").read_text())
+    del manifest["artifacts"]["float32"]
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    done = CliRunner().invoke(compile_command, [str(model), "--preflight"])
+    assert str(done.exception).startswith("small: has no float32 file")
+    assert str(done.exception).endswith("calmcam export RUN --variants float32,int8")
 
 
 @pytest.mark.parametrize("arch", ["hailo8", "hailo8l"])

@@ -28,6 +28,7 @@ from edge_app.errors import InputError, ModelError, OutputError, SettingsError
 from edge_app.heads import softmax
 from edge_app.manifest import Head, read_manifest, sha256, verify
 from edge_app.preprocess import to_input
+from edge_app.seen import mark, read_seen, write_seen
 from trainer import export, ferplus, finalscore, parity, quantise, representative, runs
 from trainer.card import card
 from trainer.data import load_run
@@ -383,6 +384,21 @@ def test_the_test_part_is_written_down_by_hash(exported, run, data):
     assert said in (exported[1] / "CARD.md").read_text(encoding="utf-8")
 
 
+def test_what_a_run_began_with_is_told_of_its_model(exported, again, data, tmp_path):
+    record, known = again / "run.json", sorted((data / "test" / "happy").iterdir())[:3]
+    said = {"seen": write_seen(again, map(mark, known)), "backbone_sha256": "abc1"}
+    record.write_text(json.dumps(json.loads(record.read_text()) | said))
+    study = export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    (unseen,) = (row.scores.n for row in study.scored if row.split == finalscore.UNSEEN)
+    assert unseen == 40 - 5 - len(known)
+    manifest = read_manifest(tmp_path / "out" / "manifest.json")
+    before = read_seen(read_manifest(exported[1] / "manifest.json"))
+    assert read_seen(manifest) == before | set(map(mark, known))
+    assert len(before) == 140 and manifest.origin["seen"]["learnt"] == 140 - 42 + len(known)
+    assert manifest.origin["backbone_sha256"] == "abc1"
+    assert "- sha256 of the file that the weights started from: `abc1`" in (tmp_path / "out" / "CARD.md").read_text()
+
+
 def test_votes_speak_of_their_own_data_only(tmp_path):
     votes = tmp_path / "votes.csv"
     votes.write_text("file,happiness,sadness\ntest/happy/a.png,1,9\n")
@@ -428,15 +444,20 @@ def test_what_was_exported_evaluates_and_annotates(exported, data, tmp_path, mon
     assert set(json.loads(line)["faces"][0]["expression"]["probs"]) == set(LABELS)
 
 
-def test_the_command_reports(again, tmp_path, caplog):
+def test_the_command_reports(again, tmp_path, caplog, monkeypatch):
     from click.testing import CliRunner
 
     from trainer.export_cli import export as command
 
+    monkeypatch.setattr(export, "no_better", lambda study: [f"{study.name} is as good as none"])
     result = CliRunner().invoke(command, [str(again), "-o", str(tmp_path / "out"), "--variants", "int8", "--no-test"])
     assert result.exit_code == 0, result.output
     assert "int8 against keras, head mood" in result.output
     assert "head mood: 42 validation images tell little of what a variant loses" in caplog.text
+    assert "tiny is as good as none" in caplog.text
+    assert (
+        caplog.text.count("mirrored and repeated") == 1 and "98 crops calibrate where 120 are expected" in caplog.text
+    )
     assert not json.loads((tmp_path / "out" / "manifest.json").read_text())["scores"][0]["split"].startswith("test")
 
 

@@ -15,35 +15,82 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 import cv2
 import keras  # noqa: E402
-from tiny_training import TINY  # noqa: E402
+import pictures  # noqa: E402
+from small_model import write_model  # noqa: E402
+from tiny_training import LABELS, TINY  # noqa: E402
 
 from edge_app.errors import InputError, ModelError, SettingsError  # noqa: E402
+from edge_app.manifest import sha256  # noqa: E402
+from edge_app.seen import marks, write_seen  # noqa: E402
 from trainer import families  # noqa: E402
+from trainer.average import fitting  # noqa: E402
+from trainer.data import read_split  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, plain_cnn, start  # noqa: E402
 from trainer.train import network  # noqa: E402
 from trainer.weights import resolve, start_weights, write_backbone  # noqa: E402
 
 pytest_plugins = ("training_fixtures",)
+ONCE = "stages.0.epochs=1"
 
 
 def test_a_backbone_that_learnt_what_judges_is_refused(data: Path, run: Path, tmp_path: Path) -> None:
-    once = ("stages.0.epochs=1",)
     for place in (run, run / "best.keras"):
         with pytest.raises(
             SettingsError,
             match="cannot be the backbone here; it learnt from [1-9][0-9]* of the pictures that judge; train it",
         ):
-            start(Request(TINY, data, (*once, f"backbone={place}", "data.seed=5"), tmp_path / place.name))
+            start(Request(TINY, data, (ONCE, f"backbone={place}", "data.seed=5"), tmp_path / place.name))
         assert not (tmp_path / place.name).exists()
     with pytest.raises(SettingsError, match="cannot be the backbone here.*with --folds every picture judges once"):
-        start(Request(TINY, data, (*once, f"backbone={run}"), tmp_path / "folds", folds=2))
-    start(Request(TINY, data, (*once, f"backbone={run}", "seed=2"), tmp_path / "alike"))
+        start(Request(TINY, data, (ONCE, f"backbone={run}"), tmp_path / "folds", folds=2))
+    start(Request(TINY, data, (ONCE, f"backbone={run}", "seed=2"), tmp_path / "alike"))
     told = json.loads((run / "run.json").read_text())
     shutil.copytree(run, tmp_path / "killed")
     (tmp_path / "killed" / "run.json").write_text(json.dumps(told | {"finished": False}))
     with pytest.raises(InputError, match="killed: is not finished; go on with calmcam train --resume"):
-        start(Request(TINY, data, (*once, f"backbone={tmp_path / 'killed'}"), tmp_path / "from-killed"))
+        start(Request(TINY, data, (ONCE, f"backbone={tmp_path / 'killed'}"), tmp_path / "from-killed"))
+
+
+@pytest.fixture(scope="module")
+def later(run: Path, tmp_path_factory) -> Path:
+    """A run that began with `run`, which is gone, and learnt from other pictures."""
+    folder = tmp_path_factory.mktemp("later")
+    pictures.write(folder / "data" / "train", LABELS, 20, seed=7)
+    shutil.copytree(run, folder / "first")
+    start(Request(TINY, folder / "data", (ONCE, f"backbone={folder / 'first'}"), folder / "second"))
+    shutil.rmtree(folder / "first")
+    return folder / "second"
+
+
+def test_what_a_backbone_or_a_teacher_began_with_learnt_counts_too(
+    data: Path, run: Path, later: Path, tmp_path: Path
+) -> None:
+    assert json.loads((later / "run.json").read_text())["backbone_sha256"] == sha256(run / "best.keras")
+    taught = (f"stages.0.teachers=[{later}]", "stages.0.teacher_share=0.5")
+    for changes, role in (((f"backbone={later}",), "be the backbone"), (taught, "teach")):
+        with pytest.raises(SettingsError, match=f"cannot {role} here; it learnt from [1-9][0-9]* of the pictures that"):
+            start(Request(TINY, data, (ONCE, "data.seed=5", *changes), tmp_path / "other"))
+        start(Request(TINY, data, (ONCE, *changes), tmp_path / role))
+    with pytest.raises(InputError, match="learnt from 45 pictures that"):
+        fitting([run, tmp_path / "teach"])
+    fitting([tmp_path / "teach", run])
+
+
+def test_of_a_model_what_it_learnt_from_may_not_judge_and_what_it_was_chosen_on_may(
+    data: Path, run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    model, rows = tmp_path / "emotions", read_split(run / "split.csv")
+    model.mkdir()
+    write_backbone(keras.models.load_model(run / "best.keras"), run / "recipe.yaml", model / "backbone.npz")
+    parts = (marks(row["sha256"] for row in rows if row["split"] == part) for part in ("train", "validation"))
+    write_model(model, origin={"seen": write_seen(model, *parts)})
+    monkeypatch.setattr("trainer.weights._own", lambda: model)
+    for backbone in ("emotions", str(model)):
+        with pytest.raises(SettingsError, match="learnt from [1-9][0-9]* of the pictures that judge; take other pict"):
+            start(Request(TINY, data, (ONCE, f"backbone={backbone}", "data.seed=5"), tmp_path / "other"))
+    start(Request(TINY, data, (ONCE, "backbone=emotions"), tmp_path / "alike"))
+    start(Request(TINY, data, (ONCE, f"backbone={tmp_path / 'alike'}"), tmp_path / "again"))
 
 
 def test_a_backbone_brings_its_input_but_not_its_crop_where_one_was_asked_for() -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +16,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from clips import write_clip
+from compiling import CROPS, DOUBLES
+from small_model import write_model
 
+from deploy.bundle import write_bundle
+from deploy.compile import import_bundle
 from edge_app.cli import cli
-from edge_app.manifest import Manifest, sha256, write_manifest
+from edge_app.manifest import Manifest, read_manifest, sha256, write_manifest
 
 pytest_plugins = ("hailo_fixtures",)
 
@@ -39,6 +47,19 @@ def test_what_says_the_same_agrees(compiled: Manifest, folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)
     assert "agree on 100.00% of 15 faces" in parity(compiled, folder).output
+
+
+def test_what_was_prepared_compiled_and_imported_says_the_same(world: object, folder: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(write_model(tmp_path / "small") / "manifest.json")
+    kit = write_bundle(manifest, "hailo8", CROPS, tmp_path / "kit")
+    env = {**os.environ, "PYTHONPATH": str(DOUBLES)}
+    subprocess.run([sys.executable, kit / "compile.py"], env=env, check=True, capture_output=True)
+    for head in ("mood", "tease"):
+        if head == "tease":
+            (folder / "sad").rename(folder / "teasing"), (folder / "happy").rename(folder / "non_teasing")
+            shutil.rmtree(folder / "neutral")
+        result = parity(import_bundle(kit, manifest), folder, "--a", "float32", "--head", head)
+        assert result.exit_code == 0 and "agree on 100.00% of" in result.output, result.output
 
 
 def test_the_worst_crops_are_drawn(compiled: Manifest, folder: Path, tmp_path: Path) -> None:

@@ -50,11 +50,15 @@ def test_an_int8_file_is_refused_by_the_preflight():
     assert any(verdict.state == "refused" and "float32" in verdict.text for verdict in verdicts)
 
 
-def test_the_bundled_models_preflight_has_no_warning():
+def test_the_bundled_models_preflight_warns_of_nothing_but_what_nobody_knows():
     manifest = find_model("emotions")
     shape = manifest.artifact("float32").input
     crops = np.random.default_rng(0).integers(0, 256, (1088, shape.height, shape.width, shape.channels), np.uint8)
-    assert worst(preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)) == "ok"
+    verdicts = preflight(read_graph(manifest.artifact("float32").path), "hailo8", crops)
+    assert [verdict.text for verdict in verdicts if verdict.state != "ok"] == [
+        "3.12 M parameters, 202 M multiply-accumulates: one context or several is not known, some zoo nets from 0.6 M "
+        "need several, others up to 25.6 M fit in one"
+    ]
 
 
 def layer(index, operator, inputs=((1, 8, 8, 4),), output=(1, 8, 8, 4), feeds=None, activation="NONE", parameters=0):
@@ -85,7 +89,8 @@ def test_what_the_preflight_refuses_and_warns_of():
     assert judged(layer(0, "CONV_2D"), gap, dense)["output mood"] == "ok"
     assert judged(layer(0, "CONV_2D"))["output mood"] == "refused"
     assert judged(layer(0, "CONV_2D"), gap, dense, layer(3, "SOFTMAX", ((1, 3),), (1, 3)))["3 SOFTMAX"] == "ok"
-    assert judged(layer(0, "CONV_2D", parameters=26_000_000), gap, dense)["size on hailo8"] == "warning"
+    for parameters, state in [(590_000, "ok"), (600_000, "warning"), (26_000_000, "warning")]:
+        assert judged(layer(0, "CONV_2D", parameters=parameters), gap, dense)["size on hailo8"] == state
 
 
 def test_a_batch_of_two_is_refused():

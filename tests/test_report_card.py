@@ -138,6 +138,14 @@ def test_the_card_counts_the_groups_that_were_named(study, tmp_path):
     assert "fewer than" not in "\n".join(card.card(study))
 
 
+def test_a_model_that_answers_no_better_than_always_the_same_says_so(study, tmp_path):
+    assert "no better than" not in "\n".join(card.card(study))
+    truth = {"mood": np.arange(200) % 5 // 3}  # three in five are of the first class
+    study.scored = finalscore.score_parts("int8", (HEAD,), {"mood": np.eye(2)[[0] * 200]}, {"test": truth}, range(200))
+    said = "mood, test: no better than always saying 행복, which is right for 60.0 % of these pictures"
+    assert f"\n- {said}" in "\n".join(card.card(study)) and said in "".join(read(study, tmp_path).text)
+
+
 def test_every_table_of_the_card_is_rectangular(study):
     tables = re.findall(r"(?:^\|.*\n?)+", "\n".join(card.card(study)), re.M)
     assert len(tables) >= 5

@@ -33,7 +33,7 @@ from tiny_training import TINY, history, loaded  # noqa: E402
 from edge_app.errors import CalmcamError, InputError, OutputError, SettingsError  # noqa: E402
 from edge_app.files import whole  # noqa: E402
 from edge_app.manifest import Crop  # noqa: E402
-from trainer import callbacks  # noqa: E402
+from trainer import callbacks, train  # noqa: E402
 from trainer.data import Part  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, start  # noqa: E402
@@ -54,10 +54,23 @@ def test_a_run_leaves_all_that_it_promises(run: Path, data: Path) -> None:
     assert described["validation"]["val_emotion_accuracy"] == float(
         history(run)[described["selected"]["epoch"] - 1]["val_emotion_accuracy"]
     )
-    assert {"recipe.yaml", "split.csv", "history.csv", "curves.png", "best.keras", "checkpoint.npz"} <= {
-        p.name for p in run.iterdir()
-    }
+    assert {"recipe.yaml", "split.csv", "history.csv", "curves.png", "best.keras"} <= {p.name for p in run.iterdir()}
     assert not [p for p in run.rglob("*.part*")]
+
+
+def test_what_a_finished_run_needs_no_more_is_removed(data: Path, tmp_path: Path, monkeypatch) -> None:
+    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 1, learning_rate: 0.01}]"
+    there = set()
+
+    def clear(state: State) -> None:
+        there.update(path.name for path in tmp_path.iterdir())
+        assert json.loads((tmp_path / "run.json").read_text())["finished"]
+        removed(state)
+
+    removed = train.clear
+    monkeypatch.setattr(train, "clear", clear)
+    start(Request(TINY, data, (stages,), tmp_path))
+    assert there - {path.name for path in tmp_path.iterdir()} == {"checkpoint.npz", "stage-1.keras"}
 
 
 def test_curves_are_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +181,9 @@ def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
     assert (row["val_emotion_accuracy"], row["val_emotion_majority"]) == (0.75, 0.5)
     assert row["val_score"] == row["val_emotion_agreement"] == 0.625
     row = judge(recipe, replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
-    assert row["val_score"] == 0.75 and "val_emotion_majority" not in row
+    assert row["val_score"] == row["val_emotion_agreement"] == 0.75 and "val_emotion_majority" not in row
+    row = judge(read_recipe(TINY), replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
+    assert not row.keys() & {"val_emotion_agreement", "val_emotion_majority"}
 
 
 def test_a_lost_loss_ends_with_a_sentence(data: Path, tmp_path: Path) -> None:

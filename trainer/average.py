@@ -68,12 +68,13 @@ def average(runs: Mapping[Path, Trained], data: Path | Mapping[str, Path] | None
     each = zip(*(one.get_weights() for _, _, one in runs.values()), strict=True)
     model.set_weights([sum(value / len(runs) for value in values) for values in each])
     rows[out] = _score(recipe, model, part)
-    for name in ("recipe.yaml", "split.csv", "crop.json"):
+    for name in ("recipe.yaml", "split.csv", "seen.bin", "crop.json"):
         if (first / name).is_file():
             shutil.copyfile(first / name, out / name)
     save_plain(model, out / "best.keras")
     of = ", ".join(f"{run} (best.keras {sha256(run / 'best.keras')[:12]})" for run in runs)
-    kept = {key: record[key] for key in ("recipe", "seed", "data_sha256", "unreadable", "images") if key in record}
+    same = ("recipe", "seed", "data_sha256", "backbone_sha256", "seen", "unreadable", "images")
+    kept = {key: record[key] for key in same if key in record}
     described = {
         "command": command,
         "data": absolute(data),

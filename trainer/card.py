@@ -14,7 +14,19 @@ from .calibrate import FEW, FEWEST
 from .finalscore import Scored
 from .record import chosen
 from .study import Study
-from .words import AI_ACT, CALIBRATION, CHANCE, FEW_GROUPS, GROUPS, LIMITS, ONE_CROP, SPLITS, STARTS, UNCALIBRATED
+from .words import (
+    AI_ACT,
+    CALIBRATION,
+    CHANCE,
+    FEW_GROUPS,
+    GROUPS,
+    LIMITS,
+    NO_BETTER,
+    ONE_CROP,
+    SPLITS,
+    STARTS,
+    UNCALIBRATED,
+)
 
 
 def write_card(path: Path, study: Study) -> None:
@@ -45,7 +57,23 @@ def score_words(study: Study) -> list[str]:
         counts = (f"{part} {pictures} pictures of {groups} groups" for part, (pictures, groups) in study.groups.items())
         lines.append(GROUPS.format(counts=", ".join(counts)))
     few = (part for part, (_, groups) in study.groups.items() if part in found and groups < FEW)
-    return lines + [FEW_GROUPS.format(part=part, few=FEW) for part in few]
+    return lines + [FEW_GROUPS.format(part=part, few=FEW) for part in few] + no_better(study)
+
+
+def no_better(study: Study) -> list[str]:
+    """A sentence for every head whose accuracy is not surely above the share of its largest class."""
+    lines = []
+    for head in study.heads:
+        found = study.found(study.split, head.name)
+        if found is not None and found.scores.accuracy_interval[0] <= (share := _shares(found).max()):
+            label = head.labels[_shares(found).argmax()]
+            lines.append(NO_BETTER.format(head=head.name, split=study.split, label=label, share=percent(share)))
+    return lines
+
+
+def _shares(found: Scored) -> np.ndarray:
+    support = found.scores.per_class.support
+    return support / support.sum()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -201,6 +229,8 @@ def _origin(study: Study) -> Iterator[str]:
     yield f"- weights: {chosen(record, study.recipe)}"
     for name, digest in record.get("data_sha256", {}).items():
         yield f"- sha256 over the {name} part's sorted file hashes: `{digest}`"
+    if digest := record.get("backbone_sha256"):
+        yield f"- sha256 of the file that the weights started from: `{digest}`"
     fitted = "chosen" if (study.run / "crop.json").is_file() else "the recipe's, not measured for this run"
     yield f"- face crop: margin {crop.margin}, shift {crop.shift}, align {crop.align}, {fitted} by `calmcam fit-crop`"
     yield f"- versions: {', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())}"

@@ -17,8 +17,10 @@ import numpy as np
 from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
 from edge_app.labels import CLIP, canonical
+from edge_app.manifest import read_manifest
 from edge_app.media import read_picture
 from edge_app.preprocess import fit
+from edge_app.seen import marks, read_learnt
 
 from . import ferplus
 from .folders import Item, Scan, has_test, known_test_classes, scan
@@ -201,23 +203,28 @@ def read_split(path: Path) -> list[dict[str, str]]:
 
 
 def check_unseen(other: Path, parts: Iterable[tuple[str, str]], role: str, mend: str = "") -> None:
-    """SettingsError when the run `other`, which is to `role`, learnt from pictures that judge.
+    """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge.
 
     `parts` are sha256 and split of all pictures. One that is learnt from as well, a duplicate in the published data, is
     nobody's lead.
     """
     rows = set(parts)
     judging = {digest for digest, _ in rows} - {digest for digest, split in rows if split == "train"}
-    if seen := judging & learnt(other):
+    if seen := marks(judging) & learnt(other):
         raise SettingsError(
             f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge; "
             f"{mend or 'train it on the same data with the same data settings, or take another'}"
         )
 
 
-def learnt(run: Path) -> set[str]:
-    """The sha256 of the pictures of a run's train part."""
-    return {row["sha256"] for row in read_split(run / "split.csv") if row["split"] == "train"}
+def learnt(place: Path) -> frozenset[bytes]:
+    """Marks of the pictures that the weights in the folder of a run, or of an exported model, learnt from, those that they
+    began with and their teachers too."""
+    if not (place / "split.csv").is_file():
+        return read_learnt(place / "manifest.json", read_manifest(place / "manifest.json").origin.get("seen"))
+    own = marks(row["sha256"] for row in read_split(place / "split.csv") if row["split"] == "train")
+    told = read_run(place) if (place / "run.json").is_file() else {}
+    return own | read_learnt(place / "run.json", told.get("seen"))
 
 
 def named_group_counts(run: Path, recipe: Recipe) -> dict[str, tuple[int, int]]:

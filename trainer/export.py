@@ -15,12 +15,12 @@ import numpy as np
 from edge_app.errors import InputError, OutputError, SettingsError, unknown
 from edge_app.files import folder_beside, take_place
 from edge_app.manifest import Artifact, Head, Manifest, sha256, write_manifest
-from edge_app.seen import write_seen
+from edge_app.seen import marks, write_seen
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
-from .card import write_card
-from .data import Part, load_run, named_group_counts, sources
+from .card import no_better, write_card
+from .data import Part, learnt, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
 from .recipe_file import write_recipe
@@ -80,14 +80,21 @@ def export(order: Order) -> Study:
     try:
         model = _trained(order.run, work.recipe)
         settings = work.recipe.export
+        train, kept = work.parts["train"], settings.calibration * 5 // 4
         wanted = max(settings.calibration, settings.representative)
-        crops = representative.choose(work.parts["train"], wanted, seed=work.recipe.seed)
+        if len(train) < (most := max(wanted, kept)):
+            log.warning(
+                "%d crops calibrate where %d are expected; mirrored and repeated ones fill up", len(train), most
+            )
+        crops = representative.choose(train, wanted, seed=work.recipe.seed)
         usual = quantise.typical(model, crops)[: settings.representative]
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
+        for text in no_better(study):
+            log.warning("%s", text)
         _describe(work, study, model)
-        given = representative.choose(work.parts["train"], settings.calibration * 5 // 4, seed=work.recipe.seed)
+        given = representative.choose(train, kept, seed=work.recipe.seed)
         representative.save(order.run / "calibration.npz", given)
         write_report(order.run / "report.html", study)
         take_place(work.folder, order.out.resolve())
@@ -288,18 +295,15 @@ def _test(work: _Work, study: Study) -> None:
     study.test_uses = finalscore.claim(work.order.run, weights, part)
     hashes = work.record.get("data_sha256", {}) | {"test": digest(part.hashes)}
     study.record = {**work.record, "data_sha256": hashes}
-    sets = finalscore.test_sets(part, study.heads, _seen(work), _votes(work))
+    known = learnt(work.order.run) | marks(work.parts["validation"].hashes)
+    seen = {digest for digest in part.hashes if marks([digest]) <= known}
+    sets = finalscore.test_sets(part, study.heads, seen, _votes(work))
     for variant, artifact in work.artifacts.items():
         logits = parity.file_logits(variant, artifact, part.images)
         study.scored += finalscore.score_parts(variant, study.heads, logits, sets, part.groups)
         if variant == study.chief:
             _look(work, study, part, logits, "test")
     study.counts["test"] = part.labels
-
-
-def _seen(work: _Work) -> set[str]:
-    """The sha256 of the pictures that the weights learnt from and were chosen on."""
-    return {digest for name in ("train", "validation") for digest in work.parts[name].hashes}
 
 
 def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: str) -> None:
@@ -332,12 +336,13 @@ def _describe(work: _Work, study: Study, model: keras.Model) -> None:
         "data_sha256": record.get("data_sha256", {}),
         "split_sha256": sha256(work.order.run / "split.csv"),
         "weights_sha256": sha256(work.order.run / "best.keras"),
+        "backbone_sha256": record.get("backbone_sha256", ""),
         "trained_with": record.get("versions", {}),
         "exported_with": versions(),
         "latency_ms": {name: round(value, 3) for name, value in study.latency_ms.items()},
         "parity": [str(row) for row in study.gates],
         "int8_in_float": list(study.in_float),
-        "seen": write_seen(work.folder, _seen(work)),
+        "seen": write_seen(work.folder, learnt(work.order.run), marks(work.parts["validation"].hashes)),
     }
     study.manifest = Manifest(
         name=study.name,

@@ -18,6 +18,7 @@ TOLD = {  # of `run.json`, whatever a run is asked later
     "finished": bool,
     "data": (str, dict),
     "data_sha256": dict,
+    "seen": dict,
     "selected": dict,
     "versions": dict,
     "folds": list,

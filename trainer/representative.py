@@ -3,7 +3,6 @@ before every crop was taken once."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from edge_app.errors import InputError
 from edge_app.files import whole
 
 from .data import Part
-
-log = logging.getLogger(__name__)
 
 
 def choose(part: Part, count: int, *, seed: int = 0) -> np.ndarray:
@@ -30,7 +27,6 @@ def choose(part: Part, count: int, *, seed: int = 0) -> np.ndarray:
     rows = balanced(part.labels, rng)[:count]
     crops = part.images[rows]
     if len(rows) < count:
-        log.warning("%d crops calibrate where %d are expected; mirrored and repeated ones fill up", len(rows), count)
         pool = np.concatenate([crops, crops[:, :, ::-1]])
         crops = pool[np.arange(count) % len(pool)]
     return crops[rng.permutation(count)]

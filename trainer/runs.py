@@ -13,10 +13,12 @@ from pathlib import Path
 
 from edge_app.errors import InputError, OutputError, SettingsError
 from edge_app.labels import canonical
+from edge_app.manifest import sha256
 from edge_app.media import is_picture
 from edge_app.runs import alone, discard_empty, output_folder
+from edge_app.seen import write_seen
 
-from .data import Member, Part, check_unseen, load_run, members, parts, sources, write_split
+from .data import Member, Part, check_unseen, learnt, load_run, members, parts, sources, write_split
 from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe
@@ -25,6 +27,7 @@ from .record import absolute, digest, read_run, stored_data, with_crop, write_js
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
+MODEL = "take other pictures, or --set backbone=none"
 FOLDED = "with --folds every picture judges once: take another, or --set backbone=none"
 CNN_EPOCHS = 40  # at least, for the small plain CNN
 
@@ -164,25 +167,37 @@ def _build(recipe: Recipe) -> None:
 
 
 def _check_backbone(recipe: Recipe, found: Sequence[Member], mend: str = "") -> None:
-    """A run that is the backbone learnt from nothing that judges."""
+    """A run or model that is the backbone learnt from nothing that judges."""
     from .weights import origin
 
     if other := origin(recipe.backbone):
+        if not (mend or (other / "split.csv").is_file()):
+            mend = MODEL
         check_unseen(other, ((member.item.sha256, member.split) for member in found), "be the backbone", mend)
 
 
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
     """What `run.json` says before anything has happened."""
+    from .weights import file_of
+
+    backbone = file_of(recipe)
     return {
         "command": shlex.join(["calmcam", *sys.argv[1:]]),
         "recipe": recipe.name,
         "seed": recipe.seed,
         "data": absolute(data),
         "data_sha256": digests(found),
+        **({"backbone_sha256": sha256(backbone)} if backbone else {}),
     }
 
 
 def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) -> None:
+    """Write what the run is begun with; `described` is told where it says what the weights and teachers learnt from before."""
+    from .weights import origin
+
+    before = [origin(recipe.backbone), *map(Path, recipe.others())]
+    if inherited := frozenset().union(*(learnt(place) for place in before if place)):
+        described["seen"] = write_seen(out, inherited)
     write_recipe(recipe, out / "recipe.yaml")
     write_split(out / "split.csv", recipe, found)
     write_json(out / "run.json", described | {"finished": False})
@@ -274,7 +289,7 @@ def _go_on(out: Path, loaded: Mapping[str, Part], described: dict) -> str:
 def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dict, resume: bool = False) -> str:
     from .machine import device, versions
     from .progress import progress
-    from .train import fit
+    from .train import clear, fit
 
     sizes = {name: len(part) for name, part in loaded.items()}
     log.info("%s: %s", out, ", ".join(f"{count} {name}" for name, count in sizes.items()))
@@ -297,6 +312,7 @@ def _train(recipe: Recipe, loaded: Mapping[str, Part], out: Path, described: dic
         "validation": {name: value for name, value in best.items() if name.startswith("val_")},
     }
     write_json(out / "run.json", described)
+    clear(state)
     scores = ", ".join(f"{name[4:]} {value:.4f}" for name, value in described["validation"].items())
     return f"{out}: epoch {state.best_epoch} of stage {state.best_stage}, {recipe.choice}: {scores}"
 

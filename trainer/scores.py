@@ -36,6 +36,8 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
         if rows.any():
             votes = part.votes[head.name][rows]
             measured = measures(head, part.labels[head.name][rows], logits[head.name][rows], votes)
+            if recipe.select == "agreement":
+                measured.setdefault("agreement", measured["accuracy"])
             row |= {f"val_{head.name}_{name}": value for name, value in measured.items()}
             chosen.append(measured["accuracy" if recipe.select == LAST else recipe.select])
             losses.append(measured["loss"])
@@ -48,8 +50,8 @@ def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.
     """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64, votes (N, C).
 
     Where more than half of the votes for the head's labels name one, `majority` is the accuracy against it, and
-    `agreement` the mean of both accuracies; without votes it is the accuracy. (The test part's majority is of all
-    votes, "unknown" among them: it leaves harder pictures out.)
+    `agreement` the mean of both accuracies. (The test part's majority is of all votes, "unknown" among them: it leaves
+    harder pictures out.)
     """
     if head.kind == "sigmoid":
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
@@ -58,11 +60,13 @@ def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.
     matrix = confusion(truth, answers, len(head.labels))
     accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
     agreed = 2 * votes.max(axis=1) > votes.sum(axis=1)
-    majority = float((answers == votes.argmax(axis=1))[agreed].mean()) if agreed.any() else accuracy
+    voted = {}
+    if agreed.any():
+        majority = float((answers == votes.argmax(axis=1))[agreed].mean())
+        voted = {"majority": majority, "agreement": (accuracy + majority) / 2}
     return {
         "accuracy": accuracy,
-        **({"majority": majority} if agreed.any() else {}),
-        "agreement": (accuracy + majority) / 2,
+        **voted,
         "macro_f1": float(macro_f1(matrix)),
         "f1": float(per_class(matrix).f1[-1]),
         "loss": float(-np.log(np.clip(probs[np.arange(len(truth)), truth], 1e-7, 1)).mean()),

@@ -235,6 +235,12 @@ def _keep_stage(state: State, position: int) -> None:
             shutil.copyfile(state.run / "best.keras", part)
 
 
+def clear(state: State) -> None:
+    """Remove what only a run that is not finished needs."""
+    for path in (state.path, *(_ended(state.run, position) for position in range(len(state.recipe.stages)))):
+        path.unlink(missing_ok=True)
+
+
 def _ended(run: Path, position: int) -> Path:
     return run / f"stage-{position + 1}.keras"
 

@@ -81,9 +81,10 @@ def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
     "none" and "imagenet" (which the family loads while it builds) copy nothing. ModelError when a file is missing or
     nothing fits.
     """
-    if recipe.backbone in ("none", "imagenet"):
+    path = file_of(recipe)
+    if path is None:
         return None, 0
-    path, source = _source(recipe.backbone, recipe.input.spec.channels)
+    source = _read(path, recipe)
     taken = 0
     for layer in model.layers[: [layer.name for layer in model.layers].index("pool")]:
         values = source.get(layer.name)
@@ -98,11 +99,25 @@ def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
 
 
 def origin(backbone: str) -> Path | None:
-    """The folder of the run that a backbone is, or whose file it is; None for others."""
-    if backbone in NAMED or not Path(backbone).exists():
+    """The folder of the run or exported model that a backbone is, or whose file it is; None for others."""
+    if backbone in ("none", "imagenet", "dlib"):
         return None
-    folder = Path(backbone) if Path(backbone).is_dir() else Path(backbone).parent
-    return folder if (folder / "split.csv").is_file() else None
+    path = _own() if backbone == "emotions" else Path(backbone)
+    folder = path if path.is_dir() else path.parent
+    return folder if any((folder / name).is_file() for name in ("split.csv", "manifest.json")) else None
+
+
+def file_of(recipe: Recipe) -> Path | None:
+    """The file that the backbone's weights are taken from; None for "none" and "imagenet". ModelError when it is missing."""
+    backbone = recipe.backbone
+    if backbone in ("none", "imagenet"):
+        return None
+    if _is_dlib(backbone):
+        return dlib_weights.find() if backbone == "dlib" else Path(backbone)
+    folder = _folder(backbone)
+    if folder is not None and (folder / OWN).is_file():
+        return folder / OWN
+    return folder / "best.keras" if folder else Path(backbone)
 
 
 def write_backbone(model: keras.Model, recipe_file: Path, path: Path) -> None:
@@ -125,7 +140,7 @@ def _folder(backbone: str) -> Path | None:
     if backbone in ("none", "imagenet", "dlib"):
         return None
     if backbone == "emotions":
-        folder = find_model("emotions").folder if _installed() else Path("models/emotions")
+        folder = _own()
         if not (folder / OWN).is_file() or not (folder / "recipe.yaml").is_file():
             raise ModelError(
                 f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none"
@@ -136,29 +151,25 @@ def _folder(backbone: str) -> Path | None:
     return Path(backbone) if (Path(backbone) / "recipe.yaml").is_file() else None
 
 
-def _installed() -> bool:
+def _own() -> Path:
     try:
-        find_model("emotions")
+        return find_model("emotions").folder
     except SettingsError:
-        return False
-    return True
+        return Path("models/emotions")
 
 
-def _source(backbone: str, channels: int) -> tuple[Path, Mapping[str, list[np.ndarray]]]:
-    if _is_dlib(backbone):
-        path = dlib_weights.find() if backbone == "dlib" else Path(backbone)
-        return path, dlib_weights.read(path, channels)
-    folder = _folder(backbone)
-    if folder is not None and (folder / OWN).is_file():
-        return folder / OWN, _arrays(folder / OWN)
-    path = folder / "best.keras" if folder else Path(backbone)
+def _read(path: Path, recipe: Recipe) -> Mapping[str, list[np.ndarray]]:
+    if _is_dlib(recipe.backbone):
+        return dlib_weights.read(path, recipe.input.spec.channels)
+    if path.name == OWN:
+        return _arrays(path)
     if path.suffix != ".keras":  # older kinds may hold code
         raise ModelError(f"{path}: {BACKBONE}")
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: {BACKBONE} ({error})") from error
-    return path, {layer.name: layer.get_weights() for layer in model.layers}
+    return {layer.name: layer.get_weights() for layer in model.layers}
 
 
 def _arrays(path: Path) -> dict[str, list[np.ndarray]]:

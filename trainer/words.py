@@ -42,3 +42,7 @@ STARTS = {  # by the recipe's backbone; another is a file or a run
 }
 GROUPS = "groups (persons, sessions or clips as they were named; a picture without is one of its own): {counts}"
 FEW_GROUPS = "{part}: of fewer than {few} groups, so its score holds for these people or clips only"
+NO_BETTER = (
+    "{head}, {split}: no better than always saying {label}, which is right for {share} of these pictures, as far as its "
+    "interval tells"
+)

@@ -266,7 +266,8 @@ class _Network:
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Levels by stream name for one picture (H, W, C) uint8."""
-        results = self._runner(**{self._input: pixels[None].astype(self._detail["dtype"])})
+        mean, deviation = np.float32(self._hef.normalization)
+        results = self._runner(**{self._input: ((pixels[None] - mean) / deviation).astype(self._detail["dtype"])})
         return {info.name: self._levels(info, results[self._hef.tensors[info.name]][0]) for info in self._hef.outputs}
 
     def _levels(self, info: native.VStreamInfo, values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,24 +31,33 @@ def make_hef(
     name: str = "net",
     axes: tuple[int, ...] = (),
     spoil: bool = False,
+    normalization: Sequence[Sequence[float]] = ((0,), (1,)),
     **given: object,
 ) -> dict[str, str]:
     """Write the stand-in HEF `path`; returns stream name by the TFLite's output name.
 
     `axes` stand before the shape of each output, as convolutional heads have them; `given` describes the input
     otherwise than it is (scale, zero); `spoil` turns every output's sign, as a network ruined by quantisation might.
+    The chip gives the network (pixels - mean) / deviation, by channel, of `normalization`.
     """
     data = tflite.read_bytes()
     runner = _runner(data)
     (_, detail), *_ = runner.get_input_details().items()
-    ranges = _ranges(runner)
+    ranges = _ranges(runner, *np.float32(normalization))
     tensors = sorted(runner.get_output_details(), reverse=True)  # neither alphabetical nor numeric order (1.4)
     outputs = [_output(f"fc{n}", tensor, runner, ranges) for n, tensor in enumerate(tensors, 1)]
     for output in outputs:
         output["shape"] = [*axes, *output["shape"]]
         output["scale"] *= -1 if spoil else 1
     inputs = [{"name": "input_layer1", "shape": [int(size) for size in detail["shape"][1:]], **given}]
-    raw = {"name": name, "arch": arch, "inputs": inputs, "outputs": outputs, "fps": 1000.0}
+    raw = {
+        "name": name,
+        "arch": arch,
+        "inputs": inputs,
+        "outputs": outputs,
+        "normalization": normalization,
+        "fps": 1000.0,
+    }
     payload = json.dumps(raw).encode() + b"\0" + data
     path.write_bytes(HEADER.pack(MAGIC, 2, len(payload), zlib.crc32(payload)) + payload)
     return {output["tensor"]: f"{name}/{output['name']}" for output in outputs}
@@ -74,11 +84,11 @@ def _runner(data: bytes) -> object:
     return interpreter.get_signature_runner()
 
 
-def _ranges(runner: object) -> dict[str, tuple[float, float]]:
+def _ranges(runner: object, mean: np.ndarray, deviation: np.ndarray) -> dict[str, tuple[float, float]]:
     """Least and largest output on random pictures, widened by half: the grid of outputs that are not quantised."""
     (name, detail), *_ = runner.get_input_details().items()
     rng = np.random.default_rng(0)
-    given = [rng.integers(0, 256, detail["shape"]).astype(detail["dtype"]) for _ in range(8)]
+    given = [((rng.integers(0, 256, detail["shape"]) - mean) / deviation).astype(detail["dtype"]) for _ in range(8)]
     results = [runner(**{name: item}) for item in given]
     spans = {}
     for key in results[0]:

@@ -1,7 +1,6 @@
 """A double of the Dataflow Compiler's Python API (fact sheet 3.2): runs the TFLite, records the calls and their order.
 
-A test part: it never ships. `DFC_TFLITE` is what goes into the stand-in HEF (default: the bundle's file).
-`DFC_RECORD` names the file the calls are written to; `DFC_FAIL` a stage that raises,
+A test part: it never ships. `DFC_RECORD` names the file the calls are written to; `DFC_FAIL` a stage that raises,
 `DFC_SAY` a line it logs while quantising, `DFC_COLLAPSE` makes the quantised emulation useless, `DFC_KILL` a stage in
 which the process dies.
 """
@@ -61,7 +60,7 @@ class ClientRunner:
         self.state = "COMPILED_MODEL"
         with tempfile.TemporaryDirectory() as folder:
             hef = Path(folder) / "net.hef"
-            make_hef(Path(os.environ.get("DFC_TFLITE", self._path)), hef, arch=self.hw_arch, name=self._net)
+            make_hef(self._path, hef, arch=self.hw_arch, name=self._net, normalization=self._normalization())
             return hef.read_bytes()
 
     def save_har(self, path):
@@ -75,15 +74,16 @@ class ClientRunner:
         self._note("infer", session.context.value)
         values = np.asarray(data, np.float32)
         if session.context is not InferenceContext.SDK_NATIVE:
-            mean, deviation = (
-                np.float32(json.loads(text))
-                for text in re.search(r"normalization\((\[.*?\]), (\[.*?\])\)", self._script).groups()
-            )
+            mean, deviation = np.float32(self._normalization())
             values = (values - mean) / deviation
         outputs = self._run(values)
         if session.context is InferenceContext.SDK_QUANTIZED and "DFC_COLLAPSE" in os.environ:
             outputs = [np.random.default_rng(0).normal(size=output.shape).astype(np.float32) for output in outputs]
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _normalization(self):
+        """Mean and deviation by channel, as the script says."""
+        return [json.loads(text) for text in re.search(r"normalization\((\[.*?\]), (\[.*?\])\)", self._script).groups()]
 
     def get_hn_dict(self):
         return {"net_params": {"output_layers_order": [f"{self._net}/fc{n + 1}" for n in range(len(self._names()))]}}

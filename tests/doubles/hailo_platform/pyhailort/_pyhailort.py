@@ -171,6 +171,7 @@ class HefData:
     outputs: list[VStreamInfo]
     tensors: dict[str, str]  # stream name -> output name in the TFLite signature
     tflite: bytes
+    normalization: list[list[float]]  # mean and deviation by channel
     fps: float = 0.0
     networks: list[str] = field(default_factory=list)
 
@@ -219,4 +220,5 @@ def _described(raw: dict, tflite: bytes) -> HefData:
     inputs = [info(item, "H2D") for item in raw["inputs"]]
     outputs = [info(item, "D2H") for item in raw["outputs"]]
     tensors = {f"{name}/{item['name']}": item["tensor"] for item in raw["outputs"]}
-    return HefData(name, raw["arch"], inputs, outputs, tensors, tflite, raw.get("fps", 0.0), [network])
+    normalization = raw.get("normalization", [[0], [1]])
+    return HefData(name, raw["arch"], inputs, outputs, tensors, tflite, normalization, raw.get("fps", 0.0), [network])
