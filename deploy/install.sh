@@ -1,22 +1,19 @@
 #!/bin/sh
-# Installs calmcam on a Raspberry Pi 5 (or any Debian): system packages, a virtual environment, optionally the service.
-#   deploy/install.sh [--dry-run] [--service] [--prefix /opt/calmcam]
-# May be run again at any time: what is there stays, a service that runs is started anew. Pins no apt version: the archive's own set fits together.
+# Installs calmcam on a Raspberry Pi 5 (or any Debian): system packages, /opt/calmcam/venv, optionally the service.
+#   deploy/install.sh [--dry-run] [--service]
+# May be run again at any time: what is there stays, a service that is enabled is started anew. Pins no apt version: the archive's own set fits together.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-prefix=/opt/calmcam dry="" service=""
-while [ $# -gt 0 ]; do
-    case $1 in
+from=$PWD venv=/opt/calmcam/venv dry="" service=""
+for option; do
+    case $option in
     --dry-run) dry=1 ;;
     --service) service=1 ;;
-    --prefix) prefix=${2:?--prefix needs a folder}; shift ;;
-    *) echo "install.sh: unknown option $1; expected --dry-run, --service or --prefix FOLDER" >&2; exit 2 ;;
+    *) echo "install.sh: unknown option $option; expected --dry-run or --service" >&2; exit 2 ;;
     esac
-    shift
 done
 
-case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
 cd / # Python imports from the folder that it is called in
 
 say() { echo "calmcam: $*"; }
@@ -49,31 +46,38 @@ install_hailo() {
     exit 2
 }
 
-if [ -n "$dry" ]; then echo "would run: $here/deploy/system_libraries.sh"; else "$here/deploy/system_libraries.sh"; fi
-if hailo_on_bus; then install_hailo; else say "no Hailo on the PCIe bus: calmcam will run on the CPU"; fi
-
 # python3-hailort installs for the system's interpreter only: the environment must be made by it and must see it.
 python=${PYTHON:-/usr/bin/python3}
-[ -x "$prefix/venv/bin/python" ] || root "$python" -m venv --system-site-packages "$prefix/venv"
+if [ -n "$dry" ]; then echo "would run: $here/deploy/system_libraries.sh"; else PYTHON=$python "$here/deploy/system_libraries.sh"; fi
+if hailo_on_bus; then install_hailo; else say "no Hailo on the PCIe bus: calmcam will run on the CPU"; fi
+
+# One that was half made, or whose Python the system has replaced since, has no pip of its own.
+if ! "$venv/bin/python" -m pip --version 2>/dev/null | grep -q " from $venv/"; then
+    root "$python" -m venv --clear --system-site-packages "$venv"
+fi
 # What Debian built for Pythons before 3.13 (HailoRT, Picamera2) does not work with NumPy 2; later ones have no NumPy 1.
 constraints=""
 if "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
     constraints="-c $here/constraints-hailo.txt"
 fi
-# shellcheck disable=SC2086 # two words on purpose
-root "$prefix/venv/bin/python" -m pip install --quiet --upgrade $constraints "$here"
-root ln -sf "$prefix/venv/bin/calmcam" /usr/local/bin/calmcam
-
-if [ -n "$service" ]; then
-    id calmcam >/dev/null 2>&1 || root useradd --system --home-dir /var/lib/calmcam --create-home --groups video calmcam
-    [ -e /etc/calmcam.toml ] || root install -m 640 -g calmcam "$here/deploy/calmcam.toml" /etc/calmcam.toml
-    unit=$(mktemp)
-    sed "s|/opt/calmcam|$prefix|g" "$here/deploy/calmcam.service" >"$unit"
-    root install -m 644 "$unit" /etc/systemd/system/calmcam.service
-    rm "$unit"
-    root systemctl daemon-reload
-    root systemctl try-restart calmcam.service # one that runs is of the version before
-    root systemctl enable --now calmcam.service
+copy="a copy of $here" # what root builds stays out of the checkout, what was built there out of the environment
+if [ -z "$dry" ]; then
+    copy=$(mktemp -d)
+    trap 'root rm -rf "$copy"' EXIT
+    (cd "$here" && cp -R setup.cfg pyproject.toml README.md LICENSE edge_app trainer deploy models "$copy")
 fi
-if [ -n "$dry" ]; then echo "would run: $prefix/venv/bin/calmcam doctor"
-elif ! "$prefix/venv/bin/calmcam" doctor; then say "mend what is broken above; after a reboot ask again: calmcam doctor"; fi
+# shellcheck disable=SC2086 # two words on purpose
+root "$venv/bin/python" -m pip install --quiet --upgrade $constraints "$copy"
+root ln -sf "$venv/bin/calmcam" /usr/local/bin/calmcam
+
+if [ -n "$service" ] || systemctl is-enabled --quiet calmcam.service 2>/dev/null; then
+    id calmcam >/dev/null 2>&1 || root useradd --system --home-dir /var/lib/calmcam --groups video calmcam
+    [ -e /etc/calmcam.toml ] || root install -m 640 -g calmcam "$here/deploy/calmcam.toml" /etc/calmcam.toml
+    root install -m 644 "$here/deploy/calmcam.service" /etc/systemd/system/calmcam.service
+    root systemctl daemon-reload
+    root systemctl enable calmcam.service
+    say "starting the service, which is up at its first picture"
+    root systemctl restart calmcam.service || true # it is tried again for ever; the doctor says what it lacks
+fi
+if [ -n "$dry" ]; then echo "would run: $venv/bin/calmcam doctor"
+elif ! (cd "$from" && "$venv/bin/calmcam" doctor); then say "mend what is broken above; after a reboot ask again: calmcam doctor"; fi

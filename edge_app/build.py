@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -108,9 +110,21 @@ def source_kind(text: str) -> str:
         return "camera"
     if name in ("picamera", "synthetic"):
         return name
-    if "://" not in text and name.lower() in STREAMS and not os.path.lexists(text):  # it may hold a password: no echo
+    if "://" in text:
+        return "stream"
+    if not os.path.lexists(text):
+        _check_spelling(text, name)
+    return file_kind(text)
+
+
+def _check_spelling(text: str, name: str) -> None:
+    """SettingsError where a text that is no file was meant as an address, which may hold a password, or as a camera."""
+    if name.lower() in STREAMS:
         raise SettingsError(f"source: expected an address such as {name}://host/path, got one without its two slashes")
-    return "stream" if "://" in text else file_kind(text)
+    if re.match(r"(\S+@)?([\w-]+\.)+\w+:\d+(/|$)|(\S+@)?\d+(\.\d+){3}(/|$)", text):
+        raise SettingsError("source: expected an address such as rtsp://host:554/path, got one without its beginning")
+    if name.isalnum() and (near := difflib.get_close_matches(name, ("picamera", "synthetic"), n=1)):
+        raise SettingsError(f"source: there is no {text!r}; did you mean {near[0]!r}?")
 
 
 def file_kind(text: str) -> str:

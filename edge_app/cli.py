@@ -19,6 +19,7 @@ import click
 
 from . import __version__
 from .errors import CalmcamError, InputError, MissingPackage
+from .files import stamp
 from .signals import heard, let_go_of_pipes, raise_stopped
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -209,7 +210,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # a log that takes no more is no reason to end
-            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.write(f"{stamp(sys.stderr)}{self.format(record)}\n")
 
 
 def _log_to_stderr() -> None:

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,16 @@ from .errors import OutputError
 def takes_utf8(stream: TextIO | None) -> bool:
     """Whether all letters can be written there as they are; a console may speak cp949, or ASCII."""
     return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
+
+
+def stamp(stream: TextIO | None) -> str:
+    """The time, to begin a line of a log with; "" where somebody reads along, or the journal notes it (systemd.exec(5))."""
+    try:
+        file = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):  # no file is no log
+        return ""
+    dated = os.environ.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
+    return "" if dated or stream.isatty() else time.strftime("%Y-%m-%d %H:%M:%S ")
 
 
 def short(name: str) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 DEVICES = Path("/dev")
 QUERYCAP, ENUM_FMT, REQBUFS = 0x80685600, 0xC0405602, 0xC0145608  # VIDIOC_
 _CAPTURE, _MEMORY_MMAP = 1, 1  # of V4L2_CAP_, V4L2_BUF_TYPE_ and V4L2_MEMORY_
+_IO_MC = 0x20000000  # V4L2_CAP_: a part of a camera, as those on a Pi's ribbon have, which libcamera puts together
+_NO_CAMERA = b"bcm2835-isp"  # such a part, of a Pi before the 5, that does not say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def cameras() -> list[Camera]:
 
 
 def describe(path: str) -> Camera | None:
-    """What one node says about itself; None for a node that gives no pictures (metadata, codecs)."""
+    """What one node says about itself; None for one that gives no pictures (metadata, codecs, parts of a camera)."""
     try:
         node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
@@ -50,9 +52,10 @@ def describe(path: str) -> Camera | None:
 
 
 def _capability(node: int) -> tuple[str, bool]:
-    """Name, and whether it captures pictures (struct v4l2_capability)."""
-    card, _, whole, own = struct.unpack("16x32s32xIII12x", fcntl.ioctl(node, QUERYCAP, bytes(104)))
-    return card.split(b"\0", 1)[0].decode("utf-8", "replace"), bool((own or whole) & _CAPTURE)
+    """Name, and whether it captures pictures by itself (struct v4l2_capability)."""
+    driver, card, _, whole, own = struct.unpack("16s32s32xIII12x", fcntl.ioctl(node, QUERYCAP, bytes(104)))
+    captures = (own or whole) & (_CAPTURE | _IO_MC) == _CAPTURE and driver.rstrip(b"\0") != _NO_CAMERA
+    return card.split(b"\0", 1)[0].decode("utf-8", "replace"), captures
 
 
 def _formats(node: int) -> Iterator[str]:
@@ -66,7 +69,7 @@ def _formats(node: int) -> Iterator[str]:
 
 
 def captures(node: int) -> bool:
-    """Whether an open node gives pictures; OSError (ENOTTY) for what is no video device."""
+    """Whether an open node gives pictures by itself; OSError (ENOTTY) for what is no video device."""
     return _capability(node)[1]
 
 

@@ -41,6 +41,24 @@ def test_an_address_that_lacks_a_slash_is_no_file_and_is_not_said_again():
     assert "pa55" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["10.0.0.5:554/stream", "me:pa55@10.0.0.5/live", "cam.lan:8554", "me:pa55@cam.lan:554/1"]
+)
+def test_an_address_without_its_beginning_is_no_file_and_is_not_said_again(text):
+    with pytest.raises(SettingsError, match="expected an address such as rtsp://host:554/path") as error:
+        source_kind(text)
+    assert "pa55" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("picam", "picamera"), ("picamera0", "picamera"), ("synth", "synthetic")])
+def test_a_camera_that_is_misspelt_is_no_file(text, meant, tmp_path, monkeypatch):
+    with pytest.raises(SettingsError, match=f"there is no '{text}'; did you mean '{meant}'"):
+        source_kind(text)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text).touch()
+    assert source_kind(text) == "video"
+
+
 def test_an_empty_source_is_not_the_current_folder():
     with pytest.raises(SettingsError, match="got an empty text"):
         source_kind("")

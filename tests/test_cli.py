@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -445,6 +446,20 @@ def test_the_level_that_is_named_holds(failing, words, levels):
         assert calmcam(*arguments).exit_code == 0
         assert logging.getLevelName(logging.getLogger().level) == levels[0]
         assert {logging.getLevelName(logging.getLogger(name).level) for name in ("PIL", "matplotlib")} == {levels[1]}
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_line_of_a_log_says_when_unless_the_journal_does(tmp_path, journal):
+    code = "import logging; from edge_app import cli; cli._log_to_stderr(); logging.getLogger('cam').warning('lost')"
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        place = os.fstat(file.fileno())
+        named = f"{place.st_dev}:{place.st_ino if journal else 0}"  # a journal of another program's is no excuse
+        subprocess.run(
+            [sys.executable, "-c", code], stderr=file, env={**os.environ, "JOURNAL_STREAM": named}, check=True
+        )
+    time, line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "WARNING cam: lost\n"
+    assert re.fullmatch(line if journal else time + line, log.read_text())
 
 
 @pytest.mark.parametrize("closed", [1, 2])

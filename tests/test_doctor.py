@@ -14,7 +14,7 @@ from edge_app import child
 from edge_app.child import Answer
 from edge_app.cli import cli
 from edge_app.commands import doctor
-from edge_app.health import hailo, host, pi
+from edge_app.health import hailo, host, pi, service
 from edge_app.health.checks import BROKEN, OK, WARNING, Check, Machine
 from edge_app.manifest import Artifact, read_manifest, sha256, write_manifest
 
@@ -166,6 +166,15 @@ def test_cameras(tmp_path):
     assert check.state == OK and "/dev/video0 HD Webcam (cannot be asked" in check.text
 
 
+def test_a_camera_on_the_ribbon_is_told_with_what_it_needs(tmp_path, monkeypatch):
+    machine = written_down(tmp_path, {"/sys/class/video4linux/video0/name": "rp1-cfe-csi2_ch0\n"}, {})
+    monkeypatch.setattr(host, "describe", lambda path: None)
+    check = host.cameras(machine)
+    assert (check.state, check.text) == (OK, "one on the ribbon connector, --source picamera")
+    monkeypatch.setattr(pi.importlib.util, "find_spec", lambda name: None)
+    assert pi.picamera(machine).mend == "sudo apt install python3-picamera2"
+
+
 def test_display():
     assert host.display({"DISPLAY": ":1"}) == Check("display", OK, "DISPLAY=:1")
     assert host.display({}).state == WARNING
@@ -200,6 +209,37 @@ def test_a_changed_model_file_is_broken_and_the_others_go_on(own_models):
 def test_wrong_answers_are_told(tmp_path, answer, state, part):
     (found,) = host.answers(written_down(tmp_path, {}, {"python": answer}))
     assert found.state == state and part in found.text and bool(found.mend) == (state != OK)
+
+
+@pytest.mark.parametrize(
+    ("shown", "journal", "state", "said"),
+    [
+        ("LoadState=not-found\nActiveState=inactive\nSubState=dead\nNRestarts=0\n", "", None, ""),
+        ("LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=3\n", "", OK, "runs"),
+        ("LoadState=loaded\nActiveState=activating\nSubState=start\nNRestarts=0\n", "", OK, "starts"),
+        ("LoadState=loaded\nActiveState=inactive\nSubState=dead\nNRestarts=0\n", "", OK, "stopped"),
+        (
+            "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nNRestarts=0\n",
+            "Error: /dev/video0: there is no such camera\n",
+            BROKEN,
+            "does not run: Error: /dev/video0: there is no such camera; correct /etc/calmcam.toml",
+        ),
+        ("LoadState=loaded\nActiveState=activating\nSubState=start\nNRestarts=2\n", "x\n", BROKEN, "does not run: x; "),
+        (
+            "LoadState=loaded\nActiveState=failed\nSubState=failed\nNRestarts=0\n",
+            "",  # the journal is not for everybody
+            BROKEN,
+            "does not run; sudo journalctl -u calmcam says why",
+        ),
+    ],
+)
+def test_the_service(tmp_path, shown, journal, state, said):
+    journalctl = "journalctl --quiet --output=cat --lines=1 _SYSTEMD_UNIT=calmcam.service"
+    answers = {"systemctl show calmcam.service": {"out": shown}, journalctl: {"out": journal}}
+    found = service.checks(written_down(tmp_path, {}, answers))
+    assert [check.state for check in found] == [state] * bool(state)
+    assert all(f"{check.text}; {check.mend}".startswith(said) for check in found)
+    assert service.checks(written_down(tmp_path, {}, {})) == [], "without systemd nothing is said"
 
 
 # processes and the command
@@ -257,6 +297,7 @@ def test_this_computer_in_json():
         ("cnf = 0.5", BROKEN, "did you mean 'conf'"),
         ("conf = ", BROKEN, "expected TOML"),
         ('model = "emotion"', BROKEN, "emotions"),
+        ('source = "rtsp://me:${CAM_PASS}@door/live"', WARNING, "expected an environment variable CAM_PASS"),
     ],
 )
 def test_settings_are_tried(content: str, state: str, part: str, tmp_path: Path) -> None:
@@ -264,6 +305,29 @@ def test_settings_are_tried(content: str, state: str, part: str, tmp_path: Path)
     path.write_text(content)
     check = doctor.settings(path)
     assert check.state == state and part in check.text and bool(check.mend) == (state != OK)
+
+
+def test_settings_of_the_service_are_for_root_to_read(tmp_path: Path) -> None:
+    """Root may read all: asked in a process that is not."""
+    path = tmp_path / "calmcam.toml"
+    path.touch(mode=0)
+    code = (
+        "import os, pathlib, sys\n"
+        "from edge_app.commands import doctor\n"
+        "path = pathlib.Path(sys.argv[1]).name\n"
+        "os.chdir(pathlib.Path(sys.argv[1]).parent)\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "print(doctor.settings(pathlib.Path(path)).mend)\n"
+    )
+    assert child.ask([sys.executable, "-c", code, str(path)]).out == "ask again with sudo\n"
+
+
+@pytest.mark.parametrize(("made", "line"), [(True, "make demo"), (False, "deploy/install.sh")])
+def test_calmcam_is_installed_again_where_it_is(tmp_path: Path, made: bool, line: str) -> None:
+    if made:
+        (tmp_path / "Makefile").touch()
+    code = f"import sys; sys.prefix = '{tmp_path}/.venv'; from edge_app.health import host; print(host.REINSTALL)"
+    assert child.ask([sys.executable, "-c", code]).out.endswith(f"from its checkout: {line}\n")
 
 
 def test_settings_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import statistics
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,7 @@ def test_result_lines_on_standard_output_and_nothing_else_there(live, tmp_path):
         "unseen, it is forgotten"
     )
     assert "3 frames in" in result.stderr and "dropped" in result.stderr
+    assert "%" not in result.stderr, "a log does not keep what people showed"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,8 +302,20 @@ def test_the_status_line_says_that_a_lost_source_is_waited_for(capsys):
         line.idle()
         source.state = "reconnecting"
         line.idle()
-        line.idle()  # within the same ten seconds
+        line.idle()  # within the same twenty seconds
     assert capsys.readouterr().err == "reconnecting · cam0\n"
+
+
+def test_in_a_log_the_status_line_comes_ever_more_seldom_and_says_when(tmp_path, monkeypatch):
+    now = SimpleNamespace(seconds=0)
+    monkeypatch.setattr("edge_app.commands.console.time.monotonic", lambda: float(now.seconds))
+    log = tmp_path / "log"
+    with log.open("w") as file, redirect_stderr(file), StatusLine(None, Stop()) as line:
+        for now.seconds in range(3600):
+            line.write(result(NO_FACES))
+    lines = log.read_text().splitlines()
+    assert len(lines) == 10, "0, 20, 60, 140, 300, 620 s, then every ten minutes"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d 30\.0 fps · .* · cam0", lines[-1])
 
 
 def test_the_status_line_stops_the_run_after_so_many_results():
@@ -327,6 +341,7 @@ def test_the_summary_counts():
     report.spans_ms["age"] = [10.0, 12.0]
     text = summary(report)
     assert "30 frames in 1.0 s · 30.0 fps" in text and "dropped 2" in text and "happy 75 %, sad 25 %" in text
+    assert summary(report, said=False).endswith("28 faces"), "a log does not keep what people showed"
     assert "fps" not in summary(Report(frames=1, seconds=5.0, live=True)), "of one frame no rate is known"
     assert summary(Report()) == "no frame in 0.0 s"
 

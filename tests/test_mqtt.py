@@ -184,7 +184,7 @@ def test_what_is_told_stands_while_no_picture_comes(port, heard, monkeypatch):
         until(heard, "idle/expression", "none")
 
 
-def test_a_broker_that_is_lost_and_comes_back(tmp_path):
+def test_a_broker_that_is_lost_and_comes_back(tmp_path, caplog):
     port = free_port()
     with broker(tmp_path, port) as first:
         with mqtt.Sink(f"mqtt://127.0.0.1:{port}/back") as sink:
@@ -200,6 +200,7 @@ def test_a_broker_that_is_lost_and_comes_back(tmp_path):
                 until(messages, "back/expression", "sad")
                 sink.write(result(200, (1, "happy", 20)))
                 until(messages, "back/expression", "happy")
+    assert "mqtt 127.0.0.1: not there (it hung up); asking again" in caplog.messages
 
 
 def test_a_broker_that_is_gone_at_the_end(tmp_path):

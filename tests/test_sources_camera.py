@@ -61,6 +61,25 @@ def test_where_no_camera_is_the_one_on_the_ribbon_is_named(devices: Path) -> Non
         pass
 
 
+@pytest.mark.parametrize(
+    ("driver", "caps"), [(b"rp1-cfe", 0x24200001), (b"unicam", 0x24200001), (b"bcm2835-isp", 0x04200001)]
+)
+def test_a_part_of_the_camera_on_the_ribbon_is_none(devices: Path, driver: bytes, caps: int, monkeypatch) -> None:
+    """It captures, once libcamera has joined it to a sensor; what they say of themselves is that of the Pi's kernel."""
+
+    def part(node: int, request: int, argument: bytes) -> bytes:
+        if request == v4l2.QUERYCAP:
+            return struct.pack("16s32s32sIII12x", driver, driver, b"platform:1f00110000.csi", 6, 0x85A00001, caps)
+        return kernel(node, request, argument)
+
+    monkeypatch.setattr(v4l2.fcntl, "ioctl", part)
+    (devices / "video0").touch()
+    assert v4l2.cameras() == []
+    hint = r"gives no pictures by itself; found none; .* is --source picamera$"
+    with pytest.raises(SourceError, match=hint), Source(str(devices / "video0")):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["file", "device"])
 def test_something_else_is_no_camera(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "video0"

@@ -1,7 +1,10 @@
+import configparser
+import importlib.util
 import re
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -52,29 +55,116 @@ def test_a_run_goes_on_when_systemd_does_not_listen(tmp_path, caplog):
     ]
 
 
+# install.sh
+
+SUDO = """#!/bin/sh
+echo "$*" >>{log}
+for last; do :; done
+case "$*" in
+*" -m venv "*) # ensurepip takes long
+    "$@" --without-pip && ln -s {pip} "$last"/lib/python*/site-packages/ ;;
+*"-m pip install "*) # as pip does, it builds in the folder that it is given
+    mkdir "$last/build"
+    ls "$last" >{log}.built
+    printf '#!/bin/sh\necho "$0 $* in $PWD"; exit 1\n' >{root}/opt/calmcam/venv/bin/calmcam
+    chmod +x {root}/opt/calmcam/venv/bin/calmcam ;;
+"systemctl restart "*) exit 1 ;; # there is no camera
+"useradd "* | "install "* | "ln "* | "systemctl "*) ;;
+*) exec "$@" ;;
+esac
+"""
+
+
+class Pi:
+    """A computer below `root` with a checkout, on which a user runs install.sh; `log` has what root did."""
+
+    def __init__(self, root: Path, *, enabled: bool = False) -> None:
+        self.root, self.log, self.checkout = root, root / "log", root / "home" / "calmcam"
+        pip = Path(importlib.util.find_spec("pip").origin).parent
+        scripts = {
+            "sudo": SUDO.format(log=self.log, root=root, pip=pip),
+            "systemctl": f"#!/bin/sh\nexit {int(not enabled)}\n",
+            "id": '#!/bin/sh\n[ "$1" = -u ] && echo 1000\n',
+        }
+        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+            self.write(self.checkout / name)
+        for name in ("edge_app", "trainer", "deploy", "models", "build/lib"):
+            (self.checkout / name).mkdir(parents=True)
+        places = re.compile(r"(?<![\w/])/(?=opt/|etc/|usr/local/)")
+        script = places.sub(f"{root}/", (DEPLOY / "install.sh").read_text()).replace("/usr/bin/python3", sys.executable)
+        self.write(self.checkout / "deploy" / "install.sh", script)
+        self.write(self.checkout / "deploy" / "system_libraries.sh", f'#!/bin/sh\necho "for $PYTHON" >>{self.log}\n')
+        for name, text in scripts.items():
+            self.write(root / "bin" / name, text)
+
+    @staticmethod
+    def write(path: Path, text: str = "") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def install(self, *options: str, **more: str) -> str:
+        """What the script says to the user; what root has done before is forgotten."""
+        self.log.write_text("")
+        places = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "SYSFS": str(self.root), "TMPDIR": str(self.root)}
+        command = ["deploy/install.sh", *options]
+        done = subprocess.run(command, cwd=self.checkout, capture_output=True, text=True, env={**places, **more})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def did(self, start: str) -> list[str]:
+        """What root did that begins so, without that."""
+        return [line.removeprefix(start) for line in self.log.read_text().splitlines() if line.startswith(start)]
+
+
 def test_install_dry_run_names_its_steps_and_changes_nothing(tmp_path):
-    command = [str(DEPLOY / "install.sh"), "--dry-run", "--service", "--prefix", str(tmp_path / "opt")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path)}
-    )
-    assert done.returncode == 0, done.stderr
-    assert "would run: /usr/bin/python3 -m venv --system-site-packages" in done.stdout
-    assert "/etc/systemd/system/calmcam.service" in done.stdout
-    assert "deploy/calmcam.toml /etc/calmcam.toml" in done.stdout
-    assert "on the CPU" in done.stdout
-    steps = [line.removeprefix("would run: systemctl ") for line in done.stdout.splitlines() if "systemctl" in line]
-    assert steps == ["daemon-reload", "try-restart calmcam.service", "enable --now calmcam.service"], "an old one ends"
-    assert not (tmp_path / "opt").exists()
+    pi = Pi(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    said = pi.install("--dry-run", "--service", PYTHON="/bin/true").replace(str(tmp_path), "")
+    assert "would run: /bin/true -m venv --clear --system-site-packages /opt/calmcam/venv" in said
+    assert "/etc/systemd/system/calmcam.service" in said
+    assert "deploy/calmcam.toml /etc/calmcam.toml" in said
+    assert "on the CPU" in said
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, pi.log]) and not pi.log.read_text()
 
 
 @pytest.mark.parametrize(("python", "constrained"), [("/bin/true", True), ("/bin/false", False)])
 def test_numpy_1_is_installed_where_the_system_s_python_asks_for_it(tmp_path, python, constrained):
     """The script asks the interpreter whether it is older than 3.13."""
-    command = [str(DEPLOY / "install.sh"), "--dry-run", "--prefix", str(tmp_path / "opt")]
-    environment = {"PATH": "/usr/bin:/bin", "SYSFS": str(tmp_path), "PYTHON": python}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert ("pip install --quiet --upgrade -c " in done.stdout) is constrained
+    assert ("pip install --quiet --upgrade -c " in Pi(tmp_path).install("--dry-run", PYTHON=python)) is constrained
+
+
+def test_what_is_half_made_is_made_anew_and_nothing_is_built_in_the_checkout(tmp_path):
+    pi = Pi(tmp_path)
+    venv = tmp_path / "opt" / "calmcam" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(venv)], check=True)
+    checkout = sorted(pi.checkout.rglob("*"))
+    said = pi.install()
+    made = pi.did(f"{sys.executable} -m venv ")
+    assert made == [f"--clear --system-site-packages {venv}"], "a pip elsewhere is not its own"
+    assert pi.did("for ") == [sys.executable], "ensurepip is looked for where it is needed"
+    setup = configparser.ConfigParser()
+    setup.read(DEPLOY.parent / "setup.cfg")
+    packages = {name.partition(".")[0] for name in setup["options"]["packages"].split()}
+    files = {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "models", "build"}
+    assert set((tmp_path / "log.built").read_text().split()) == packages | files
+    assert sorted(pi.checkout.rglob("*")) == checkout
+    assert not list(tmp_path.glob("tmp*")), "the copy goes"
+    assert not pi.did("systemctl ")
+    assert f"{venv}/bin/calmcam doctor in {pi.checkout}\n" in said
+
+    pi.install()
+    assert not pi.did(f"{sys.executable} -m venv ") and pi.did(f"{venv}/bin/python -m pip install ")
+
+
+@pytest.mark.parametrize(("options", "enabled"), [(["--service"], False), ([], True)])
+def test_a_service_that_cannot_start_yet_is_installed_and_the_doctor_asked(tmp_path, options, enabled):
+    """It is renewed and started anew, too, when calmcam is below one that is enabled."""
+    pi = Pi(tmp_path, enabled=enabled)
+    said = pi.install(*options)
+    assert pi.did("systemctl ") == ["daemon-reload", "enable calmcam.service", "restart calmcam.service"]
+    assert len(pi.did("install ")) == 2 and "--create-home" not in pi.did("useradd ")[0]
+    assert "calmcam doctor in" in said and "mend what is broken above" in said
 
 
 def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_is_valid(tmp_path):

@@ -83,6 +83,22 @@ def test_the_newest_picture(sink):
     assert picture.shape == (48, 64, 3) and np.abs(picture.mean((0, 1)) - (200, 100, 40)).max() < 4
 
 
+@pytest.mark.parametrize("path", ["/", "/font.ttf", "/snapshot.jpg", "/stream.mjpg", "/events"])
+def test_the_head_alone_is_given_where_it_is_asked_for(sink, path):
+    """As curl -I does; HTTPConnection would leave a body for the next answer."""
+    sink.write(result(0))
+    with asked(sink.url, path) as response:
+        kind = response.headers["Content-Type"]
+    with socket.create_connection(sink._server.server_address) as viewer:
+        viewer.settimeout(20 * PATIENCE)
+        viewer.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        head = b""
+        while more := viewer.recv(65536):
+            head += more
+            assert b"\r\n\r\n" not in head[:-4], "a body follows"
+    assert head.startswith(b"HTTP/1.1 200 ") and f"Content-Type: {kind}\r\n".encode() in head
+
+
 def test_what_was_drawn_is_shown(sink):
     bare = result(0)
     drawn = np.full((24, 32, 3), (10, 20, 230), np.uint8)

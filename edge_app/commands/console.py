@@ -17,13 +17,14 @@ from rich import console as rich
 from rich.live import Live
 from rich.text import Text
 
-from ..files import takes_utf8
+from ..files import stamp, takes_utf8
 from ..report import Report
 from ..run import Stop
 from ..types import Result, Sink
 
 ON_TERMINAL_S = 0.2
 IN_LOG_S = 10.0
+SELDOM_S = 600.0  # in the log of a run without an end, between whose lines the pause doubles up to this
 
 
 class Console(rich.Console):
@@ -82,12 +83,12 @@ class StatusLine(Sink):
         if time.monotonic() - self._told < self._every:
             return
         self._told = time.monotonic()
-        text = Text(line(), no_wrap=True, overflow="ellipsis")
         if self._live:
-            self._live.update(text, refresh=True)
+            self._live.update(Text(line(), no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
+            self._every = min(2 * self._every, SELDOM_S)
             with suppress(OSError):  # a log that takes no more is no reason to look away
-                self._console.print(text, soft_wrap=True)
+                self._console.print(Text(stamp(sys.stderr) + line()), soft_wrap=True)
 
 
 def status_line(result: Result, state: str = "", *, said: bool = True) -> str:
@@ -105,8 +106,8 @@ def status_line(result: Result, state: str = "", *, said: bool = True) -> str:
     return " · ".join(part for part in (*rates, status.device, count, state, result.frame.source) if part)
 
 
-def summary(report: Report) -> str:
-    """One line on what a run did."""
+def summary(report: Report, *, said: bool = True) -> str:
+    """One line on what a run did; of what the faces express the shares, where they are `said` as by `status_line`."""
     if not report.frames:
         return f"no frame in {report.seconds:.1f} s"
     age = report.percentiles("age")
@@ -116,7 +117,7 @@ def summary(report: Report) -> str:
         f"age p50 {age['p50']:.1f} p95 {age['p95']:.1f} ms",
         f"dropped {report.dropped}",
         " + ".join(f"{device} {n}" for device, n in report.devices.items()),
-        counted(report.faces, "face") + (f": {main_labels(report.labels)}" if report.labels else ""),
+        counted(report.faces, "face") + (f": {main_labels(report.labels)}" if said and report.labels else ""),
     ]
     return " · ".join(part for part in parts if part)
 

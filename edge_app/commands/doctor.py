@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from ..errors import CalmcamError
+from ..errors import CalmcamError, SettingsError
 from ..files import may_be_there
-from ..health import hailo, host, pi
+from ..health import hailo, host, pi, service
 from ..health.checks import BROKEN, OK, WARNING, Check, Machine
 from ..manifest import find_model
-from ..settings import default_path, read_settings
+from ..settings import default_path, filled, read_settings
 from .console import echo_json
 
 COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
@@ -21,16 +21,23 @@ COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 
 def examine(machine: Machine, config: Path | None = None) -> list[Check]:
     """Every check of this computer, and of the settings file that is named or found."""
-    return [*(check for part in (host, pi, hailo) for check in part.checks(machine)), settings(config)]
+    return [*(check for part in (host, pi, hailo, service) for check in part.checks(machine)), settings(config)]
 
 
 def settings(config: Path | None) -> Check:
-    """Whether the settings can be read, and the model is there that they name."""
+    """Whether the settings can be read, and the model and the password are there that they name."""
     path = config or default_path()
     try:
-        find_model(read_settings(config).model)
+        found = read_settings(config)
+        find_model(found.model)
     except CalmcamError as error:
-        return Check("settings", BROKEN, str(error), f"correct {path}")
+        closed = isinstance(error.__cause__, PermissionError)
+        return Check("settings", BROKEN, str(error), "ask again with sudo" if closed else f"correct {path}")
+    try:
+        filled(found.source)
+    except SettingsError as error:
+        text, _, mend = str(error).partition("; ")
+        return Check("settings", WARNING, f"{path}: {text}", f"{mend} (the service reads /etc/calmcam.env)")
     lack = "may not be looked at" if may_be_there(path) else "is not there"
     return Check("settings", OK, str(path) if os.path.isfile(path) else f"the defaults; {path} {lack}")
 

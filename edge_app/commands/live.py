@@ -101,7 +101,7 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
         if folder:
             runs.discard_empty(folder)
         if report.frames:
-            click.echo(summary(report) + saved, err=True)
+            click.echo(summary(report, said=bool(sys.stderr and sys.stderr.isatty())) + saved, err=True)
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:

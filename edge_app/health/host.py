@@ -19,6 +19,7 @@ from ..errors import CalmcamError
 from ..manifest import installed, read_manifest, verify
 from ..v4l2 import describe
 from .checks import BROKEN, OK, WARNING, Check, Machine
+from .pi import ribbon
 
 NEEDED = ("numpy", "opencv-contrib-python", "mediapipe", "av", "pillow", "click", "rich", "jsonschema", "matplotlib")
 ENGINES = ("ai-edge-litert", "tflite-runtime")
@@ -53,7 +54,8 @@ from edge_app import catalogue, devices, manifest
 trials = [catalogue.agreement(manifest.read_manifest(Path(path)), devices.open_backend) for path in sys.argv[1:]]
 print(json.dumps([(trial.model, trial.good, trial.text) for trial in trials]))
 """
-REINSTALL = "install calmcam again, from its checkout: make demo"
+_OURS = (Path(sys.prefix).parent / "Makefile").is_file()  # a checkout's own environment, as make makes it
+REINSTALL = f"install calmcam again, from its checkout: {'make demo' if _OURS else 'deploy/install.sh'}"
 LEAST_DISK = 1_000_000_000  # bytes; a run of an hour writes about as much
 LEAST_MEMORY = 500_000_000  # bytes; calmcam stays below 350 MB
 
@@ -124,8 +126,8 @@ def imports(machine: Machine) -> list[Check]:
 
 
 def cameras(machine: Machine) -> Check:
-    """Video devices that capture, with their pixel formats."""
-    found, refused = [], []
+    """The Pi's own camera, and video devices that capture by themselves, with their pixel formats."""
+    found, refused = ["one on the ribbon connector, --source picamera"] if ribbon(machine) else [], []
     for entry in machine.find("/sys/class/video4linux/video*"):
         camera = describe(str(machine.path(f"/dev/{entry.name}")))
         if camera is None:

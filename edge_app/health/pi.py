@@ -55,6 +55,12 @@ def temperature(machine: Machine) -> Check:
     )
 
 
+def ribbon(machine: Machine) -> bool:
+    """Whether a camera is on the ribbon connector: the kernel shows its nodes only then."""
+    names = (machine.read(entry / "name") for entry in machine.find("/sys/class/video4linux/video*"))
+    return any(name.startswith(("rp1-cfe", "unicam")) for name in names)
+
+
 def picamera(machine: Machine) -> Check:
     """Picamera2, which only cameras on the ribbon connector need; the system's package, so the venv must see it."""
     if importlib.util.find_spec("picamera2"):
@@ -62,4 +68,7 @@ def picamera(machine: Machine) -> Check:
     if machine.find("/usr/lib/python3/dist-packages/picamera2/__init__.py"):
         mend = "python3 -m venv --system-site-packages .venv, and install calmcam there"
         return Check("picamera2", WARNING, "installed for the system, this Python does not see it", mend)
+    if ribbon(machine):
+        text = "not installed, which the camera on the ribbon connector needs"
+        return Check("picamera2", WARNING, text, "sudo apt install python3-picamera2")
     return Check("picamera2", OK, "not installed; only cameras on the ribbon connector need it")

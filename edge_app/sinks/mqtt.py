@@ -154,7 +154,8 @@ class Sink:
 
     def _on_disconnect(self, client: paho.Client, data: object, flags: object, code: Any, properties: object) -> None:
         if code.is_failure:
-            self._lost(str(code) if self._answered.is_set() else "it hung up; with TLS it is mqtts://")
+            why = "it hung up" if code == "Unspecified error" else str(code)
+            self._lost(why if self._answered.is_set() else "it hung up; with TLS it is mqtts://")
 
     def _lost(self, why: str) -> None:
         """At first `__enter__` says why, later the log says so, once for each loss and whenever the reason changes."""

@@ -254,6 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             answer()
 
+    do_HEAD = do_GET
+
     def _may_look(self) -> bool:
         if self.server.password:
             _, _, login = self.headers.get("Authorization", "").partition("Basic ")
@@ -270,24 +272,25 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _page(self) -> None:
-        self._begin("text/html; charset=utf-8", len(self.server.page))
-        self.wfile.write(self.server.page)
+        if self._begin("text/html; charset=utf-8", len(self.server.page)):
+            self.wfile.write(self.server.page)
 
     def _font(self) -> None:
         font = _FONT.read_bytes()
-        self._begin("font/ttf", len(font), {"Cache-Control": "max-age=86400"})
-        self.wfile.write(font)
+        if self._begin("font/ttf", len(font), {"Cache-Control": "max-age=86400"}):
+            self.wfile.write(font)
 
     def _snapshot(self) -> None:
         result = self.server.newest.fresh()
         if result is None:
             return self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, f"no picture for {_FRESH_S:g} s")
         jpeg = self.server.newest.jpeg(result)
-        self._begin("image/jpeg", len(jpeg))
-        self.wfile.write(jpeg)
+        if self._begin("image/jpeg", len(jpeg)):
+            self.wfile.write(jpeg)
 
     def _stream(self) -> None:
-        self._begin("multipart/x-mixed-replace; boundary=frame")
+        if not self._begin("multipart/x-mixed-replace; boundary=frame"):
+            return
         self.wfile.write(b"--frame\r\n")
         for result in self.server.newest:
             last = result or self.server.newest.last
@@ -299,16 +302,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
 
     def _events(self) -> None:
-        self._begin("text/event-stream")
+        if not self._begin("text/event-stream"):
+            return
         for result in self.server.newest:
             self.wfile.write(b":\n\n" if result is None else f"data: {json.dumps(result_line(result))}\n\n".encode())
 
-    def _begin(self, kind: str, length: int | None = None, more: Mapping[str, str] | None = None) -> None:
+    def _begin(self, kind: str, length: int | None = None, more: Mapping[str, str] | None = None) -> bool:
+        """Answer up to the body; whether one was asked for."""
         self.send_response(HTTPStatus.OK)
         ends = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
         for name, value in {"Content-Type": kind, **_HEADERS, **ends, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
+        return self.command != "HEAD"
 
     def log_message(self, form: str, *values: object) -> None:
         log.debug("%s %s", self.client_address[0], form % values)

@@ -145,7 +145,7 @@ def _check(path: str) -> None:
         raise SourceError(f"{path}: the camera cannot be opened ({error.strerror}); {hint}") from error
     try:
         if not v4l2.captures(node):
-            raise SourceError(f"{path}: this node gives no pictures; {_there_is()}")
+            raise SourceError(f"{path}: this node gives no pictures by itself; {_there_is()}")
         v4l2.claim(node)
     except OSError as error:
         if error.errno == errno.EBUSY:
