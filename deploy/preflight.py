@@ -35,12 +35,13 @@ _OPERATORS = {
     "GELU": (WARNING, "only fused patterns are said to be accepted", "4.1"),
 }
 _ACTIVATIONS = ("NONE", "RELU", "RELU6")
+_EXCITE = "squeeze-and-excite: the whole map waits for its mean (zoo: 242 FPS against 1952 without)"
 
-# Zoo nets whose speed does not change with the batch fit in one context (4.2), the largest of them resnet_v1_50 (1372 FPS;
-# 25.6 M parameters) on the Hailo-8 and resnet_v1_18 (1281; 11.7 M) on the Hailo-8L. The smallest that does not is
-# face_landmarks_lite (601 FPS at batch 1, 2317 at batch 8; 0.6 M parameters in the zoo's table): between, nobody knows.
-_ONE_CONTEXT = {"hailo8": 25.6e6, "hailo8l": 11.7e6}
-_SEVERAL = 0.6e6
+# Zoo nets whose speed does not change with the batch fit in one context (4.2). The largest of plain convolutions: resnet_v1_50
+# (25.6 M parameters) on the Hailo-8, resnet_v1_18 (11.7 M) on the 8L; with depthwise ones efficientnet_lite4 (13.0 M), and
+# lite1 (5.4 M; lite2 with 6.1 M does not fit). With squeeze-and-excite repghost_1_0x (4.1 M) fits neither. A small net may
+# need several all the same, as face_landmarks_lite does: what the compiler says holds.
+_ONE_CONTEXT = {"hailo8": {"plain": 25.6e6, "depthwise": 13.0e6}, "hailo8l": {"plain": 11.7e6, "depthwise": 5.4e6}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _gate(graph: Graph, layer: Layer) -> tuple[str, str] | None:
         return "a product of two maps: buffers one of them", "4.1"
     if set(graph.layers[sigmoids[0]].from_layers) & set(layer.from_layers):
         return "swish as x * sigmoid(x): the parser must recognise it, wide ranges suffer in int8", "4.1"
-    return "squeeze-and-excite: the whole map waits for its mean (zoo: 242 FPS against 1952 without)", "4.1"
+    return _EXCITE, "4.1"
 
 
 def _softmax(graph: Graph, layer: Layer, what: str) -> Verdict:
@@ -141,16 +142,17 @@ def _outputs(graph: Graph) -> Iterator[Verdict]:
 
 
 def _size(graph: Graph, arch: str) -> Iterator[Verdict]:
-    what, limit, parameters = f"size on {arch}", _ONE_CONTEXT[arch], graph.parameters
+    what, parameters = f"size on {arch}", graph.parameters
     text = f"{parameters / 1e6:.2f} M parameters, {graph.macs / 1e6:.0f} M multiply-accumulates"
-    if parameters < _SEVERAL:
-        known = f"below every zoo net that needs several contexts ({_SEVERAL / 1e6:.1f} M)"
-        yield Verdict(OK, what, f"{text}: {known}", "4.2")
-    elif parameters <= limit:
-        known = f"some zoo nets from {_SEVERAL / 1e6:.1f} M need several, others up to {limit / 1e6:.1f} M fit in one"
+    kind = "depthwise" if any(layer.operator == "DEPTHWISE_CONV_2D" for layer in graph.layers) else "plain"
+    limit = _ONE_CONTEXT[arch][kind]
+    if parameters > limit:
+        yield Verdict(WARNING, what, f"{text}: likely several contexts, reloaded over PCIe per frame", "1.9, 4.2")
+    elif any(_gate(graph, layer) == (_EXCITE, "4.1") for layer in graph.layers):
+        known = "the zoo's with squeeze-and-excite need several from 4.1 M on"
         yield Verdict(WARNING, what, f"{text}: one context or several is not known, {known}", "4.2")
     else:
-        yield Verdict(WARNING, what, f"{text}: likely several contexts, reloaded over PCIe per frame", "1.9, 4.2")
+        yield Verdict(OK, what, f"{text}: below the largest {kind} zoo net in one context ({limit / 1e6:.1f} M)", "4.2")
 
 
 def check_calibration(

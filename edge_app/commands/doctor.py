@@ -34,7 +34,7 @@ def settings(config: Path | None) -> Check:
         closed = isinstance(error.__cause__, PermissionError)
         return Check("settings", BROKEN, str(error), "ask again with sudo" if closed else f"correct {path}")
     try:
-        filled(found.source)
+        filled(found.source + (found.mqtt or ""))
     except SettingsError as error:
         text, _, mend = str(error).partition("; ")
         return Check("settings", WARNING, f"{path}: {text}", f"{mend} (the service reads /etc/calmcam.env)")
