@@ -71,17 +71,12 @@ class Report:
 
     def merge(self, other: Report) -> Report:
         """A new report over both; seconds add up."""
-        none = array("d")
-        names = {**self.spans_ms, **other.spans_ms}
         spans, strides = {}, Counter()
-        for name in names:
+        for name in {**self.spans_ms, **other.spans_ms}:
             strides[name] = max(self._strides[name], other._strides[name])
-            mine, theirs = (
-                one.spans_ms.get(name, none)[:: 1 << strides[name] - one._strides[name]] for one in (self, other)
-            )
-            spans[name] = mine + theirs
+            spans[name] = self._thinned(name, strides[name], 0) + other._thinned(name, strides[name], self._seen[name])
             if len(spans[name]) > KEEP:
-                spans[name] = spans[name][::2]
+                del spans[name][::2]
                 strides[name] += 1
         return Report(
             self.frames + other.frames,
@@ -96,7 +91,14 @@ class Report:
             self.gaps + other.gaps,
             self.gap_seconds + other.gap_seconds,
             strides,
+            self._seen + other._seen,
         )
+
+    def _thinned(self, name: str, stride: int, before: int) -> array:
+        """Every 2 ** `stride`-th sample of one span, counted on from the `before` samples of another report."""
+        step = 1 << stride - self._strides[name]
+        skipped = -((before >> self._strides[name]) + 1) % step
+        return self.spans_ms.get(name, array("d"))[skipped::step]
 
     def summary(self) -> dict[str, object]:
         """Plain values for `run.json`."""

@@ -69,6 +69,17 @@ def test_of_two_reports_that_kept_unequal_shares_neither_weighs_more():
         assert len(both.spans_ms["detect"]) <= module.KEEP
 
 
+def test_of_many_short_reports_the_last_weigh_no_more():
+    total = Report()
+    for number in range(20_000):
+        one = Report()
+        one.add({"detect": 1.0 if number < 10_000 else 100.0})
+        total = total.merge(one)
+    samples = total.spans_ms["detect"]
+    assert module.KEEP / 4 < len(samples) <= module.KEEP
+    assert samples.count(1.0) / len(samples) == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_summary_is_plain():
     report = Report(seconds=2.0)
     report.add({"detect": 1.5})

@@ -165,7 +165,8 @@ def _who_uses(path: str) -> str:
     own = str(os.getpid())
     processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and entry.name != own)
     users = ", ".join(filter(None, (_user(process, path) for process in processes)))
-    return f"it is used by {users}" if users else "end the program that uses it, or plug it in again"
+    alone = "end the program that uses it (the service: sudo systemctl stop calmcam), or plug it in again"
+    return f"it is used by {users}" if users else alone
 
 
 def _user(process: Path, path: str) -> str:
