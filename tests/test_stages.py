@@ -18,7 +18,7 @@ from tiny_training import TINY, loaded  # noqa: E402
 
 from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.rounding import rounded, straight_through  # noqa: E402
-from trainer.train import fit, network, save_plain  # noqa: E402
+from trainer.train import fit, network, save  # noqa: E402
 
 pytest_plugins = ("training_fixtures",)
 
@@ -37,7 +37,7 @@ def stopped_with_new_best_weights(run: Path, patch: pytest.MonkeyPatch) -> None:
         if self._state.stage == 1:
             best = keras.models.load_model(run / "best.keras", compile=False)
             best.set_weights(self.model.get_weights())
-            save_plain(best, run / "best.keras")
+            save(best, run / "best.keras")
             raise KeyboardInterrupt
 
     patch.setattr("trainer.callbacks.Patience.on_epoch_end", stop)

@@ -23,7 +23,7 @@ from .machine import device, versions
 from .recipe import Recipe
 from .record import absolute, stored_data, write_json
 from .scores import judge, predict
-from .train import save_plain
+from .train import plain, save
 
 log = logging.getLogger(__name__)
 Trained = tuple[Recipe, Mapping[str, object], keras.Model]
@@ -71,7 +71,7 @@ def average(runs: Mapping[Path, Trained], data: Path | Mapping[str, Path] | None
     for name in ("recipe.yaml", "split.csv", "seen.bin", "crop.json"):
         if (first / name).is_file():
             shutil.copyfile(first / name, out / name)
-    save_plain(model, out / "best.keras")
+    save(plain(model), out / "best.keras")
     of = ", ".join(f"{run} (best.keras {sha256(run / 'best.keras')[:12]})" for run in runs)
     same = ("recipe", "seed", "data_sha256", "backbone_sha256", "seen", "unreadable", "images")
     kept = {key: record[key] for key in same if key in record}

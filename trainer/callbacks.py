@@ -150,7 +150,7 @@ class Checkpoint(keras.callbacks.Callback):
     the stage began: epochs of few pictures are as short as a drawing.
     """
 
-    DRAWN = 5.0
+    DRAWN = 10.0
 
     def __init__(self, state: State) -> None:
         super().__init__()

@@ -85,12 +85,17 @@ def network(recipe: Recipe, policy: str = "float32") -> keras.Model:
         keras.config.set_dtype_policy(before)
 
 
-def save_plain(model: keras.Model, path: Path) -> None:
-    """Save the weights as a float32 model, whole or not at all, whatever precision it was trained in."""
-    plain = keras.Model.from_config(_float32(model.get_config()))
-    plain.set_weights(model.get_weights())
+def plain(model: keras.Model) -> keras.Model:
+    """A float32 copy, whatever precision the model is trained in."""
+    copy = keras.Model.from_config(_float32(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write the `.keras` file, whole or not at all."""
     with whole(path) as part:
-        plain.save(part)
+        model.save(part)
 
 
 def _float32(config: object) -> object:
@@ -206,7 +211,7 @@ def _run_stage(
         state.load(learner)
     if state.stage_over or state.stage_epoch >= stage.epochs:
         return  # resumed between two stages; dropout goes on where it stood
-    keep = partial(_keep_best, model, run / "best.keras")
+    keep = partial(_keep_best, model, plain(model), run / "best.keras")
     judge = callbacks.Judge(state, parts["validation"], batches, stage, keep)
     around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
     around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
@@ -217,11 +222,12 @@ def _run_stage(
     )
 
 
-def _keep_best(model: keras.Model, path: Path, chosen: keras.Model) -> None:
-    """Save what `chosen` learnt; where it rounds, in the `model` that it is a copy of."""
+def _keep_best(model: keras.Model, copy: keras.Model, path: Path, chosen: keras.Model) -> None:
+    """Save what `chosen` learnt, by way of the float32 `copy`; where it rounds, in the `model` that it was made of, too."""
     if chosen is not model:
         model.set_weights(chosen.get_weights())
-    save_plain(model, path)
+    copy.set_weights(model.get_weights())
+    save(copy, path)
 
 
 def _keep_stage(state: State, position: int) -> None:
