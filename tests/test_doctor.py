@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from not_root import told
 from small_model import write_model
 
 from edge_app import child
@@ -308,18 +309,12 @@ def test_settings_are_tried(content: str, state: str, part: str, tmp_path: Path)
 
 
 def test_settings_of_the_service_are_for_root_to_read(tmp_path: Path) -> None:
-    """Root may read all: asked in a process that is not."""
-    path = tmp_path / "calmcam.toml"
-    path.touch(mode=0)
-    code = (
-        "import os, pathlib, sys\n"
-        "from edge_app.commands import doctor\n"
-        "path = pathlib.Path(sys.argv[1]).name\n"
-        "os.chdir(pathlib.Path(sys.argv[1]).parent)\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "print(doctor.settings(pathlib.Path(path)).mend)\n"
+    (tmp_path / "calmcam.toml").touch(mode=0)
+    asked = "doctor.settings(Path('calmcam.toml')).mend"
+    assert (
+        told(tmp_path, "from pathlib import Path; from edge_app.commands import doctor", asked)
+        == "ask again with sudo\n"
     )
-    assert child.ask([sys.executable, "-c", code, str(path)]).out == "ask again with sudo\n"
 
 
 @pytest.mark.parametrize(("made", "line"), [(True, "make demo"), (False, "deploy/install.sh")])

@@ -16,6 +16,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from not_root import told
 from patience import PATIENCE
 
 from edge_app import plugins, reconnect, v4l2
@@ -89,19 +90,10 @@ def test_something_else_is_no_camera(tmp_path: Path, kind: str) -> None:
 
 
 def test_no_permission(tmp_path: Path) -> None:
-    path = tmp_path / "video0"
-    path.touch(mode=0)
-    code = (
-        "import os, sys\n"
-        "from edge_app.sources.camera import Source\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "try: Source('video0').__enter__()\n"
-        "except Exception as error: print(type(error).__name__, error)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("SourceError video0: the camera cannot be opened (Permission denied)"), done.stderr
-    assert "usermod" in done.stdout
+    (tmp_path / "video0").touch(mode=0)
+    said = told(tmp_path, "from edge_app.sources.camera import Source", "Source('video0').__enter__()")
+    assert said.startswith("SourceError video0: the camera cannot be opened (Permission denied)")
+    assert "usermod" in said
 
 
 @pytest.mark.parametrize("refuses", ["open", "buffers"])

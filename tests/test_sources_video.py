@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from not_root import told
 
 from edge_app.background import Background
 from edge_app.errors import SourceError, TruncatedError
@@ -378,18 +376,9 @@ def test_no_permission(tmp_path: Path, clip: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(clip.read_bytes())
     path.chmod(0)
-    code = (
-        "import os, sys, pathlib\n"
-        "from edge_app.sources.video import Source\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "import edge_app.sources.video as video\n"
-        "try: video._check(pathlib.Path('a.mp4'))\n"
-        "except Exception as error: print(type(error).__name__, error)\n"
-    )
     tmp_path.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("SourceError a.mp4: cannot be read"), done.stderr
+    said = told(tmp_path, "from pathlib import Path; from edge_app.sources import video", "video._check(Path('a.mp4'))")
+    assert said.startswith("SourceError a.mp4: cannot be read")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ import numpy as np
 
 from edge_app.heads import probabilities
 from edge_app.manifest import Head
-from edge_app.scoring.metrics import wilson
+from edge_app.scoring.metrics import FEW, wilson
 
 COLDEST, HOTTEST = 0.05, 20.0
-FEW = 5  # groups of people or clips below which a score says nothing of others
 FEWEST = 50  # validation images below which neither temperature nor unsure threshold is chosen, nor much known
 GOLDEN = (np.sqrt(5) - 1) / 2
 

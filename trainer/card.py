@@ -9,8 +9,9 @@ import numpy as np
 
 from edge_app.files import whole
 from edge_app.manifest import Head
+from edge_app.scoring.metrics import FEW
 
-from .calibrate import FEW, FEWEST
+from .calibrate import FEWEST
 from .finalscore import Scored
 from .record import chosen
 from .study import Study

@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ..scoring.metrics import FEW
 from .console import for_tables
 
-FEW = 5  # clips
 UNREADABLE_SHOWN = 10
 Judged = Mapping[str, Any]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
+FEW = 5  # persons or clips below which a score says nothing of others
 Interval = tuple[float, float]
 
 
