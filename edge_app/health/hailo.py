@@ -19,7 +19,7 @@ from ..manifest import Manifest, installed, read_manifest
 from . import hailo_use
 from .checks import BROKEN, OK, QUIET, WARNING, Check, Machine
 
-VENDOR = "0x1e60"  # of Hailo on PCI
+VENDOR, DEVICE = "0x1e60", "0x2864"  # on PCI: Hailo; the Hailo-8 and 8L, whereas a 10H is 0x45c4
 INSTALL = "sudo apt install hailo-all, then reboot"
 ONE_VERSION = "sudo apt full-upgrade, then reboot"
 SEE_SYSTEM = "python3 -m venv --system-site-packages .venv, and install calmcam there"
@@ -40,7 +40,9 @@ else:
 
 def checks(machine: Machine) -> list[Check]:
     """One line when there is no trace of a Hailo, otherwise all that can be said without using it."""
-    chips = _chips(machine)
+    chips, others = _chips(machine)
+    if others and not chips:
+        return [Check("hailo", OK, "a Hailo-10H or 15, which calmcam does not use: the CPU classifies")]
     nodes = machine.find("/dev/hailo*")
     driver = driver_version(machine)
     library, python_check = package(machine)
@@ -122,9 +124,12 @@ def compiled(architecture: str, library: str = "") -> Check:
     return Check("compiled models", WARNING, text, f"{mend}, and on as the README says")
 
 
-def _chips(machine: Machine) -> list[Path]:
+def _chips(machine: Machine) -> tuple[list[Path], list[Path]]:
+    """The Hailo-8s on the bus, and Hailo's other devices."""
     entries = [path.parent for path in machine.find("/sys/bus/pci/devices/*/vendor")]
-    return [entry for entry in entries if machine.read(entry / "vendor") == VENDOR]
+    ours = [entry for entry in entries if machine.read(entry / "vendor") == VENDOR]
+    chips = [entry for entry in ours if machine.read(entry / "device") == DEVICE]
+    return chips, [entry for entry in ours if entry not in chips]
 
 
 def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
