@@ -99,6 +99,16 @@ def test_release_4_18_gets_its_buffers_anew(world: Any, artifact: Artifact, crop
     backend.close()
 
 
+def test_a_hef_for_another_hailort_is_told_once(
+    hailo: ModuleType, artifact: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        hailo.Backend(dataclasses.replace(artifact, compiler={"compiler": "3.30.0"})).close()
+    hailo.Backend(dataclasses.replace(artifact, compiler={"compiler": "3.33.0"})).close()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("small_hailo8.hef was compiled for HailoRT 4.20, 4.23.0 is installed; compile it again")
+
+
 def test_every_status_becomes_ours(world: Any, hailo: ModuleType, artifact: Artifact) -> None:
     for number, status in list(hailo_facts.STATUSES.items())[1:]:
         backend = hailo.Backend(artifact)
@@ -418,6 +428,7 @@ def test_why_numpy_2_is_refused(
 def test_importing_writes_no_logs(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HAILORT_LOGGER_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
+    assert hailo_probe.identify() == "HAILO8"
     importlib.import_module("edge_app.backends.hailo")
     assert not (tmp_path / "hailort.log").exists()
 
