@@ -134,6 +134,16 @@ def test_the_named_head_of_several_decides(annotate, material, tmp_path):
     assert code.exit_code == 2 and "unknown head 'teas'; did you mean 'tease'?" in code.stderr
 
 
+@pytest.mark.parametrize(("below", "unsure"), [("0", False), ("1", True)])
+def test_a_threshold_may_take_the_place_of_the_models(annotate, material, tmp_path, below, unsure):
+    options = ("--head", "tease", "--unsure-below", below, "--no-video", "-o", tmp_path / "out")
+    assert annotate(material / "face.jpg", *options).exit_code == 0
+    ((face,),) = (line["faces"] for line in lines(tmp_path / "out"))
+    assert (face["unsure"], face.get("why")) == (unsure, "confidence" if unsure else None)
+    asked = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["settings"]
+    assert asked["unsure_below"] == float(below)
+
+
 def test_a_bad_input_does_not_stop_the_rest(annotate, material, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_text("hello")

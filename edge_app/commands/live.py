@@ -33,7 +33,7 @@ PICTURE = ("width", "height", "fps", "rotate", "mirror")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
+@settings_options("source", *MODEL_SETTINGS, "head", "unsure_below", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--paced", is_flag=False, flag_value=0.0, type=ClockRange(0), default=None, metavar="[FPS]",
