@@ -28,6 +28,11 @@ class Head:
     temperature: float = 1.0  # logits are divided by it; fitted on validation
     unsure_below: float = 0.0  # below this calibrated confidence nothing is decided
 
+    @property
+    def negative(self) -> str:
+        """Of two labels the one that says "not", with one logit for the other; "" where several are equals."""
+        return self.labels[0] if self.kind == "sigmoid" else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
