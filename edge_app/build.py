@@ -39,7 +39,7 @@ class Analysis(AbstractContextManager):
     def __init__(self, settings: Settings) -> None:
         """Load what `settings` name; SettingsError, ModelError, ManifestError, BackendUnavailable say why not."""
         self.manifest = expression_model(settings.model)
-        self.head = choose_head(self.manifest, settings.head)
+        self.head = choose_head(self.manifest, settings.head, settings.unsure_below)
         self._range = settings.detector
         with ExitStack() as stack:
             opened = open_best(self.manifest, settings.variant, settings.device, threads=settings.threads)

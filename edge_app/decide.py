@@ -18,7 +18,8 @@ from .types import Decision, Faces, Frame
 
 MEMORY_S = 0.5  # time constant of the consensus
 HOLD_S = 0.3  # what is said has not been proposed for this long before another is said, or for half of a new face's life
-LEAD = 0.1  # by which the probability of another label must exceed that of the one said
+LEAD = 0.1  # of another label's probability over that of the one said; with less ...
+HOLD_SLIGHT_S = 1.0  # ... it must lead for this long
 SLACK = 0.05  # by which the confidence of a label once said may fall below the model's threshold
 GOOD_TO_SAY = 0.5  # share of good sightings, in time, that a decision needs ...
 GOOD_TO_KEEP = 0.35  # ... and that keeps it once said
@@ -117,21 +118,20 @@ class _Evidence:
         mean = dict(zip(head.labels, (self.sums / self.weight).tolist(), strict=True))
         steady = self.said in mean
         top = max(mean, key=mean.__getitem__)
-        if steady and mean[top] - mean[self.said] < LEAD:
-            top = self.said
+        hold = HOLD_SLIGHT_S if steady and mean[top] - mean[self.said] < LEAD else HOLD_S
         flawed = self.weight < (GOOD_TO_KEEP if steady else GOOD_TO_SAY) * self.seconds
         doubtful = mean[top] < head.unsure_below - (SLACK if steady else 0)
         if flawed or doubtful:
-            top, self.why = UNSURE, self.flaw if flawed else "confidence"
-        self._say(top, now_ns)
+            top, hold, self.why = UNSURE, HOLD_S, self.flaw if flawed else "confidence"
+        self._say(top, hold, now_ns)
         if self.said == UNSURE:
             return Decision(UNSURE, max(mean.values()), mean, True, self.why)
         return Decision(self.said, mean[self.said], mean)
 
-    def _say(self, proposal: str, now_ns: int) -> None:
+    def _say(self, proposal: str, hold: float, now_ns: int) -> None:
         if proposal != self.proposed and self.said in ("", proposal, self.proposed):
             unseen = self.gap_ns >= HOLD_S * 1e9  # nobody knows what was between: it may have been there since
             self.since_ns = now_ns - self.gap_ns * unseen
         self.proposed = proposal
-        if now_ns - self.since_ns >= min(HOLD_S * 1e9, (now_ns - self.began_ns) / 2):
+        if now_ns - self.since_ns >= min(hold * 1e9, (now_ns - self.began_ns) / 2):
             self.said = proposal

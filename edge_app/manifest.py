@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ class Head:
     labels: tuple[str, ...]  # in the order of the output's columns
     temperature: float = 1.0  # logits are divided by it; fitted on validation
     unsure_below: float = 0.0  # below this calibrated confidence nothing is decided
+
+    @property
+    def negative(self) -> str:
+        """Of two labels the one that says "not", with one logit for the other; "" where several are equals."""
+        return self.labels[0] if self.kind == "sigmoid" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +148,11 @@ def _its_folder(path: Path) -> str:
     return f"; try {path.parent} --variant {variant}" if variant else ""
 
 
-def choose_head(manifest: Manifest, name: str | None) -> Head:
-    """The head of that name, the first one for None; SettingsError with the nearest known one otherwise."""
+def choose_head(manifest: Manifest, name: str | None, unsure_below: float | None = None) -> Head:
+    """The head of that name, the first one for None; SettingsError with the nearest known one otherwise.
+
+    `unsure_below` takes the place of its own threshold, unless it is None.
+    """
     if not manifest.heads:
         raise SettingsError(
             f"{manifest.name}: expected a model that classifies, got one without heads ({manifest.task})"
@@ -152,7 +160,8 @@ def choose_head(manifest: Manifest, name: str | None) -> Head:
     names = [head.name for head in manifest.heads]
     found = names[0] if name is None else same(name, names)
     if found:
-        return manifest.heads[names.index(found)]
+        head = manifest.heads[names.index(found)]
+        return head if unsure_below is None else replace(head, unsure_below=unsure_below)
     raise SettingsError(f"{manifest.name}: {unknown('head', str(name), names)}")
 
 

@@ -10,9 +10,11 @@ import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .errors import InputError, SettingsError, unknown
 from .labels import index_of
@@ -33,18 +35,7 @@ class Moment:
     end: float
     confidence: float  # mean of the expression's, over the frames that show it
     peak: float  # when it was largest
-
-    def within(self, most: float) -> Moment:
-        """At most `most` seconds of it, around the peak."""
-        if self.end - self.start <= most:
-            return self
-        start = min(max(self.start, self.peak - most / 2), self.end - most)
-        return replace(self, start=start, end=start + most)
-
-    @property
-    def weight(self) -> float:
-        """How sure and how long: what moments are ranked by."""
-        return self.confidence * (self.end - self.start)
+    weight: float  # how sure and how long, what moments are ranked by: confidence beyond chance, times seconds
 
 
 def read_results(path: Path) -> Iterator[dict[str, Any]]:
@@ -88,10 +79,10 @@ def _is_json(text: bytes) -> bool:
 def _is_result(line: Any) -> bool:
     try:
         said = [face["expression"] for face in line["faces"] if "expression" in face]
-        figures = [line["t"], *(one["confidence"] for one in said)]
-        named = all(isinstance(one["name"], str) and isinstance(one["probs"], dict) for one in said)
+        figures = [line["t"], *(figure for one in said for figure in (one["confidence"], *one["probs"].values()))]
+        named = all(isinstance(one["name"], str) for one in said)
         return named and isinstance(line["source"], str) and all(map(math.isfinite, figures))
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, AttributeError):
         return False
 
 
@@ -100,9 +91,10 @@ def find(
 ) -> list[Moment]:
     """The moments in which some face is said to show `label`, best first.
 
-    It may be named by an alias, or as it is drawn. Stretches at most `gap` seconds apart are one; shorter ones than
-    `least` seconds are left out, of longer ones `most` seconds around their peak are taken. SettingsError for a label
-    that the results do not know.
+    It may be named by an alias, or as it is drawn. A frame counts where the word that is said is the likeliest one and
+    surer than by chance. Stretches at most `gap` seconds apart are one; longer ones than `most` seconds come apart, the
+    surest part first; parts shorter than `least` seconds are left out. SettingsError for a label that the results do
+    not know.
     """
     seen: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)  # source -> time, confidence by label
     labels: set[str] = set()
@@ -113,13 +105,19 @@ def find(
                 continue
             expression = face["expression"]
             labels.update(expression["probs"])
-            if not face.get("unsure", True):
+            likeliest = expression["confidence"] >= max(expression["probs"].values(), default=0.0)
+            if likeliest and not face.get("unsure", True):
                 sure[expression["name"]] = max(expression["confidence"], sure.get(expression["name"], 0.0))
         seen[line["source"]].append((line["t"], sure))
     name = _named(label, labels)
-    shown = {source: [(t, sure.get(name, 0.0)) for t, sure in frames] for source, frames in seen.items()}
-    moments = [one.within(most) for source, frames in shown.items() for one in _stretches(source, name, frames, gap)]
-    return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -one.weight)
+    chance = 1 / max(len(labels), 1)
+    moments = [
+        _moment(source, name, part, most)
+        for source, frames in seen.items()
+        for stretch in _stretches([(t, sure.get(name, 0.0)) for t, sure in frames], chance, gap)
+        for part in _parts(stretch, most)
+    ]
+    return sorted((one for one in moments if one.end - one.start > least - 1e-6), key=lambda one: -round(one.weight, 6))
 
 
 def _named(label: str, labels: set[str]) -> str:
@@ -132,14 +130,38 @@ def _named(label: str, labels: set[str]) -> str:
     return names[place]
 
 
-def _stretches(source: str, label: str, frames: list[tuple[float, float]], gap: float) -> Iterator[Moment]:
+def _stretches(frames: list[tuple[float, float]], chance: float, gap: float) -> Iterator[np.ndarray]:
+    """The stretches of frames (time, confidence) above `chance`: (n, 4) each frame's start, end, confidence, weight."""
     times = [t for t, _ in frames]
     steps = [after - before for before, after in zip(times, times[1:], strict=False)]
     steps.append(statistics.median(steps) if steps else 0.0)
-    hits = [(t, round(t + min(step, LONGEST), 6), sure) for (t, sure), step in zip(frames, steps, strict=True) if sure]
-    while hits:
-        count = next((i for i in range(1, len(hits)) if hits[i][0] - hits[i - 1][1] > gap + 1e-6), len(hits))
-        stretch, hits = hits[:count], hits[count:]
-        peak = max(stretch, key=lambda hit: hit[2])[0]
-        mean = statistics.fmean(sure for _, _, sure in stretch)
-        yield Moment(source, label, stretch[0][0], stretch[-1][1], mean, peak)
+    lasts = [min(step, LONGEST) for step in steps]
+    rows = [
+        (t, round(t + last, 6), sure, (sure - chance) * last)
+        for (t, sure), last in zip(frames, lasts, strict=True)
+        if sure > chance
+    ]
+    hits = np.array(rows).reshape(-1, 4)
+    pauses = np.flatnonzero(hits[1:, 0] - hits[:-1, 1] > gap + 1e-6)
+    return (stretch for stretch in np.split(hits, pauses + 1) if len(stretch))
+
+
+def _parts(stretch: np.ndarray, most: float) -> Iterator[np.ndarray]:
+    """The frames of `stretch` (n, 4) that begin within `most` seconds: first the surest, then of what is left."""
+    count, starts = len(stretch), stretch[:, 0]
+    ends = np.searchsorted(starts, starts + most - 1e-6).clip(np.arange(count) + 1)
+    sums = np.concatenate(([0.0], stretch[:, 3].cumsum()))
+    left = [(0, count)]
+    while left:
+        low, high = left.pop()
+        weights = sums[ends[low:high].clip(max=high)] - sums[low:high]
+        first = low + int(weights.round(6).argmax())
+        end = min(int(ends[first]), high)
+        yield stretch[first:end]
+        left += [rest for rest in ((end, high), (low, first)) if rest[0] < rest[1]]
+
+
+def _moment(source: str, label: str, hits: np.ndarray, most: float) -> Moment:
+    starts, ends, sure, weights = hits.T
+    end = min(ends[-1], starts[0] + most)
+    return Moment(source, label, *map(float, (starts[0], end, sure.mean(), starts[sure.argmax()], weights.sum())))

@@ -23,6 +23,7 @@ CHOICES = {
 PLACES = ("source", "model", "runs_dir")  # where ~/ is the user's folder
 FLAGS = ("show", "paced", "loop", "frames", "seconds")  # of live
 RANGES = {
+    "unsure_below": (0.0, 1.0),
     "threads": (1, 64),
     "conf": (0.0, 1.0),
     "max_faces": (1, 100),
@@ -40,6 +41,7 @@ class Settings:
     source: str = "0"  # of live: camera number, device, file, URL, "picamera", "synthetic"; see `filled`
     model: str = "emotions"  # an installed model's name, or a folder with a manifest.json
     head: str | None = None  # of the model, which decides and is drawn; None takes the first
+    unsure_below: float | None = None  # confidence that a word needs; None takes the model's own
     variant: str | None = None  # of the model; None takes what suits the device, int8 on a CPU
     device: str = "auto"  # "auto" is the Hailo when there is one and the model was compiled for it
     threads: int = 1  # per CPU interpreter

@@ -87,6 +87,13 @@ def test_the_named_head_of_several_decides(tmp_path, portrait):
     assert set(seen.probs) == set(cut.probs) == {"non_teasing", "teasing"}
 
 
+def test_a_threshold_may_take_the_place_of_the_models(tmp_path, portrait):
+    with Analyzer(model=str(write_model(tmp_path)), device="cpu", head="tease", unsure_below=1) as analyzer:
+        (seen,) = analyzer(portrait).faces.decisions
+        (cut,) = analyzer.classify([np.zeros((32, 32, 3), np.uint8)])
+    assert (seen.label, seen.why) == (cut.label, cut.why) == ("unsure", "confidence")
+
+
 def test_a_doubtful_crop_is_unsure(tmp_path):
     from edge_app.manifest import Head
 

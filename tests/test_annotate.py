@@ -24,6 +24,7 @@ from small_model import write_model
 
 from edge_app import runs
 from edge_app.cli import cli
+from edge_app.drawing.overlay import GREY, PALETTE
 from edge_app.commands.journal import Journal
 from edge_app.errors import OutputError
 from edge_app.inputs import expand
@@ -132,6 +133,26 @@ def test_the_named_head_of_several_decides(annotate, material, tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["model"]["head"] == "tease"
     code = annotate(material / "face.jpg", "--head", "teas")
     assert code.exit_code == 2 and "unknown head 'teas'; did you mean 'tease'?" in code.stderr
+
+
+@pytest.mark.parametrize(("head", "ink"), [("tease", GREY), ("mood", PALETTE[1])])
+def test_of_two_words_the_one_that_denies_is_grey(annotate, tmp_path, head, ink):
+    cv2.imwrite(str(tmp_path / "face.png"), cv2.imread(str(ASTRONAUT)))
+    assert annotate("face.png", "--head", head, "-o", "out").exit_code == 0
+    (line,) = lines(tmp_path / "out")
+    assert line["faces"][0]["expression"]["name"] in ("non_teasing", "happy", "sad", "neutral")
+    drawn = cv2.imread(str(tmp_path / "out" / "face.png"), cv2.IMREAD_COLOR_RGB)
+    assert [one for one in (GREY, PALETTE[1]) if (drawn == one).all(axis=2).sum() > 400] == [ink]
+
+
+@pytest.mark.parametrize(("below", "unsure"), [("0", False), ("1", True)])
+def test_a_threshold_may_take_the_place_of_the_models(annotate, material, tmp_path, below, unsure):
+    options = ("--head", "tease", "--unsure-below", below, "--no-video", "-o", tmp_path / "out")
+    assert annotate(material / "face.jpg", *options).exit_code == 0
+    ((face,),) = (line["faces"] for line in lines(tmp_path / "out"))
+    assert (face["unsure"], face.get("why")) == (unsure, "confidence" if unsure else None)
+    asked = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["settings"]
+    assert asked["unsure_below"] == float(below)
 
 
 def test_a_bad_input_does_not_stop_the_rest(annotate, material, tmp_path):

@@ -255,6 +255,12 @@ def test_the_head_of_the_settings_file_holds(model, data, tmp_path):
     assert report(model, "--data", data, "--config", "c.toml", "--head", "mood")["head"] == "mood"
 
 
+def test_a_threshold_may_take_the_place_of_the_models(model, data):
+    decided = report(model, model, "--data", data, "--unsure-below", 1, "-o", "out")["ready"]["decided"]
+    assert (decided["unsure_below"], decided["share"]) == (1, 0)
+    assert json.loads(Path("out/run.json").read_text())["settings"]["unsure_below"] == 1
+
+
 def test_nothing_readable_is_a_failure(model, tmp_path):
     (tmp_path / "data" / "sad").mkdir(parents=True)
     (tmp_path / "data" / "sad" / "text.png").write_text("this is no picture")

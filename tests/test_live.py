@@ -30,6 +30,7 @@ from edge_app.cli import cli
 from edge_app.commands.console import StatusLine, status_line, summary
 from edge_app.commands.live import _tell as tell
 from edge_app.commands.recording import Spare
+from edge_app.drawing.overlay import PALETTE
 from edge_app.errors import InputError, OutputError
 from edge_app.moments import read_results
 from edge_app.pace import Paced, Repeated
@@ -108,6 +109,15 @@ def test_what_a_service_does_stands_in_its_settings(live, tmp_path):
     assert (tmp_path / "runs" / "live" / "synthetic" / "annotated.mp4").exists()
     result = live("--config", "calmcam.toml", "--no-show", "--no-save", "--no-json", "--frames", 2, "-o", "out")
     assert result.exit_code == 0 and not result.stdout and len(list((tmp_path / "runs" / "live").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("head", "coloured"), [("mood", True), ("tease", False)])
+def test_of_two_words_the_one_that_denies_is_grey(live, tmp_path, head, coloured):
+    portrait = ROOT / "tests" / "cases" / "astronaut.jpg"
+    assert live("--source", portrait, "--no-show", "--head", head, "-o", "out").exit_code == 0
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as video:
+        picture = next(video.decode(video=0)).to_ndarray(format="rgb24")
+    assert ((abs(picture.astype(int) - PALETTE[1]) < 30).all(axis=2).sum() > 400) == coloured
 
 
 def test_a_camera_that_lies_on_its_side_is_set_upright(live, tmp_path):

@@ -62,15 +62,67 @@ def test_the_peak_and_the_mean():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("hhhhhhHhhh", (0.45, 0.75)),  # around the peak at 0.6
-        ("Hhhhhhhhhh", (0.0, 0.3)),  # no earlier than it begins
-        ("hhhhhhhhhH", (0.7, 1.0)),  # no later than it ends
-        ("hHhs", (0.0, 0.3)),
+        ("hhhhHhHhhh", [(0.4, 0.7), (0.0, 0.3), (0.7, 1.0), (0.3, 0.4)]),
+        ("hhhhh", [(0.0, 0.3), (0.3, 0.5)]),
+        ("hhhhhhhhhH", [(0.7, 1.0), (0.0, 0.3), (0.3, 0.6), (0.6, 0.7)]),
+        ("Hhhhhhhs", [(0.0, 0.3), (0.3, 0.6), (0.6, 0.7)]),
+        ("hHhs", [(0.0, 0.3)]),
+        ("HshhhssshH", [(0.2, 0.5), (0.8, 1.0), (0.0, 0.1)]),  # a pause in it makes none surer
     ],
 )
-def test_of_a_long_moment_what_is_around_its_peak(words, expected):
-    (moment,) = find(story(words), "happy", least=0.0, most=0.3)
-    assert (round(moment.start, 3), round(moment.end, 3)) == expected and moment.label == "happy"
+def test_a_long_moment_comes_apart_the_surest_part_first(words, expected):
+    found = find(story(words), "happy", gap=0.35, least=0.0, most=0.3)
+    assert [(round(one.start, 3), round(one.end, 3)) for one in found] == expected
+
+
+def test_what_is_said_of_a_part_is_of_that_part():
+    first, second, *_ = find(story("hhhhhHHHhh"), "happy", gap=0.0, least=0.2, most=0.3)
+    assert (round(first.peak, 3), first.confidence) == (0.5, 1.0)
+    assert (round(second.peak, 3), round(second.confidence, 3)) == (0.0, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(0.25, [(0.0, 0.25), (0.3, 0.5)]), (0.05, [(0.0, 0.05), (0.1, 0.15), (0.2, 0.25), (0.3, 0.35), (0.4, 0.45)])],
+)
+def test_a_part_is_never_longer_also_where_frames_are(most, expected):
+    found = find(story("hhhhh"), "happy", least=0.0, most=most)
+    assert [(round(one.start, 3), round(one.end, 3)) for one in found] == expected
+
+
+def two_words(*acts: tuple[float, float]) -> list[dict]:
+    """Of (seconds, probability of teasing), 25 frames a second, what a head of two words says."""
+    lines: list[dict] = []
+    for seconds, yes in acts:
+        for _ in range(round(25 * seconds)):
+            probs = {"non_teasing": 1 - yes, "teasing": yes}
+            name = max(probs, key=probs.__getitem__)
+            face = {"expression": {"name": name, "confidence": probs[name], "probs": probs}, "unsure": False}
+            lines.append({"t": round(len(lines) / 25, 6), "source": "a.mp4", "faces": [face]})
+    return lines
+
+
+def test_what_is_hardly_surer_than_chance_weighs_little_however_long():
+    found = find(two_words((2, 0.1), (29, 0.53), (2, 0.1), (14, 0.99), (2, 0.1)), "teasing")
+    assert [(one.start, one.end) for one in found] == [(33, 47), (2, 31)]
+    assert [one.weight for one in found] == pytest.approx([0.49 * 14, 0.03 * 29])
+
+
+def test_what_is_no_surer_than_chance_is_no_moment():
+    assert not find(two_words((2, 0.1), (3, 0.5)), "teasing") + find(two_words((3, 0.5)), "non_teasing")
+
+
+def test_a_word_that_another_leads_already_does_not_count():
+    lines = two_words((2, 0.1), (2, 0.8), (1, 0.46))
+    for one in lines[100:]:  # it is still said
+        one["faces"][0]["expression"].update(name="teasing", confidence=0.46)
+    (moment,) = find(lines, "teasing", gap=0.0)
+    assert (moment.start, moment.end) == (2, 4) and moment.confidence == pytest.approx(0.8)
+
+
+def test_a_long_recording_comes_apart_soon():
+    found = find(two_words((900, 0.8)), "teasing", most=2.0)
+    assert [one.start for one in found] == list(range(0, 900, 2))
 
 
 def test_sources_do_not_run_into_each_other_and_any_face_counts():
@@ -97,6 +149,8 @@ DAMAGED = [
     '{"t": NaN, "source": "a", "faces": []}',
     '{"t": 0, "source": "a", "faces": [1]}',
     '{"t": 0, "source": "a", "faces": [{"expression": {"name": "happy"}}]}',
+    '{"t": 0, "source": "a", "faces": [{"expression": {"name": "happy", "confidence": 0.9, "probs": 3}}]}',
+    '{"t": 0, "source": "a", "faces": [{"expression": {"name": "happy", "confidence": 0.9, "probs": {"happy": "?"}}}]}',
 ]
 
 
@@ -167,6 +221,16 @@ def test_no_second_is_cut_out_twice(annotated, tmp_path, around, frames):
     assert result.exit_code == 0
     cuts = [len(times(cut)) for cut in sorted((tmp_path / "out").glob("*.mp4"))]
     assert cuts == pytest.approx(frames, abs=1)
+
+
+def test_parts_of_one_moment_are_cut_out_without_a_second_twice(annotated, tmp_path):
+    result = moments(annotated, "-o", tmp_path / "out", "--least", 0.1, "--most", 0.4, "--around", 0.2)
+    assert result.exit_code == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "moments.csv").read_text().splitlines()))
+    assert [row["start"] for row in rows] == ["2.000", "2.400", "2.800"]
+    assert [row["cut_start"] for row in rows] == ["1.800", "2.400", "2.800"]
+    assert [row["cut_end"] for row in rows] == ["2.400", "2.800", "3.200"]
+    assert [len(times(tmp_path / "out" / row["file"])) for row in rows] == [15, 10, 10]
 
 
 def test_no_moment_is_told_and_leaves_nothing(annotated, tmp_path):

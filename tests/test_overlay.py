@@ -230,6 +230,15 @@ def test_colours_stay_with_the_track_and_grey_is_unsure() -> None:
     assert is_colour(drawn, GREY).sum() > 400
 
 
+def test_of_two_words_the_one_that_denies_is_grey() -> None:
+    boxes, said = [(40, 80, 140, 180), (240, 80, 340, 180)], [decided("non_teasing"), decided("teasing")]
+    item = result(grey(640, 480), found(boxes, said, ids=[3, 7]))
+    drawn = Overlay(muted="non_teasing")(item)
+    assert is_colour(drawn, GREY).sum() > 400 and not is_colour(drawn, PALETTE[3]).any()
+    assert is_colour(drawn, PALETTE[0]).sum() > 400
+    assert is_colour(Overlay()(item), PALETTE[3]).sum() > 400, "of several words none denies the others"
+
+
 def test_neighbouring_colours_differ_and_carry_dark_ink() -> None:
     for first, second in zip(PALETTE, (*PALETTE[1:], PALETTE[0]), strict=True):
         assert np.abs(np.subtract(first, second)).sum() > 150

@@ -39,6 +39,7 @@ def test_settings_cannot_be_changed():
         ("threads = true", "threads: expected a whole number, got True"),
         ("threads = 1.5", "threads: expected a whole number, got 1.5"),
         ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),
+        ("unsure_below = 70", "unsure_below: expected 0.0 to 1.0, got 70"),
         ("model = 3", "model: expected a text, got 3"),
         ("source = 0", 'source: expected a text, got 0; write source = "0"'),
         ("web = 8080", 'web: expected a text, got 8080; write web = "8080"'),

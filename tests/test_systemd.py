@@ -192,7 +192,7 @@ def test_the_settings_that_are_installed_are_the_defaults_and_what_they_propose_
     (tmp_path / "proposed.toml").write_text(proposed)
     assert [field.name for field in fields(Settings)] == re.findall(r"^(\w+) = ", proposed, flags=re.MULTILINE)
     of_source = {"width": 1280, "height": 720, "fps": 30}  # a camera's own defaults, as is the variant the device's
-    without = {"head": "emotion", "variant": "int8", "web": "8080", "mqtt": "mqtt://me:${MQTT_PASS}@broker/calmcam"}
+    without = {"head": "emotion", "unsure_below": 0.7, "variant": "int8", "web": "8080", "mqtt": "mqtt://me:${MQTT_PASS}@broker/calmcam"}
     assert read_settings(tmp_path / "proposed.toml") == Settings(**without, **of_source)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from patience import PATIENCE
 from small_model import write_model
 
+from edge_app.drawing.words import KOREAN
 from edge_app.errors import OutputError, SettingsError
 from edge_app.result_line import result_line
 from edge_app.sinks import web
@@ -229,6 +231,47 @@ def test_a_page_with_the_words_of_the_language():
     assert (
         "Tell the people who are seen" in page and "default-src 'none'" in response.headers["Content-Security-Policy"]
     )
+
+
+VIEWER = """
+const [, page, search, ...events] = process.argv
+const image = {}, text = {textContent: ""}, script = /<script>([^]*)<\\/script>/.exec(page)[1]
+let source
+const body = {classList: {toggle() {}, add() {}, remove() {}}}
+const document = {querySelector: (name) => (name === "img" ? image : text), body}
+class EventSource { constructor() { source = this } }
+new Function("document", "location", "EventSource", "setTimeout", "clearTimeout", script)(
+  document, {search}, EventSource, () => 0, () => 0)
+console.log(JSON.stringify(events.map((data) => (source.onmessage({data}), text.textContent))))
+"""
+
+
+def face(name: str, side: int = 50, *, unsure: bool = False) -> dict:
+    box = {"x1": 0, "y1": 0, "x2": side, "y2": side}
+    return {"track_id": 1, "box": box, "expression": {"name": name, "confidence": 0.8}, "unsure": unsure}
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("label", ["약올림 아님", "약올림", "약올림 아님", "", ""]),
+        ("label=", ["약올림 아님", "약올림", "약올림 아님", "", ""]),
+        ("label=teasing", ["", "약올림", "약올림", "", ""]),
+        ("label=%EC%95%BD%EC%98%AC%EB%A6%BC", ["", "약올림", "약올림", "", ""]),
+        ("label=Non+teasing", ["약올림 아님", "", "약올림 아님", "", ""]),
+        ("label=%3Cimg%3E", ["", "", "", "", ""]),
+    ],
+)
+def test_the_page_shows_the_word_alone_or_one_word_only(query, shown):
+    both = [face("non_teasing", 90), face("teasing")]
+    seen = [[face("non_teasing")], [face("teasing")], both, [face("teasing", unsure=True)], []]
+    with web.Sink("0", words=KOREAN) as sink, asked(sink.url, f"/?{query}") as response:
+        page = response.read().decode()
+    lines = [json.dumps({"faces": faces}) for faces in seen]
+    done = subprocess.run(["node", "-e", VIEWER, page, f"?{query}", *lines], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == shown
 
 
 def test_an_unknown_page_names_the_known(sink):

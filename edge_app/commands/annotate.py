@@ -29,7 +29,7 @@ from .progress import ProgressBar
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="FILE...")
-@settings_options(*MODEL_SETTINGS, "head", *DRAWN)
+@settings_options(*MODEL_SETTINGS, "head", "unsure_below", *DRAWN)
 @output_options
 @click.option("--start", type=Seconds(), help="Leave out what comes before, seconds or hh:mm:ss of the video.")
 @click.option("--end", type=Seconds(), help="Leave out what comes after.")

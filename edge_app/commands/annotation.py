@@ -14,6 +14,7 @@ from ..build import Analysis, file_kind, open_file
 from ..drawing.overlay import overlay
 from ..errors import CalmcamError, InputError, OutputError, SourceError, TruncatedError
 from ..inputs import Input, stems
+from ..manifest import Head
 from ..media import COPIES
 from ..report import Report
 from ..run import Draw, Stop, run
@@ -134,7 +135,7 @@ class Annotation:
                     analysis.stages(),
                     sinks,
                     live=False,
-                    draw=self._draw(output),
+                    draw=self._draw(output, analysis.head),
                     stop=stop,
                     report=outcome.report,
                 )
@@ -146,10 +147,10 @@ class Annotation:
             outcome.output = output if self.options.video and outcome.report.frames and output.exists() else None
             yield outcome
 
-    def _draw(self, output: Path) -> Draw | None:
+    def _draw(self, output: Path, head: Head) -> Draw | None:
         if not self.options.video:
             return None
-        return overlay(self.settings, "clock" if output.suffix == ".mp4" else "")
+        return overlay(self.settings, "clock" if output.suffix == ".mp4" else "", head.negative)
 
     def _copies(self, path: Path, output: Path) -> list[Sink]:
         if not self.options.video:

@@ -59,7 +59,7 @@ def _no_pictures(ctx: click.Context, _: click.Parameter, models: tuple[str, ...]
     metavar="DIR",
     help="Folder of <class>/ folders of cut faces.",
 )
-@settings_options("head", "variant", "device", "threads", "detector", "conf", "min_size")
+@settings_options("head", "unsure_below", "variant", "device", "threads", "detector", "conf", "min_size")
 @click.option(
     "--detect",
     is_flag=True,
@@ -116,7 +116,7 @@ def open_models(names: Iterable[str], settings: Settings, crop: dict[str, Any], 
     for name in names:
         manifest = find_model(name)
         manifest = replace(manifest, crop=replace(manifest.crop, **crop))
-        chosen = choose_head(manifest, settings.head)
+        chosen = choose_head(manifest, settings.head, settings.unsure_below)
         variant, _ = devices.choose(manifest, settings.variant, settings.device)
         artifact = manifest.artifact(variant)
         backend = devices.open_backend(artifact, threads=settings.threads)

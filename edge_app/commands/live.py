@@ -19,6 +19,7 @@ from ..build import Analysis, camera_options, open_source, source_kind, turned
 from ..drawing.overlay import overlay
 from ..drawing.words import WORDS
 from ..errors import OutputError, SourceError
+from ..manifest import Head
 from ..pace import Paced, Repeated
 from ..report import Report
 from ..run import Draw, Stop, run
@@ -33,7 +34,7 @@ PICTURE = ("width", "height", "fps", "rotate", "mirror")
 
 
 @click.command()
-@settings_options("source", *MODEL_SETTINGS, "head", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
+@settings_options("source", *MODEL_SETTINGS, "head", "unsure_below", *DRAWN, *PICTURE, "save", "json", "web", "mqtt")
 @output_options
 @click.option("--show/--no-show", default=True, help="Open a window, where there is a display.")
 @click.option("--paced", is_flag=False, flag_value=0.0, type=ClockRange(0), default=None, metavar="[FPS]",
@@ -68,7 +69,7 @@ def live(ctx: click.Context, settings: Settings, output_dir: Path | None, exist_
         sinks = [*served, *said, *kept, *_sinks(source, folder, show, options, stop)]
         if options["seconds"]:
             stack.callback(_stop_after(options["seconds"], stop).cancel)
-        draw = _draw(settings, show or folder or settings.web is not None)
+        draw = _draw(settings, analysis.head, show or folder or settings.web is not None)
         try:
             run(source, analysis.stages(), sinks, live=True, draw=draw, stop=stop, report=report)
         except BaseException:
@@ -130,8 +131,8 @@ def _display(*, unseen: bool) -> bool:
     return not reason
 
 
-def _draw(settings: Settings, wanted: object) -> Draw | None:
-    return overlay(settings, "live") if wanted else None
+def _draw(settings: Settings, head: Head, wanted: object) -> Draw | None:
+    return overlay(settings, "live", head.negative) if wanted else None
 
 
 def _sinks(source: Any, folder: Path | None, show: bool, options: dict[str, Any], stop: Stop) -> list[Sink]:

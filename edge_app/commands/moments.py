@@ -61,7 +61,7 @@ class _Reached(Sink):
     type=click.FloatRange(0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Longest, seconds; of a longer one what is around its surest picture.",
+    help="Longest, seconds; a longer one comes apart, its surest part first.",
 )
 @click.option(
     "--gap", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest pause within one, seconds."
@@ -83,8 +83,8 @@ def moments(
     """Cut the best moments out of what was annotated.
 
     RUN is the folder that `calmcam annotate` or `live --save` has filled. The moments in which a face shows LABEL are
-    ranked by confidence times length; each becomes an MP4 with its sound, and moments.csv says when they were, and from
-    where to where each was cut (cut_start, cut_end).
+    ranked by confidence, beyond that of chance, times length; each becomes an MP4 with its sound (`live --save` records
+    none), and moments.csv says when they were, and from where to where each was cut (cut_start, cut_end).
     """
     folder = _run_folder(folder)
     label, original, first = options["label"], options["original"], {}

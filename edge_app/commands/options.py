@@ -24,6 +24,7 @@ HELP = {
     "source": "Camera number or device, usb, picamera or rpi, file, URL, or synthetic.",
     "model": "Installed model, or a folder with a manifest.json.",
     "head": "Which head of the model; default: the first.",
+    "unsure_below": "Confidence below which the answer is unsure; default: the model's own.",
     "variant": "Of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
     "threads": "Threads of each CPU interpreter.",
@@ -55,7 +56,7 @@ METAVARS = {
 }
 UNNAMED = {"web": "8080"}  # what a flag stands for that comes without a value
 WHOLE = ("threads", "max_faces", "min_size", "width", "height", "rotate")
-NUMBERS = {"conf": float, "fps": float} | dict.fromkeys(WHOLE, int)
+NUMBERS = dict.fromkeys(("unsure_below", "conf", "fps"), float) | dict.fromkeys(WHOLE, int)
 DRAWN = ("labels", "blur", "bars", "hud")
 MODEL_SETTINGS = ("model", "variant", "device", "threads", "detector", "conf", "max_faces", "min_size")
 

@@ -24,11 +24,15 @@ class Overlay:
 
     `labels` is the language ("en", "ko"); `blur` pixelates faces; `bars` draws a chart of the probabilities where there
     is room beside a face; `status` "live" draws fps, latency, drops and device, "clock" the media time, "" nothing.
-    Percentages are renewed twice a second, or when they jump; `results.jsonl` has each.
+    `muted` is a label that is drawn in grey, so that what it denies stands out. Percentages are renewed twice a second,
+    or when they jump; `results.jsonl` has each.
     """
 
-    def __init__(self, *, labels: str = "en", blur: bool = False, bars: bool = True, status: str = "live"):
+    def __init__(
+        self, *, labels: str = "en", blur: bool = False, bars: bool = True, status: str = "live", muted: str = ""
+    ):
         self._language, self._bars, self._status, self._memory = labels, bars, status, Memory()
+        self._muted = muted
         self._pixelate = Pixelate() if blur else None
 
     def __call__(self, result: Result) -> np.ndarray:
@@ -36,7 +40,7 @@ class Overlay:
         if self._pixelate:
             self._pixelate(image, result)
         boxes = [Rect(*box) for box in np.rint(faces.boxes).astype(int).tolist()]
-        colours = [colour(faces, row) for row in range(len(faces))]
+        colours = [colour(faces, row, self._muted) for row in range(len(faces))]
         now = result.frame.time_ns
         shown = self._shown(result)
         canvas = Canvas(image, boxes)
@@ -86,15 +90,14 @@ class Overlay:
         return ""
 
 
-def overlay(settings: Settings, status: str) -> Overlay:
-    """What draws as the settings say; `status` as `Overlay` takes it."""
-    return Overlay(
-        labels=settings.labels, blur=settings.blur, bars=settings.bars, status=status if settings.hud else ""
-    )
+def overlay(settings: Settings, status: str, muted: str) -> Overlay:
+    """What draws as the settings say; `status` and `muted` as `Overlay` takes them."""
+    status = status if settings.hud else ""
+    return Overlay(labels=settings.labels, blur=settings.blur, bars=settings.bars, status=status, muted=muted)
 
 
-def colour(faces: Faces, row: int) -> Colour:
-    """Of one face: by its track number, so that it stays; by its row while untracked; grey when unsure."""
-    if faces.decisions and faces.decisions[row].unsure:
+def colour(faces: Faces, row: int, muted: str = "") -> Colour:
+    """Of one face: by its track number, so that it stays; by its row while untracked; grey when unsure or `muted`."""
+    if faces.decisions and (faces.decisions[row].unsure or faces.decisions[row].label == muted):
         return GREY
     return PALETTE[int(row if faces.ids is None else faces.ids[row]) % len(PALETTE)]

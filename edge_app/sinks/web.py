@@ -1,8 +1,8 @@
 """The live picture and its results over HTTP: for a browser, for OBS, for other programs.
 
-`/` is a page (`/?picture` the picture alone, `/?label` the word alone, on nothing), `/stream.mjpg` the picture,
-`/snapshot.jpg` the newest one, `/events` each result as a server-sent event (WHATWG HTML, 9.2), the same line as in
-results.jsonl.
+`/` is a page (`/?picture` the picture alone, `/?label` the word alone, on nothing, `/?label=teasing` only that one),
+`/stream.mjpg` the picture, `/snapshot.jpg` the newest one, `/events` each result as a server-sent event (WHATWG HTML,
+9.2), the same line as in results.jsonl.
 """
 
 from __future__ import annotations
