@@ -146,9 +146,10 @@ def open_file(path: Path, **part: Any) -> Any:
     return _source(kind, str(path), part if kind == "video" else {})
 
 
-def camera_options(settings: Settings) -> Mapping[str, Any]:
-    """What is asked of a camera."""
-    return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+def open_with(text: str, settings: Settings) -> Any:
+    """The source that reads `text`; one that makes its pictures is asked for the size and rate that `settings` say."""
+    asked = {"width": settings.width, "height": settings.height, "fps": settings.fps}
+    return open_source(text, **(asked if source_kind(text) in ("camera", "picamera", "synthetic") else {}))
 
 
 def turned(source: Any, settings: Settings) -> Any:
