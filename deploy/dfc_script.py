@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 STOPPED = "compile.py: stopped: "
 DOWNGRADES = re.compile(
-    r"reducing optimization level|assigning 4bit weights|(?:calibration|calib).*(?:less|fewer) than", re.I
+    r"reducing optimization level|assigning 4.?bit weight|(?:calibration|calib).*(?:less|fewer) than", re.I
 )
 
 
@@ -49,6 +50,9 @@ def main():
             watch(bundle, options.allow_downgrade)
     except Refused as refusal:
         sys.exit(f"{STOPPED}{refusal}")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
 
 
 def check_files(bundle):
@@ -112,6 +116,9 @@ def watch(bundle, allow_downgrade):
 
 
 def compile_bundle(bundle):
+    # TensorFlow's TF32 (Ampere GPUs and later) alone makes 0.003 of difference: hence this, and a limit of 0.05; wrong
+    # normalisation makes 2.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     try:
         from hailo_sdk_client import ClientRunner, InferenceContext
     except ImportError as error:
@@ -129,15 +136,14 @@ def compile_bundle(bundle):
     order = match_heads(native, expected, bundle["limits"]["native_difference"])
     runner.load_model_script((HERE / "model.alls").read_text())
     stage("optimise in full precision", lambda: runner.optimize_full_precision(calib_data=calibration))
-    gates["fp_optimized"] = gate(
-        infer(runner, InferenceContext.SDK_FP_OPTIMIZED, crops), order, expected, bundle["limits"]["agreement"]
-    )
+    optimised = infer(runner, InferenceContext.SDK_FP_OPTIMIZED, crops)
+    gates["fp_optimized"] = gate(bundle, "agreement", optimised, order, expected)
     runner.save_har(str(HERE / "2_optimised.har"))
 
     stage("quantise", lambda: runner.optimize(calibration))
     runner.save_har(str(HERE / "3_quantised.har"))
     quantised = infer(runner, InferenceContext.SDK_QUANTIZED, crops)
-    gates["quantized"] = gate(quantised, order, expected, bundle["limits"]["quantised_agreement"])
+    gates["quantized"] = gate(bundle, "quantised_agreement", quantised, order, expected)
 
     hef = stage("compile", runner.compile)
     runner.save_har(str(HERE / "4_compiled.har"))
@@ -149,7 +155,8 @@ def stage(name, work):
     try:
         return work()
     except Exception as error:
-        raise Refused(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from error
+        traceback.print_exc()
+        raise Refused(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def read_expected(bundle):
@@ -187,11 +194,13 @@ def match_heads(outputs, expected, limit):
     return order
 
 
-def gate(outputs, order, expected, limit):
+def gate(bundle, name, outputs, order, expected):
+    """How often the emulated network decides as the original; Refused below the limit of that name."""
+    limit, even = bundle["limits"][name], 0.5 if bundle["emits"] == "probabilities" else 0
     figures = {}
     for head, values in expected.items():
         ours = outputs[order[head]]
-        decide = (lambda v: v[:, 0] > 0) if values.shape[1] == 1 else (lambda v: v.argmax(1))
+        decide = (lambda v: v[:, 0] > even) if values.shape[1] == 1 else (lambda v: v.argmax(1))
         agreement = float(np.mean(decide(ours) == decide(values)))
         figures[head] = {
             "agreement": agreement,

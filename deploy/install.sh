@@ -22,8 +22,11 @@ root() { # run as root, or say what would be run
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-hailo_on_bus() { # a PCI device of vendor 1e60, Hailo Technologies
-    grep -qs 0x1e60 "${SYSFS:-/sys}"/bus/pci/devices/*/vendor
+hailo_on_bus() { # a PCI device of vendor 1e60, Hailo Technologies; 2864 is the Hailo-8 and 8L
+    for entry in "${SYSFS:-/sys}"/bus/pci/devices/*; do
+        if grep -qs 0x1e60 "$entry/vendor" && grep -qs "$1" "$entry/device"; then return; fi
+    done
+    return 1
 }
 available() { [ -n "$(LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(].*\)/\1/p')" ]; }
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
@@ -49,7 +52,9 @@ install_hailo() {
 # python3-hailort installs for the system's interpreter only: the environment must be made by it and must see it.
 python=${PYTHON:-/usr/bin/python3}
 if [ -n "$dry" ]; then echo "would run: $here/deploy/system_libraries.sh"; else PYTHON=$python "$here/deploy/system_libraries.sh"; fi
-if hailo_on_bus; then install_hailo; else say "no Hailo on the PCIe bus: calmcam will run on the CPU"; fi
+if hailo_on_bus 0x2864; then install_hailo
+elif hailo_on_bus 0x; then say "on the PCIe bus is a Hailo-10H or 15, which calmcam does not use: the CPU classifies"
+else say "no Hailo on the PCIe bus: calmcam will run on the CPU"; fi
 
 # One that was half made, or whose Python the system has replaced since, has no pip of its own.
 if ! "$venv/bin/python" -m pip --version 2>/dev/null | grep -q " from $venv/"; then

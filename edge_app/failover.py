@@ -1,4 +1,4 @@
-"""Classify on the device while it answers, on the CPU while it does not: same batch, at once, none lost or doubled."""
+"""Classify on the device while it answers, on the CPU while it does not: the same batch, none lost or doubled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 class Failover:
     """A backend over two: what the first one fails to do, the second one does.
 
-    A failed device is closed and opened again in a thread of its own, so that neither can stall a run; between attempts
-    it waits `delay` seconds, doubled after each up to `longest`, and starts over once the device has served four times
-    as long as it was waited for. `device` names the one that answered the last batch.
+    A failed device is closed and opened again in a thread of its own; between attempts it waits `delay` seconds,
+    doubled after each up to `longest`, and starts over once the device has served four times as long as it was waited
+    for. HailoRT holds Python's lock while it opens, configures or releases a device: a run stands still for as long as
+    each takes, which nothing here bounds. `device` names the one that answered the last batch.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Failover:
         """Open both.
 
         `artifacts`: what `device` and `cpu` run; ManifestError where they cannot stand in for each other. `probe` is
-        called before the device is opened again and raises CalmcamError where that would be in vain.
+        called before the device is opened again and raises CalmcamError where that would be in vain; asking in a
+        process of its own, it also keeps a run from opening a device that hangs.
         """
         self._names = _paired(*artifacts)
         self._spec = artifacts[1].input

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from .errors import BackendError, BackendUnavailable, DeviceLost, ModelError
 
+# Set before the import: it leaves no hailort.log behind, and its errors come as statuses alone.
+QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}
+
 # What to do, by kind of failure, and the error that it becomes while a model is opened.
 REMEDIES: dict[str, tuple[str, type[Exception]]] = {
     "hef": ("copy the .hef again or compile it for this chip and this HailoRT (calmcam compile)", ModelError),

@@ -11,7 +11,7 @@ import sys
 
 from .child import STATUS_HANGS, ask
 from .errors import BackendUnavailable
-from .hailo_facts import explain
+from .hailo_facts import QUIET, explain
 
 PATIENCE = 10.0  # seconds; importing HailoRT takes about one on a Raspberry Pi
 _SCRIPT = """
@@ -32,7 +32,7 @@ def identify() -> str:
 
     BackendUnavailable says why it cannot be asked.
     """
-    answer = ask([sys.executable, "-P", "-c", _SCRIPT], patience=PATIENCE)
+    answer = ask([sys.executable, "-P", "-c", _SCRIPT], QUIET, patience=PATIENCE)
     if answer.status == STATUS_HANGS:
         raise BackendUnavailable(f"the Hailo's driver gave {answer.err}; reboot")
     said = _said(answer.out)

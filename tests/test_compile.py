@@ -16,6 +16,7 @@ from compiling import CASES, CROPS, DOUBLES, GRAPH
 from patience import PATIENCE
 from small_model import write_model
 
+from deploy import dfc_script
 from deploy.bundle import model_script, read_bundle, write_bundle
 from deploy.cli import _chip_here, compile_command
 from deploy.compile import import_bundle
@@ -50,6 +51,16 @@ def test_the_model_script_undoes_the_rescaling():
     assert lines[0] == "normalization1 = normalization([127.5, 127.5, 127.5], [127.5, 127.5, 127.5])"
     assert "calibset_size=1024" in lines[1]
     assert "compression_level=0" in lines[2]
+
+
+def test_probabilities_decide_at_a_half(model, tmp_path):
+    bundle = read_bundle(write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "bundle"))
+    assert bundle["emits"] == "logits"
+    likely = np.linspace(0.01, 0.99, 64, dtype=np.float32)[:, None]
+    bundle["emits"] = "probabilities"
+    with pytest.raises(dfc_script.Refused, match="tease: the emulated network agrees on 0.0% of 64 crops"):
+        dfc_script.gate(bundle, "agreement", [1 - likely], {"tease": 0}, {"tease": likely})
+    assert dfc_script.gate(bundle, "agreement", [likely**1.01], {"tease": 0}, {"tease": likely})
 
 
 def test_a_bundle_is_whole_and_checks_itself(model, tmp_path):
@@ -88,7 +99,8 @@ def test_only_a_bundle_is_replaced_and_only_when_asked(model, tmp_path):
 
 def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tmp_path):
     record = tmp_path / "calls"
-    done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", DFC_RECORD=str(record))
+    env = {"DFC_RECORD": str(record), "DFC_DRIFT": "0.003"}  # as on a GPU that calculates in TF32 all the same
+    done = calmcam_compile(model, "--calibration", calibration, "-o", tmp_path / "b", **env)
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("files are whole") == 1
     manifest = read_manifest(model / "manifest.json")
@@ -99,6 +111,7 @@ def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tm
     assert artifact.input.dtype == "uint8"
     assert artifact.compiler["gates"]["quantized"]["mood"]["agreement"] == 1
     calls = record.read_text().splitlines()
+    assert calls[0] == "ClientRunner hailo8 NVIDIA_TF32_OVERRIDE=0"
     steps = ["translate_tf_model model.tflite", "save_har 1_parsed.har", "infer native", "load_model_script"]
     steps += ["optimize_full_precision", "infer fp_optimized", "save_har 2_optimised.har", "optimize (1024, 32, 32, 3)"]
     assert calls[1:] == [*steps, "save_har 3_quantised.har", "infer quantized", "compile", "save_har 4_compiled.har"]
@@ -107,13 +120,16 @@ def test_compile_registers_a_hef_with_its_outputs_by_name(model, calibration, tm
 @pytest.mark.parametrize(
     ("env", "says"),
     [
-        ({"DFC_FAIL": "translate_tf_model"}, "parse failed: RuntimeError"),
+        ({"DFC_FAIL": "translate_tf_model"}, "parse failed: RuntimeError: double: translate_tf_model"),
+        ({"DFC_FAIL": "translate_tf_model"}, "SAME_TENSORFLOW Please use these end node names: stack_0/add"),
+        ({"DFC_DRIFT": "2"}, "no output agrees with head mood (nearest differs by 2); wrong normalization?"),
         ({"DFC_FAIL": "optimize_full_precision"}, "optimise in full precision failed"),
         ({"DFC_FAIL": "optimize"}, "quantise failed"),
         ({"DFC_FAIL": "compile"}, "compile failed"),
         ({"DFC_KILL": "optimize"}, "ended with code -9"),
         ({"DFC_SAY": "Reducing optimization level to 0 (no GPU)"}, "downgraded silently"),
         ({"DFC_SAY": "Assigning 4bit weights to layer conv4"}, "downgraded silently"),
+        ({"DFC_SAY": "[info] Assigning 4bit weight to layer small/conv4 with 9.2k parameters"}, "downgraded silently"),
         ({"DFC_COLLAPSE": "1"}, "agrees on"),
     ],
     ids=lambda value: "-".join(value.values())[:20] if isinstance(value, dict) else "",
@@ -125,6 +141,7 @@ def test_a_failed_build_registers_nothing(model, calibration, tmp_path, env, say
     assert says in done.stderr and says not in done.stdout.replace(" ...", "") and "stopped:" not in done.stdout
     assert "Traceback" not in done.stderr
     assert ("har" in done.stderr) == any((tmp_path / "b").glob("*.har")) and "log.txt" in done.stderr
+    assert ("Traceback (most recent call last)" in (tmp_path / "b" / "log.txt").read_text()) == ("DFC_FAIL" in env)
     assert (model / "manifest.json").read_bytes() == before
     assert not list(model.glob("*.hef*"))
 
@@ -142,22 +159,33 @@ def test_a_failed_compile_is_in_nobodys_way(model, calibration, tmp_path):
     verify(read_manifest(model / "manifest.json").artifact("hailo8"))
 
 
-def test_a_signal_stops_the_compiler_too(model, calibration, tmp_path):
-    """The compiler here is one that never ends."""
+@pytest.mark.parametrize(
+    ("words", "send", "number"),
+    [
+        ("-m edge_app compile small --calibration calibration.npz -o b", os.kill, signal.SIGTERM),
+        ("-m edge_app compile small --calibration calibration.npz -o b", os.killpg, signal.SIGINT),
+        ("kit/compile.py", os.killpg, signal.SIGINT),
+    ],
+    ids=["terminated", "ctrl-c", "ctrl-c where the compiler is"],
+)
+def test_a_signal_stops_the_compiler_too(model, calibration, tmp_path, words, send, number):
+    """The compiler here is one that never ends; Ctrl-C reaches every process of the terminal."""
+    write_bundle(read_manifest(model / "manifest.json"), "hailo8", CROPS, tmp_path / "kit")
     (tmp_path / "dfc").mkdir()
     (tmp_path / "dfc" / "hailo_sdk_client.py").write_text(
         f"import os, threading\nfrom pathlib import Path\npart = Path({str(tmp_path / 'part')!r})\n"
         f"part.write_text(str(os.getpid()))\npart.rename({str(tmp_path / 'pid')!r})\nthreading.Event().wait()\n"
     )
-    words = ["compile", str(model), "--calibration", str(calibration), "-o", str(tmp_path / "b")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "dfc"), str(DOUBLES.parent.parent)])}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-m", "edge_app", *words], env=env, **pipes) as process:
+    command = [sys.executable, *words.split()]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, start_new_session=True, **pipes) as process:
         while process.poll() is None and not (tmp_path / "pid").exists():
             threading.Event().wait(0.01)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60 * PATIENCE)
-    assert (process.returncode, said) == (143, "stopped\n")
+        send(process.pid, number)
+        out, said = process.communicate(timeout=60 * PATIENCE)
+    assert (process.returncode, said) == (128 + number, "stopped\n")
+    assert "Traceback" not in out
     compiler = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(compiler, 0)

@@ -57,6 +57,8 @@ def test_what_a_pi_and_a_hailo_tell(path, tmp_path, monkeypatch):
         assert part in f"{found[name].text}; {found[name].mend}"
     for check in found.values():
         assert bool(check.mend) == (check.state != OK), check
+    if path.stem == "pi5_hailo10h":
+        assert all(check.state != BROKEN for check in found.values())
 
 
 def test_a_compiled_model_is_seen_by_the_chip_it_was_compiled_for(own_models):
@@ -70,6 +72,34 @@ def test_a_compiled_model_is_seen_by_the_chip_it_was_compiled_for(own_models):
     assert hailo.compiled("HAILO8").state == OK
     assert "small (hailo8)" in hailo.compiled("HAILO8").text
     assert hailo.compiled("HAILO8L").state == WARNING
+
+
+def test_the_model_of_the_settings_is_looked_at_for_a_hef_too(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "mine")
+    assert f"calmcam compile {folder} --arch hailo8 " in hailo.compiled("HAILO8", model=str(folder)).mend
+    manifest = read_manifest(folder / "manifest.json")
+    entry = replace(manifest.artifacts["int8"], compiler={"compiler": "3.33.1"})
+    write_manifest(replace(manifest, artifacts={**manifest.artifacts, "hailo8": entry}))
+    check = hailo.compiled("HAILO8", "4.23.0", str(folder))
+    assert (check.state, check.text) == (OK, f"{folder} (hailo8)")
+    assert "compiled for HailoRT 4.23, 4.20.0 is" in hailo.compiled("HAILO8", "4.20.0", str(folder)).text
+    assert hailo.compiled("HAILO8", model="no such model").state == WARNING
+    (tmp_path / "c.toml").write_text(f'model = "{folder}"')
+    for part in (host, pi, service):
+        monkeypatch.setattr(part, "checks", lambda machine: [])
+    case = json.loads((CASES[0].parent / "pi5_hailo8l.json").read_text())
+    machine = written_down(tmp_path / "root", case["files"], case["answers"])
+    found = {check.name: check.mend for check in doctor.examine(machine, tmp_path / "c.toml")}
+    assert f"calmcam compile {folder} --arch hailo8l" in found["compiled models"]
+
+
+def test_a_package_without_metadata_can_be_imported_all_the_same(tmp_path, monkeypatch):
+    for name in ("hailo_platform", "hailo_world.py", "hailo_engine.py"):
+        (tmp_path / name).symlink_to(Path(__file__).parent / "doubles" / name)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("edge_app.hailo_checks.HAS_NUMPY_1", False)
+    version, check = hailo.package(Machine())
+    assert (version, check.state) == ("4.23.0", OK) and check.text.startswith("4.23.0 with NumPy ")
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,9 @@ def test_500_losses_and_returns_leak_nothing(
     failover.close()
 
 
-def test_closing_does_not_wait_for_a_slow_device(world: Any, failover: Failover, crops: np.ndarray) -> None:
+def test_closing_waits_for_an_opening_and_closes_what_it_opened(
+    world: Any, failover: Failover, crops: np.ndarray
+) -> None:
     world.open_ms = 300
     world.lose()
     failover.infer(crops)
@@ -192,17 +194,20 @@ def test_closing_does_not_wait_for_a_slow_device(world: Any, failover: Failover,
     assert time.monotonic() - begun < 2.5
 
 
-def test_opening_does_not_stall_a_run(world: Any, failover: Failover, crops: np.ndarray) -> None:
-    world.open_ms = 400
-    world.lose()
-    failover.infer(crops)
-    world.restore()
-    longest = 0.0
-    while failover.device == "cpu":
-        begun = time.monotonic()
-        failover.infer(crops)
-        longest = max(longest, time.monotonic() - begun)
-    assert longest < 0.3
+def test_a_run_stands_still_for_an_opening_no_longer_and_loses_nothing(
+    world: Any, failover: Failover, crops: np.ndarray
+) -> None:
+    """The double holds Python's lock while it opens, as HailoRT does."""
+    expected, ends = failover.infer(crops[:1]), [time.monotonic()]
+    world.open_ms, world.fail_at = 400, world.transfers + 1
+    devices = []
+    while "hailo" not in devices[-1:]:
+        for name, values in failover.infer(crops[:1]).items():
+            np.testing.assert_array_equal(values, expected[name])
+        ends.append(time.monotonic())
+        devices.append(failover.device)
+    assert devices[0] == "cpu"
+    assert 0.35 < np.diff(ends).max() < 0.4 + 0.3 * PATIENCE
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,16 @@ def test_release_4_18_gets_its_buffers_anew(world: Any, artifact: Artifact, crop
     backend.close()
 
 
+def test_a_hef_for_another_hailort_is_told_once(
+    hailo: ModuleType, artifact: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        hailo.Backend(dataclasses.replace(artifact, compiler={"compiler": "3.30.0"})).close()
+    hailo.Backend(dataclasses.replace(artifact, compiler={"compiler": "3.33.0"})).close()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("small_hailo8.hef was compiled for HailoRT 4.20, 4.23.0 is installed; compile it again")
+
+
 def test_every_status_becomes_ours(world: Any, hailo: ModuleType, artifact: Artifact) -> None:
     for number, status in list(hailo_facts.STATUSES.items())[1:]:
         backend = hailo.Backend(artifact)
@@ -206,6 +216,52 @@ def test_two_models_share_one_device(world: Any, hailo: ModuleType, artifact: Ar
     other.close()
 
 
+def test_threads_that_share_a_model_get_their_own_faces(
+    world: Any, backend: Any, artifact: Artifact, crops: np.ndarray
+) -> None:
+    pictures = [crops[:4], 255 - crops[:4]]
+    expected = [backend.infer(rows) for rows in pictures]
+    world.latency_ms = 1.0
+    wrong: list[int] = []
+
+    def classify(place: int) -> None:
+        for _ in range(10):
+            given = backend.infer(pictures[place])
+            wrong.extend(place for name in given if not np.array_equal(given[name], expected[place][name]))
+
+    threads = [threading.Thread(target=classify, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_outputs_that_the_manifest_does_not_name_are_left_alone(
+    hailo: ModuleType, artifact: Artifact, crops: np.ndarray
+) -> None:
+    name = artifact.outputs["mood"]
+    whole, part = hailo.Backend(artifact), hailo.Backend(dataclasses.replace(artifact, outputs={"mood": name}))
+    given = part.infer(crops)
+    assert list(given) == [name]
+    np.testing.assert_array_equal(given[name], whole.infer(crops)[name])
+    part.close()
+    whole.close()
+
+
+def test_a_chip_that_hangs_under_one_model_is_opened_anew_by_all(
+    world: Any, hailo: ModuleType, artifact: Artifact, crops: np.ndarray
+) -> None:
+    one, other = hailo.Backend(artifact, timeout=0.1), hailo.Backend(artifact)
+    world.hang_at = world.transfers + 1
+    with pytest.raises(DeviceLost, match="no answer within 0.1 s"):
+        one.infer(crops)
+    with pytest.raises(DeviceLost, match="under another model"):
+        other.infer(crops)
+    one.close()
+    other.close()
+
+
 def test_loss_under_one_model_frees_the_device_from_all(
     world: Any, hailo: ModuleType, artifact: Artifact, crops: np.ndarray
 ) -> None:
@@ -247,6 +303,23 @@ def test_forked_child_leaves_the_device_alone(backend: Any, crops: np.ndarray) -
     with pytest.raises(BackendError, match="opened in another process"):
         backend.infer(crops)
     backend._pid -= 1
+    assert backend.infer(crops)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_closes_nothing_and_opens_its_own(
+    world: Any, hailo: ModuleType, backend: Any, crops: np.ndarray
+) -> None:
+    parents, child = hailo._chip._vdevice, os.fork()
+    if not child:
+        signal.alarm(60)
+        code = 1
+        try:
+            backend.close()
+            code = 2 * (not world.chips) + 4 * (hailo._chip.take() is parents)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert backend.infer(crops)
 
 
@@ -418,6 +491,7 @@ def test_why_numpy_2_is_refused(
 def test_importing_writes_no_logs(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HAILORT_LOGGER_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
+    assert hailo_probe.identify() == "HAILO8"
     importlib.import_module("edge_app.backends.hailo")
     assert not (tmp_path / "hailort.log").exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_app.child import STATUS_ABSENT, Answer, ask
-from edge_app.health.checks import Machine
+from edge_app.health.checks import OK, WARNING, Machine
 from edge_app.health.hailo_use import checks, holders, sensors
 
 DOUBLES = Path(__file__).parent / "doubles"
@@ -39,7 +39,18 @@ def test_real_fuser_names_this_process(tmp_path: Path) -> None:
 def test_sensors(monkeypatch: pytest.MonkeyPatch, sensor: str, said: str) -> None:
     monkeypatch.setenv("PYTHONPATH", str(DOUBLES))
     monkeypatch.setenv("CALMCAM_DOUBLE", f"sensor={sensor}")
-    assert sensors(Machine()).text == said
+    assert (sensors(Machine()).state, sensors(Machine()).text) == (OK, said)
+
+
+@pytest.mark.parametrize(
+    "double, said",
+    [("celsius=104", "104 C, no power sensor"), ("throttling=1", "42 C, no power sensor, slowed down for its heat")],
+)
+def test_a_hot_chip_wants_air(monkeypatch: pytest.MonkeyPatch, double: str, said: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DOUBLES))
+    monkeypatch.setenv("CALMCAM_DOUBLE", double)
+    check = sensors(Machine())
+    assert (check.state, check.text) == (WARNING, said) and "the fan" in check.mend
 
 
 @pytest.mark.parametrize("double", ["driver=4.20.0", "firmware=4.20.0", None])

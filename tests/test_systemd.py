@@ -134,6 +134,25 @@ def test_numpy_1_is_installed_where_the_system_s_python_asks_for_it(tmp_path, py
     assert ("pip install --quiet --upgrade -c " in Pi(tmp_path).install("--dry-run", PYTHON=python)) is constrained
 
 
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("0x2864", "would run: apt-get install -y hailo-all\n"),
+        ("0x45c4", "calmcam: on the PCIe bus is a Hailo-10H or 15, which calmcam does not use: the CPU classifies\n"),
+    ],
+)
+def test_hailort_is_installed_for_a_hailo_8_only(tmp_path, device, said):
+    """The package for the Hailo-10H stands where one is."""
+    pi, has = Pi(tmp_path), "hailo-h10-all" if device == "0x45c4" else "dkms"
+    pi.write(tmp_path / "bin" / "apt-cache", "#!/bin/sh\necho ' Candidate: 4.23.0'\n")
+    pi.write(tmp_path / "bin" / "dpkg-query", f'#!/bin/sh\ncase "$*" in *" {has}") printf installed ;; esac\n')
+    for entry, vendor, number in (("a", "0x1e60", device), ("b", "0x14e4", "0x2864")):
+        for name, text in (("vendor", vendor), ("device", number)):
+            pi.write(tmp_path / "bus" / "pci" / "devices" / entry / name, f"{text}\n")
+    shown = pi.install("--dry-run", PYTHON="/bin/true")
+    assert said in shown and ("hailo-all" in shown) == (device == "0x2864")
+
+
 def test_what_is_half_made_is_made_anew_and_nothing_is_built_in_the_checkout(tmp_path):
     pi = Pi(tmp_path)
     venv = tmp_path / "opt" / "calmcam" / "venv"

@@ -8,6 +8,7 @@ any failure is final for a configured model; the VDevice outlives its models; on
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import logging
 import os
@@ -21,13 +22,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError, BackendUnavailable, DeviceLost, MissingPackage
-from ..hailo_checks import absence, check_file, check_streams, fits, permission_problem, version_problem
-from ..hailo_facts import REMEDIES, explain
+from ..hailo_checks import (
+    absence,
+    check_file,
+    check_streams,
+    compiler_problem,
+    fits,
+    permission_problem,
+    version_problem,
+)
+from ..hailo_facts import QUIET, REMEDIES, explain
 from ..hailo_probe import identify
 from ..manifest import Artifact
 
-os.environ.setdefault("HAILORT_LOGGER_PATH", "NONE")  # before the import: no hailort.log in the user's folders
-os.environ.setdefault("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")  # its errors arrive here as statuses
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
 
 try:
     import hailo_platform
@@ -112,7 +121,10 @@ class Backend:
         if problem := library_problem():
             raise BackendUnavailable(problem)
         if _OLD:  # its callback thread reads an empty queue after a minute without a callback
-            log.warning("HailoRT 4.18 may end the process after a minute without a face; upgrade it (hailo-all)")
+            _warn("HailoRT 4.18 may end the process after a minute without a face; upgrade it (hailo-all)")
+        problem, mend = compiler_problem(artifact.compiler, getattr(hailo_platform, "__version__", ""))
+        if problem:
+            _warn(f"{self._path.name} {problem}; {mend}")
         check_file(artifact)
         with _opening(self._path):
             hef = hailo_platform.HEF(os.fspath(self._path))  # needs no device
@@ -259,6 +271,12 @@ def presence_problem() -> str:
     except _FOREIGN as error:
         return f"the Hailo: {explain(error)[1]}"
     return permission_problem() or ("" if found else absence())
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, however often a lost device is opened again."""
+    log.warning(text)
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:

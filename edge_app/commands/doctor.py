@@ -21,7 +21,16 @@ COLOURS = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 
 def examine(machine: Machine, config: Path | None = None) -> list[Check]:
     """Every check of this computer, and of the settings file that is named or found."""
-    return [*(check for part in (host, pi, hailo, service) for check in part.checks(machine)), settings(config)]
+    found = [host.checks(machine), pi.checks(machine), hailo.checks(machine, _model(config)), service.checks(machine)]
+    return [*(check for part in found for check in part), settings(config)]
+
+
+def _model(config: Path | None) -> str:
+    """The model that the settings name; "" where `settings` says what is wrong with them."""
+    try:
+        return read_settings(config).model
+    except CalmcamError:
+        return ""
 
 
 def settings(config: Path | None) -> Check:

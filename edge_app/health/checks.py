@@ -9,7 +9,6 @@ from pathlib import Path
 from ..child import Answer, ask
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
-QUIET = {"HAILORT_LOGGER_PATH": "NONE", "HAILORT_CONSOLE_LOGGER_LEVEL": "critical"}  # of HailoRT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Facts: HailoRT 4.23.0 as published; `hailortcli fw-control identify` says nothin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,11 +16,12 @@ from pathlib import Path
 from ..child import STATUS_ABSENT, STATUS_HANGS
 from ..errors import CalmcamError
 from ..hailo_checks import compiler_problem, fits, join_group, version_problem
-from ..manifest import Manifest, installed, read_manifest
+from ..hailo_facts import QUIET
+from ..manifest import Manifest, find_model, installed
 from . import hailo_use
-from .checks import BROKEN, OK, QUIET, WARNING, Check, Machine
+from .checks import BROKEN, OK, WARNING, Check, Machine
 
-VENDOR = "0x1e60"  # of Hailo on PCI
+VENDOR, DEVICE = "0x1e60", "0x2864"  # on PCI: Hailo; the Hailo-8 and 8L, whereas a 10H is 0x45c4
 INSTALL = "sudo apt install hailo-all, then reboot"
 ONE_VERSION = "sudo apt full-upgrade, then reboot"
 SEE_SYSTEM = "python3 -m venv --system-site-packages .venv, and install calmcam there"
@@ -27,20 +29,26 @@ SEATING = (
     "check seating and power (hailortcli scan); on a Pi 5 dtparam=pciex1 in /boot/firmware/config.txt, then reboot"
 )
 PROBE = """
-import importlib.metadata, importlib.util, json
+import contextlib, importlib.metadata, importlib.util, json
 if importlib.util.find_spec("hailo_platform") is None:
     print(json.dumps(None))
 else:
     import numpy, hailo_platform
-    names = importlib.metadata.packages_distributions().get("hailo_platform") or ["hailort"]
-    dist = importlib.metadata.distribution(names[0])
-    print(json.dumps({"version": dist.version, "requires": dist.requires, "numpy": numpy.__version__}))
+    version, requires = getattr(hailo_platform, "__version__", ""), None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        requires = importlib.metadata.requires("hailort")
+    print(json.dumps({"version": version, "requires": requires, "numpy": numpy.__version__}))
 """
 
 
-def checks(machine: Machine) -> list[Check]:
-    """One line when there is no trace of a Hailo, otherwise all that can be said without using it."""
-    chips = _chips(machine)
+def checks(machine: Machine, model: str = "") -> list[Check]:
+    """One line when there is no trace of a Hailo, otherwise all that can be said without using it.
+
+    `model` is the one that the settings name.
+    """
+    chips, others = _chips(machine)
+    if others and not chips:
+        return [Check("hailo", OK, "a Hailo-10H or 15, which calmcam does not use: the CPU classifies")]
     nodes = machine.find("/dev/hailo*")
     driver = driver_version(machine)
     library, python_check = package(machine)
@@ -57,7 +65,7 @@ def checks(machine: Machine) -> list[Check]:
         python_check,
         firmware_check,
         *hailo_use.checks(machine, nodes),
-        compiled(architecture, library),
+        compiled(architecture, library, model),
     ]
 
 
@@ -105,26 +113,29 @@ def firmware(machine: Machine, driver: str) -> tuple[str, Check]:
     return chip[1], Check("firmware", OK, text)
 
 
-def compiled(architecture: str, library: str = "") -> Check:
-    """Whether an installed model was compiled for the chip and the HailoRT `library`; those elsewhere are not looked for."""
+def compiled(architecture: str, library: str = "", model: str = "") -> Check:
+    """Whether a model, installed or the settings' `model`, was compiled for the chip and the HailoRT `library`."""
     wanted = fits(architecture) or fits("HAILO8")
-    models = {model.name: model.artifacts for model in _expression_models()}
-    having = {name: [v for v in wanted if v in artifacts] for name, artifacts in models.items()}
+    models = _expression_models(model)
+    having = {name: [v for v in wanted if v in manifest.artifacts] for name, manifest in models.items()}
     for name, (first, *_) in ((name, variants) for name, variants in having.items() if variants):
-        problem, mend = compiler_problem(models[name][first].compiler, library)
+        problem, mend = compiler_problem(models[name].artifacts[first].compiler, library)
         if problem:
             return Check("compiled models", WARNING, f"{name}/{first} {problem}", mend)
     found = [f"{name} ({', '.join(variants)})" for name, variants in having.items() if variants]
     if found:
         return Check("compiled models", OK, ", ".join(found))
     mend = f"calmcam compile {next(iter(having), 'emotions')} --arch {wanted[0]} --calibration FOLDER --prepare"
-    text = "of the installed ones none for this chip: the CPU classifies with those"
+    text = "none for this chip: the CPU classifies"
     return Check("compiled models", WARNING, text, f"{mend}, and on as the README says")
 
 
-def _chips(machine: Machine) -> list[Path]:
+def _chips(machine: Machine) -> tuple[list[Path], list[Path]]:
+    """The Hailo-8s on the bus, and Hailo's other devices."""
     entries = [path.parent for path in machine.find("/sys/bus/pci/devices/*/vendor")]
-    return [entry for entry in entries if machine.read(entry / "vendor") == VENDOR]
+    ours = [entry for entry in entries if machine.read(entry / "vendor") == VENDOR]
+    chips = [entry for entry in ours if machine.read(entry / "device") == DEVICE]
+    return chips, [entry for entry in ours if entry not in chips]
 
 
 def _chip(machine: Machine, chips: list[Path], node: bool) -> Check:
@@ -157,14 +168,13 @@ def _node(nodes: list[Path]) -> Check:
     return Check("hailo node", OK, str(nodes[0]))
 
 
-def _expression_models() -> list[Manifest]:
-    found = []
-    for folder in installed().values():
-        try:
-            found.append(read_manifest(folder / "manifest.json"))
-        except CalmcamError:  # told by the line of that model
-            continue
-    return [manifest for manifest in found if manifest.task == "face_expression"]
+def _expression_models(named: str) -> dict[str, Manifest]:
+    """What `named` stands for and the installed ones, by what one types for them."""
+    found = {}
+    for name in dict.fromkeys((*filter(None, [named]), *installed())):
+        with contextlib.suppress(CalmcamError):  # told by the line of that model, or of the settings
+            found[name] = find_model(name)
+    return {name: manifest for name, manifest in found.items() if manifest.task == "face_expression"}
 
 
 def _same(a: str, b: str) -> bool:

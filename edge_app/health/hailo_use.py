@@ -1,4 +1,4 @@
-"""Who holds the Hailo, how warm it is and what it draws, asked in child processes."""
+"""Who holds the Hailo, how hot it is and what it draws, asked in child processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 from ..child import STATUS_ABSENT
-from .checks import OK, QUIET, Check, Machine
+from ..hailo_facts import QUIET
+from .checks import OK, WARNING, Check, Machine
+
+HOT = 90  # degrees Celsius
+COOL = "see to the fan, and to air around the hat"
 
 # The Device stays in a variable: its control dies with it. Boards without a current sensor, as those of the Pi, refuse.
 SENSORS = """
@@ -18,6 +22,7 @@ found = {}
 for name, ask in {
     "celsius": lambda: device.control.get_chip_temperature().ts0_temperature,
     "watts": device.control.power_measurement,
+    "throttled": device.control.get_throttling_state,
 }.items():
     try:
         found[name] = float(ask())
@@ -47,7 +52,7 @@ def holders(machine: Machine, nodes: list[Path]) -> Check | None:
 
 
 def sensors(machine: Machine) -> Check | None:
-    """Temperature and power of the chip; None where HailoRT or the device does not answer."""
+    """Temperature, power and throttling of the chip; None where HailoRT or the device does not answer."""
     answer = machine.ask([sys.executable, "-P", "-c", SENSORS], QUIET)
     try:
         found = json.loads((answer.out.strip().splitlines() or ["null"])[-1]) or {}
@@ -56,4 +61,9 @@ def sensors(machine: Machine) -> Check | None:
     if found.get("celsius") is None:
         return None
     power = f"{found['watts']:.1f} W" if found.get("watts") is not None else "no power sensor"
-    return Check("hailo chip", OK, f"{found['celsius']:.0f} C, {power}")
+    text = f"{found['celsius']:.0f} C, {power}"
+    if found.get("throttled"):
+        return Check("hailo chip", WARNING, f"{text}, slowed down for its heat", COOL)
+    if found["celsius"] > HOT:
+        return Check("hailo chip", WARNING, text, COOL)
+    return Check("hailo chip", OK, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 import time
 import weakref
@@ -298,7 +299,7 @@ def open_chip(params: native.VDeviceParams, ids: list[str]) -> Chip:
         raise status(6)
     if params.device_count == 0 or any(name not in world.ids for name in params.device_ids):
         raise status(2)
-    threading.Event().wait(world.open_ms / 1e3)
+    ctypes.PyDLL(None).usleep(round(world.open_ms * 1e3))  # holds Python's lock, as the bindings do
     if world.open_status:
         raise status(world.open_status)
     with world.mutex:

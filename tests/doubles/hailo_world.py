@@ -32,6 +32,8 @@ class World:
     lock: str = ""  # file by which processes exclude each other, as the driver does
     page_size: int = 4096
     sensor: bool = False  # can measure power
+    celsius: float = 41.5
+    throttling: bool = False
     zero_bytes: bool = False  # behave as bindings built before NumPy 2 do under NumPy 2 (1.1)
     queue: int = 32  # nominal depth (1.6)
     latency_ms: float = 0.0  # per frame

@@ -2,7 +2,7 @@
 
 A test part: it never ships. `DFC_RECORD` names the file the calls are written to; `DFC_FAIL` a stage that raises,
 `DFC_SAY` a line it logs while quantising, `DFC_COLLAPSE` makes the quantised emulation useless, `DFC_KILL` a stage in
-which the process dies.
+which the process dies, `DFC_DRIFT` what the native emulation is off by. It notes whether TF32 was off when it was imported.
 """
 
 import enum
@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from make_hef import make_hef  # noqa: E402
 
 
+_TF32 = os.environ.get("NVIDIA_TF32_OVERRIDE")
+
+
 class InferenceContext(enum.Enum):
     SDK_NATIVE = "native"
     SDK_FP_OPTIMIZED = "fp_optimized"
@@ -31,7 +34,7 @@ class ClientRunner:
     def __init__(self, hw_arch=None, har=None):
         assert hw_arch in ("hailo8", "hailo8r", "hailo8l"), hw_arch
         self.hw_arch, self.state, self._script = hw_arch, "UNINITIALIZED", ""
-        self._note("ClientRunner", hw_arch)
+        self._note("ClientRunner", hw_arch, f"NVIDIA_TF32_OVERRIDE={_TF32}")
 
     def translate_tf_model(self, model_path, net_name, start_node_names=None, end_node_names=None, tensor_shapes=None):
         self._need("UNINITIALIZED", "translate_tf_model", Path(model_path).name)
@@ -77,6 +80,8 @@ class ClientRunner:
             mean, deviation = np.float32(self._normalization())
             values = (values - mean) / deviation
         outputs = self._run(values)
+        if session.context is InferenceContext.SDK_NATIVE:
+            outputs = [output + np.float32(os.environ.get("DFC_DRIFT", 0)) for output in outputs]
         if session.context is InferenceContext.SDK_QUANTIZED and "DFC_COLLAPSE" in os.environ:
             outputs = [np.random.default_rng(0).normal(size=output.shape).astype(np.float32) for output in outputs]
         return outputs[0] if len(outputs) == 1 else outputs
@@ -101,7 +106,10 @@ class ClientRunner:
         if os.environ.get("DFC_KILL") == call:
             os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get("DFC_FAIL") == call:
-            raise RuntimeError(f"double: {call} fails as it was told")
+            ops = "".join(f"UnsupportedPaddingError in op stack_{n}/conv2d: SAME_TENSORFLOW\n" for n in range(20))
+            raise RuntimeError(
+                f"double: {call} fails as it was told\n{ops}Please use these end node names: stack_0/add"
+            )
         if self.state != state:
             raise RuntimeError(f"double: {call} in state {self.state}, needs {state}")
 

@@ -60,11 +60,11 @@ class Control:
 
     def get_chip_temperature(self) -> Temperature:
         self._fits()
-        return Temperature(41.5, 42.0, 1)
+        return Temperature(world.celsius, world.celsius + 0.5, 1)
 
     def get_throttling_state(self) -> bool:
         self._fits()
-        return False
+        return world.throttling
 
     def power_measurement(
         self, dvm: DvmTypes = DvmTypes.AUTO, measurement_type: PowerMeasurementTypes = PowerMeasurementTypes.AUTO
