@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +164,10 @@ def _source(kind: str, text: str, options: Mapping[str, Any]) -> Any:
 
 def _is_picture(path: Path) -> bool:
     """By its first bytes where they are known, else by its name."""
-    try:
-        with path.open("rb") as file:
+    head = b""
+    if os.path.isfile(path):  # the read of a pipe would wait for somebody to write
+        with suppress(OSError), path.open("rb") as file:
             head = file.read(12)
-    except OSError:
-        head = b""
     if head[4:8] == b"ftyp":
         return head[8:12] in _BRANDS
     if head.startswith(b"RIFF"):

@@ -59,7 +59,7 @@ def crop(
         before = {path: _written(path) for path in pictures_below(out)}
         outputs = _outputs(items, folder, out)
         same = out.resolve() == folder.resolve()
-        if same or {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
+        if same or set(map(os.path.realpath, (item.path for item in items))) & set(map(os.path.realpath, outputs)):
             raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
         try:
             cutting.work(items, outputs, detect, manifest.crop, stride, stop)
