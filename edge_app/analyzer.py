@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .build import Analysis, camera_options, open_source, source_kind, turned
+from .build import Analysis, open_with, turned
 from .labels import UNSURE
 from .preprocess import fit
 from .run import Stop, drain, run
@@ -82,8 +82,7 @@ class Analyzer(AbstractContextManager):
         Of a file every frame is read; of a camera or network stream the newest wins, turned and mirrored as the
         settings say. Leaving the iteration ends it.
         """
-        kind = source_kind(str(source))
-        opened = open_source(str(source), **(camera_options(self.settings) if kind in ("camera", "picamera") else {}))
+        opened = open_with(str(source), self.settings)
         if opened.live:
             opened = turned(opened, self.settings)
         handover, stop, failures = _Handover(latest=opened.live), Stop(), []

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,10 @@ def open_file(path: Path, **part: Any) -> Any:
     return _source(kind, str(path), part if kind == "video" else {})
 
 
-def camera_options(settings: Settings) -> Mapping[str, Any]:
-    """What is asked of a camera."""
-    return {"width": settings.width, "height": settings.height, "fps": settings.fps}
+def open_with(text: str, settings: Settings) -> Any:
+    """The source that reads `text`; one that makes its pictures is asked for the size and rate that `settings` say."""
+    asked = {"width": settings.width, "height": settings.height, "fps": settings.fps}
+    return open_source(text, **(asked if source_kind(text) in ("camera", "picamera", "synthetic") else {}))
 
 
 def turned(source: Any, settings: Settings) -> Any:
@@ -163,11 +164,10 @@ def _source(kind: str, text: str, options: Mapping[str, Any]) -> Any:
 
 def _is_picture(path: Path) -> bool:
     """By its first bytes where they are known, else by its name."""
-    try:
-        with path.open("rb") as file:
+    head = b""
+    if os.path.isfile(path):  # the read of a pipe would wait for somebody to write
+        with suppress(OSError), path.open("rb") as file:
             head = file.read(12)
-    except OSError:
-        head = b""
     if head[4:8] == b"ftyp":
         return head[8:12] in _BRANDS
     if head.startswith(b"RIFF"):

@@ -41,8 +41,8 @@ def _expand_one(text: str) -> list[Input]:
         return [Input(path, "expected a file, a folder or a pattern, got an empty text")]
     if os.path.isdir(path):
         open_to_us = os.access(path, os.R_OK | os.X_OK)
-        lack = "found none below it" if open_to_us else "got one that may not be opened; check its permissions"
-        return _media(_below(path)) or [Input(path, f"{text}: expected a folder with pictures or videos, {lack}")]
+        lack = "found none" if open_to_us else "it may not be opened; check its permissions"
+        return _media(_below(path)) or [Input(path, f"{text}: expected pictures or videos in this folder, {lack}")]
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return _listed(path)
     if os.path.lexists(path) or "://" in text or not glob.has_magic(text):

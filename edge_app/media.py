@@ -78,7 +78,9 @@ def listed(path: Path) -> list[str]:
 
 
 def check_file(path: Path, what: str) -> None:
-    """SourceError unless `path`, which should be a `what`, can be read and holds something."""
+    """SourceError unless `path`, which should be a `what`, can be read and holds something; a pipe would never end."""
+    if os.path.exists(path) and not os.path.isfile(path):  # pathlib raises where a folder above is closed
+        raise SourceError(f"{path}: expected a {what} file, got a pipe, a device or a folder")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -96,9 +98,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def picture_bytes(path: Path) -> bytes:
-    """Content of a picture file; SourceError when it cannot be read, is empty, or is none (a pipe would never end)."""
-    if os.path.exists(path) and not os.path.isfile(path):  # pathlib raises where a folder above is closed
-        raise SourceError(f"{path}: expected a picture file, got a pipe, a device or a folder")
+    """Content of a picture file; SourceError as `check_file` raises it."""
     check_file(path, "picture")
     return path.read_bytes()
 

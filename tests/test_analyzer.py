@@ -171,7 +171,7 @@ def test_closing_ends_what_streams(tmp_path):
 
 
 def test_a_slow_reader_of_a_live_source_sees_the_newest(analyzer, monkeypatch):
-    monkeypatch.setattr("edge_app.analyzer.open_source", lambda *_: Paced(Source(fps=30)))
+    monkeypatch.setattr("edge_app.analyzer.open_with", lambda *_: Paced(Source(fps=30)))
     ages, wait = [], threading.Event()
     for result in analyzer.stream("synthetic"):
         ages.append((time.monotonic_ns() - result.frame.captured_ns) / 1e9)
@@ -181,10 +181,15 @@ def test_a_slow_reader_of_a_live_source_sees_the_newest(analyzer, monkeypatch):
     assert statistics.median(ages[1:]) < 0.4 * PATIENCE
 
 
+def test_a_source_that_can_is_asked_for_size_and_rate(tmp_path):
+    with Analyzer(model=str(write_model(tmp_path / "model")), device="cpu", width=320, height=240) as analyzer:
+        assert next(analyzer.stream("synthetic")).frame.image.shape == (240, 320, 3)
+
+
 def test_a_live_source_is_turned_and_a_file_is_not(tmp_path, monkeypatch):
     with Analyzer(model=str(write_model(tmp_path / "model")), device="cpu", rotate=90) as analyzer:
         assert next(analyzer.stream("synthetic")).frame.image.shape == (720, 1280, 3)
-        monkeypatch.setattr("edge_app.analyzer.open_source", lambda *_: Paced(Source()))
+        monkeypatch.setattr("edge_app.analyzer.open_with", lambda *_: Paced(Source()))
         assert next(analyzer.stream("synthetic")).frame.image.shape == (1280, 720, 3)
 
 

@@ -234,7 +234,7 @@ def test_a_length_that_was_passed_is_no_more_told(annotate, tmp_path, monkeypatc
 
 def test_sound_that_changes_its_layout_costs_no_more_than_that_sound(annotate, material, tmp_path, monkeypatch):
     """Broadcasts do, in kinds that MP4 cannot hold; here mp2 stands for those."""
-    monkeypatch.setattr("edge_app.sinks.video.HELD_BY_MP4", frozenset())
+    monkeypatch.setattr("edge_app.soundtrack.HELD_BY_MP4", frozenset())
     content = b""
     for layout in ("stereo", "mono"):
         part = tmp_path / f"{layout}.ts"

@@ -121,6 +121,16 @@ def a_device(folder, material):
     return "/dev/null"
 
 
+def a_pipe(folder, material):
+    os.mkfifo(folder / "pipe.mp4")
+    return folder / "pipe.mp4"
+
+
+def a_loop_of_links(folder, material):
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    return folder / "loop.jpg"
+
+
 def named_like_a_camera(folder, material):
     return "0"
 
@@ -131,7 +141,7 @@ def named_like_a_source(folder, material):
 
 INPUTS = [
     (missing, "there is no such file"),
-    (no_media, "expected a folder with pictures or videos"),
+    (no_media, "expected pictures or videos in this folder"),
     (zero_bytes, "zero bytes"),
     (zero_bytes_picture, "zero bytes"),
     (text, "expected a video, got something that is none"),
@@ -142,6 +152,8 @@ INPUTS = [
     (heic, "HEIC"),
     (no_match, "no picture or video matches this pattern"),
     (a_device, "/dev/null"),
+    (a_pipe, "got a pipe, a device or a folder"),
+    (a_loop_of_links, "loop.jpg: cannot be read (Too many levels of symbolic links)"),
     (named_like_a_camera, "0: there is no such file"),
     (named_like_a_source, "synthetic: there is no such file"),
 ]
@@ -153,6 +165,14 @@ def test_an_input_that_cannot_be_read(calmcam, material, tmp_path, make, sentenc
     before = tree(tmp_path)
     refused(calmcam("annotate", "--model", material / "model", given), sentence)
     assert tree(tmp_path) == before
+
+
+def test_a_name_of_two_lines_is_printed_on_one(calmcam, material, tmp_path):
+    shutil.copy(ASTRONAUT, tmp_path / "two\nlines.jpg")
+    result = calmcam("annotate", "--model", material / "model", tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and (tmp_path / "out" / "two\nlines.jpg").is_file()
+    assert "[1/1] two\ufffdlines.jpg: 1 frame" in result.stderr
+    assert sum(line.startswith("two\ufffdlines.jpg") for line in result.stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize("make", [missing, text, audio_only, cut_before_the_index], ids=lambda make: make.__name__)

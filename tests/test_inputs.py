@@ -78,7 +78,7 @@ def test_what_holds_nothing_is_said_and_does_not_stop_the_rest(folder, tmp_path_
     items = expand([str(empty), f"{empty}/*.mp4", str(folder / "b.mp4"), "/nowhere/x.mp4"])
     assert [bool(item.problem) for item in items] == [True, True, False, False]
     assert "got an empty text" in expand([""])[0].problem  # an unset variable, not the current folder
-    assert "found none below it" in items[0].problem and "matches this pattern" in items[1].problem
+    assert "in this folder, found none" in items[0].problem and "matches this pattern" in items[1].problem
 
 
 @pytest.mark.parametrize("address", ["http://host/x.mp4", "rtsp://me:pa55@cam/[1].mp4?key=pa55"])

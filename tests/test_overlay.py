@@ -176,8 +176,6 @@ def test_a_percentage_stands_long_enough_to_be_read() -> None:
         first = drawn if first is None else first
         shown.append(bool(np.array_equal(drawn, first)))
     assert shown == [True, True, True, False, False, False, True], "after half a second, or 5 points away"
-    again = draw(result(image, found([(300, 200, 400, 300)], [replace(decided(), confidence=0.82)]), 0))
-    assert not np.array_equal(again, first), "a clip that begins again begins anew"
 
 
 BORDERS = [(-30, -20, 60, 80), (600, -20, 660, 80), (600, 400, 660, 500), (-30, 420, 40, 500), (0, 0, 640, 480)]

@@ -357,7 +357,7 @@ def make_bad(kind: str, folder: Path, clip: Path) -> Path:
     ("kind", "says"),
     [
         ("missing", "no such file"),
-        ("folder", "got a folder"),
+        ("folder", "a device or a folder"),
         ("zero bytes", "zero bytes"),
         ("text", "expected a video"),
         ("before index", "cut off before its index"),
@@ -377,7 +377,7 @@ def test_no_permission(tmp_path: Path, clip: Path) -> None:
     path.write_bytes(clip.read_bytes())
     path.chmod(0)
     tmp_path.chmod(0o755)
-    said = told(tmp_path, "from pathlib import Path; from edge_app.sources import video", "video._check(Path('a.mp4'))")
+    said = told(tmp_path, "from pathlib import Path; from edge_app import media", "media.check_file(Path('a.mp4'), 'video')")
     assert said.startswith("SourceError a.mp4: cannot be read")
 
 

@@ -21,7 +21,7 @@ from ..report import Report
 from ..run import Stop
 from ..settings import Settings
 from .annotation import Annotation, Options, Outcome
-from .console import counted, for_tables, main_labels
+from .console import counted, for_tables, main_labels, printable
 from .journal import RESULTS, Journal, Unfinished, read_unfinished
 from .options import DRAWN, MODEL_SETTINGS, Seconds, Signals, output_options, settings_options
 from .progress import ProgressBar
@@ -179,7 +179,7 @@ def _report(outcomes: list[Outcome], folder: Path, replaced: bool) -> None:
         ending = "broke off" if outcome.partly else "failed" if outcome.error else "stopped" if report.stopped else ""
         where = " ".join(filter(None, (outcome.output and outcome.output.name, ending and f"({ending})")))
         cells = (outcome.name, report.frames, f"{report.seconds:.1f}", report.faces, main_labels(report.labels))
-        table.add_row(*(Text(str(cell)) for cell in (*cells, where)))
+        table.add_row(*(Text(printable(str(cell))) for cell in (*cells, where)))
     console.print(table)
     if folder.is_dir():
         console.print(f"results in {folder}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,10 +100,10 @@ class Annotation:
 
     def check_outputs(self) -> None:
         """OutputError when an output would replace one of the inputs."""
-        inputs = {(self.base / item.path).resolve() for item in self.inputs}
+        inputs = {os.path.realpath(self.base / item.path) for item in self.inputs}  # pathlib raises at a loop of links
         results = [self.folder / "results.jsonl", self.folder / "results.csv", self.folder / "run.json"]
         for path in [*self._outputs, *results]:
-            if path.resolve() in inputs:
+            if os.path.realpath(path) in inputs:
                 raise OutputError(f"{path}: the output would replace the input; name another folder with -o")
 
     def outcome(self, number: int) -> Outcome:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,9 +128,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def printable(path: Path) -> str:
-    """A path as it can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode(errors="replace")
+def printable(text: str | Path) -> str:
+    """A path, or what is said of one, on one line, whatever bytes the name holds."""
+    whole = os.fsencode(text).decode(errors="replace")
+    return "".join("\ufffd" if unicodedata.category(letter) == "Cc" else letter for letter in whole)
 
 
 def main_labels(labels: Counter, most: int = 3) -> str:

@@ -6,7 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -48,6 +48,39 @@ def crop(
     confident face is taken, cut as the model's manifest says: what `calmcam train` then learns from is what the camera
     will show. Of clip.mp4 the crops are clip.f000000.png, clip.f000010.png and so on.
     """
+    items = _items(folder)
+    cutting = _Cutting()
+    with Signals() as stop, ExitStack() as held:
+        manifest = expression_model(settings.model)
+        artifact, detect = open_detector(settings)
+        held.callback(detect.close)
+        name = folder.resolve().name
+        out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
+        before = {path: _written(path) for path in pictures_below(out)}
+        outputs = _outputs(items, folder, out)
+        same = out.resolve() == folder.resolve()
+        if same or set(map(os.path.realpath, (item.path for item in items))) & set(map(os.path.realpath, outputs)):
+            raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
+        try:
+            cutting.work(items, outputs, detect, manifest.crop, stride, stop)
+        finally:
+            runs.discard_empty(out)
+    if cutting.report.faces:
+        detector = file_record("face_detection", settings.detector, artifact)
+        about = {"model": {"name": manifest.name}, "detector": detector, "arguments": ctx.params}
+        runs.record(out, cutting.report, about)
+        runs.write_record(out, {"crop": asdict(manifest.crop)}, "crop.json")  # for the trainer
+    _tell(items, folder, cutting, stopped=stop.requested)
+    if cutting.report.faces:
+        if old := [path for path, written in before.items() if _written(path) == written]:
+            left = f"{counted(len(old), 'picture')} of an earlier run left as they were"
+            click.echo(f"{left}, {printable(old[0])} for one", err=True)
+        click.echo(f"faces in {out}")
+    ctx.exit(stop.exit_code or max((error.exit_code for error in cutting.failed), default=0))
+
+
+def _items(folder: Path) -> list[Input]:
+    """The pictures and clips in the folders of `folder`; InputError where there are none, or some beside them."""
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -58,45 +91,21 @@ def crop(
         raise InputError(
             f"{folder}: expected a folder per class, got {len(loose)} files beside them, {loose[0]} for one"
         )
-    report = Report()
-    with Signals() as stop, ExitStack() as held:
-        manifest = expression_model(settings.model)
-        artifact, detect = open_detector(settings)
-        held.callback(detect.close)
-        name = folder.resolve().name
-        out = runs.output_folder(output_dir, Path(settings.runs_dir) / "crop", name, exist_ok=exist_ok)
-        before = {path: _written(path) for path in pictures_below(out)}
-        outputs = _outputs(items, folder, out)
-        same = out.resolve() == folder.resolve()
-        if same or {item.path.resolve() for item in items} & {output.resolve() for output in outputs}:
-            raise OutputError(f"{out}: the crops would replace the pictures themselves; name another folder with -o")
-        try:
-            done, gave, failed, empty = _work(items, outputs, detect, manifest.crop, stride, stop, report)
-        finally:
-            runs.discard_empty(out)
-    if report.faces:
-        detector = file_record("face_detection", settings.detector, artifact)
-        about = {"model": {"name": manifest.name}, "detector": detector, "arguments": ctx.params}
-        runs.record(out, report, about)
-        runs.write_record(out, {"crop": asdict(manifest.crop)}, "crop.json")  # for the trainer
-    inputs = counted(len(items), "input")
-    click.echo(f"{f'stopped after {done} of ' if stop.requested else ''}{inputs}, {counted(report.frames, 'picture')}")
-    if empty:
+    return items
+
+
+def _tell(items: Sequence[Input], folder: Path, cutting: _Cutting, *, stopped: bool) -> None:
+    """Sum up; InputError when all was looked at and no face was found."""
+    after = f"stopped after {cutting.done} of " if stopped else ""
+    click.echo(f"{after}{counted(len(items), 'input')}, {counted(cutting.report.frames, 'picture')}")
+    if empty := cutting.empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         click.echo(f"no face in {', '.join(printable(path) for path in empty[:SHOWN])}{more}")
-        click.echo(f"{gave} of {counted(done, 'input')} gave a face")
-        if len(empty) > gave and _are_cut(empty[:SHOWN]):
+        click.echo(f"{cutting.gave} of {counted(cutting.done, 'input')} gave a face")
+        if len(empty) > cutting.gave and _are_cut(empty[:SHOWN]):
             click.echo(f"{folder}: if these are cut faces, give the folder to calmcam train as it is", err=True)
-    if not report.faces and not failed and not stop.requested:
+    if not cutting.report.faces and not cutting.failed and not stopped:
         raise InputError(f"{folder}: no face was found; expected pictures of faces, or try a lower --conf")
-    if report.faces:
-        if old := [path for path, written in before.items() if _written(path) == written]:
-            click.echo(
-                f"{counted(len(old), 'picture')} of an earlier run left as they were, {printable(old[0])} for one",
-                err=True,
-            )
-        click.echo(f"faces in {out}")
-    ctx.exit(stop.exit_code or max((error.exit_code for error in failed), default=0))
 
 
 def _are_cut(paths: Sequence[Path]) -> bool:
@@ -129,44 +138,42 @@ def _outputs(items: Sequence[Input], folder: Path, out: Path) -> list[Path]:
     return [made[item.path] for item in items]
 
 
-def _work(
-    items: Sequence[Input],
-    outputs: Sequence[Path],
-    detect: Stage,
-    crop: Crop,
-    stride: int,
-    stop: Stop,
-    report: Report,
-) -> tuple[int, int, list[CalmcamError], list[Path]]:
-    """Cut all inputs; returns how many, how many of them gave a face (one that breaks off may have), what could not be
-    read, and those without a face. `report` grows meanwhile.
-    """
-    done = gave = 0
-    failed: list[CalmcamError] = []
-    empty: list[Path] = []
-    with ProgressBar(len(items)) as bar:
-        for number, (item, output) in enumerate(zip(items, outputs, strict=True)):
-            before = report.faces
-            try:
-                if item.problem:
-                    raise SourceError(item.problem)
-                source = open_file(item.path, stride=stride)
-                faces = _Faces(output, crop, clip=file_kind(str(item.path)) == "video")
-                sinks = [faces, bar.counter(number, source)]
-                run(source, [("detect", detect)], sinks, live=False, stop=stop, report=report)
-            except OutputError:
-                raise
-            except InputError as error:
-                failed.append(error.with_traceback(None))
-                bar.say(f"{error}", failed=True)
-            else:
-                if report.faces == before and not stop.requested:
-                    empty.append(item.path)
-            if stop.requested:
-                break
-            done += 1
-            gave += report.faces > before
-    return done, gave, failed, empty
+@dataclass(eq=False)
+class _Cutting:
+    """What became of the inputs."""
+
+    report: Report = field(default_factory=Report)  # of all together
+    done: int = 0
+    gave: int = 0  # of them a face; one that breaks off may have
+    failed: list[CalmcamError] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
+
+    def work(
+        self, items: Sequence[Input], outputs: Sequence[Path], detect: Stage, crop: Crop, stride: int, stop: Stop
+    ) -> None:
+        """Cut all inputs, the bad ones left out, until `stop`."""
+        with ProgressBar(len(items)) as bar:
+            for number, (item, output) in enumerate(zip(items, outputs, strict=True)):
+                before = self.report.faces
+                try:
+                    if item.problem:
+                        raise SourceError(item.problem)
+                    source = open_file(item.path, stride=stride)
+                    faces = _Faces(output, crop, clip=file_kind(str(item.path)) == "video")
+                    sinks = [faces, bar.counter(number, source)]
+                    run(source, [("detect", detect)], sinks, live=False, stop=stop, report=self.report)
+                except OutputError:
+                    raise
+                except InputError as error:
+                    self.failed.append(error.with_traceback(None))
+                    bar.say(f"{error}", failed=True)
+                else:
+                    if self.report.faces == before and not stop.requested:
+                        self.empty.append(item.path)
+                if stop.requested:
+                    break
+                self.done += 1
+                self.gave += self.report.faces > before
 
 
 class _Faces(Sink):

@@ -15,7 +15,7 @@ import click
 
 from .. import plugins, runs
 from ..addresses import public_host
-from ..build import Analysis, camera_options, open_source, source_kind, turned
+from ..build import Analysis, open_with, turned
 from ..drawing.overlay import overlay
 from ..drawing.words import WORDS
 from ..errors import OutputError, SourceError
@@ -29,7 +29,6 @@ from .console import StatusLine, summary
 from .options import DRAWN, MODEL_SETTINGS, ClockRange, Signals, output_options, settings_options
 from .recording import Begun, Spare
 
-CAMERAS = ("camera", "picamera")
 PICTURE = ("width", "height", "fps", "rotate", "mirror")
 
 
@@ -106,10 +105,7 @@ def _tell(report: Report, folder: Path | None, about: dict[str, object]) -> None
 
 
 def _source(settings: Settings, paced: float | None, loop: bool) -> Any:
-    text = filled(settings.source)
-    kind = source_kind(text)
-    source = open_source(text, **(camera_options(settings) if kind in (*CAMERAS, "synthetic") else {}))
-    source = turned(source, settings)
+    source = turned(open_with(filled(settings.source), settings), settings)
     if source.live:
         return source
     return Paced(Repeated(source) if loop else source, fps=paced or None)

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ..types import Result, Sink
 from .annotation import Outcome
-from .console import IN_LOG_S, Console, counted
+from .console import IN_LOG_S, Console, counted, printable
 
 
 class Rate(ProgressColumn):
@@ -69,7 +69,7 @@ class ProgressBar(AbstractContextManager):
 
     def say(self, line: str, *, failed: bool = False) -> None:
         """Print a line above the bar."""
-        self._console.print(line, style="red" if failed else None, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), style="red" if failed else None, markup=False, highlight=False, soft_wrap=True)
 
 
 class Counter(Sink):

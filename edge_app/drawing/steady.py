@@ -42,17 +42,13 @@ class Shown:
 
 
 class Memory:
-    """What is shown, by track; forgotten when a clip begins anew or another one."""
+    """What is shown, by track."""
 
     def __init__(self) -> None:
         self._shown: dict[int, Shown] = {}
-        self._before = "", 0
 
     def of(self, tracks: list[int], source: str, now_ns: int) -> list[Shown]:
         """One for each of `tracks`, in the picture of `source` at `now_ns` of its time."""
-        if source != self._before[0] or now_ns < self._before[1]:
-            self._shown.clear()
-        self._before = source, now_ns
         for track in tracks:
             self._shown.setdefault(track, Shown(now_ns)).seen_ns = now_ns
         self._shown = {track: one for track, one in self._shown.items() if now_ns - one.seen_ns < KEPT_NS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -274,18 +273,12 @@ def bare(path: Path) -> Iterator[np.ndarray]:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    _check(path)
+    check_file(path, "video")
     try:
         # "file:" keeps names with a colon from being taken for a network address.
         return av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, UnicodeError) as error:
         raise SourceError(f"{path}: {_why_unreadable(path)} ({getattr(error, 'strerror', error)})") from error
-
-
-def _check(path: Path) -> None:
-    if os.path.isdir(path):
-        raise SourceError(f"{path}: expected a video file, got a folder")
-    check_file(path, "video")
 
 
 def _why_unreadable(path: Path) -> str:
