@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -397,6 +398,12 @@ def test_a_start_past_the_end_is_told_where_the_end_is(tmp_path: Path, name: str
     path = write(tmp_path / name, codec=codec)
     with pytest.raises(SourceError, match=r"its last picture is at 1\.97 s\), got 100 s"), Source(path, start=100):
         pass
+
+
+def test_what_reading_cost_is_told_once(clip: Path) -> None:
+    begun = time.perf_counter()
+    costs = [frame.decode_ms for frame in frames(clip)]
+    assert min(costs) > 0 and sum(costs) <= (time.perf_counter() - begun) * 1e3
 
 
 def test_it_can_be_opened_again(clip: Path) -> None:
