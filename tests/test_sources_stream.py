@@ -145,7 +145,7 @@ def test_a_stream_that_stalls_is_connected_again(camera: Camera, caplog: pytest.
     assert after.index > before.index
     assert "no data for 0.6 s, reconnecting" in caplog.text
     told = float(re.search(r"back after ([0-9.]+) s", caplog.text)[1])
-    assert told == pytest.approx((after.captured_ns - before.captured_ns) / 1e9, abs=0.35), "since the last data came"
+    assert told == pytest.approx((after.captured_ns - before.captured_ns) / 1e9, abs=0.5), "since the last data came"
 
 
 def test_a_stalled_stream_lets_go_within_two_seconds(camera: Camera) -> None:
