@@ -41,9 +41,6 @@ def test_settings_cannot_be_changed():
         ("threads = true", "threads: expected a whole number, got True"),
         ("threads = 1.5", "threads: expected a whole number, got 1.5"),
         ("conf = 1.5", "conf: expected 0.0 to 1.0, got 1.5"),
-        ("threads = 0", "threads: expected 1 to 64, got 0"),
-        ("max_faces = 0", "max_faces: expected 1 to 100, got 0"),
-        ("fps = 0", "fps: expected 0.1 to 1000.0, got 0"),
         ("model = 3", "model: expected a text, got 3"),
         ("source = 0", 'source: expected a text, got 0; write source = "0"'),
         ("web = 8080", 'web: expected a text, got 8080; write web = "8080"'),
@@ -57,6 +54,9 @@ def test_settings_cannot_be_changed():
         ("[live]\nthreads = 2", "unknown key 'live'"),
         ("threads = ", "expected TOML"),
         ("conf = nan", "conf: expected 0.0 to 1.0, got nan"),
+        ("threads = 0", "threads: expected 1 to 64, got 0"),
+        ("max_faces = 0", "max_faces: expected 1 to 100, got 0"),
+        ("fps = 0", "fps: expected 0.1 to 1000.0, got 0"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(file, text, sentence):
