@@ -107,13 +107,17 @@ def test_light_noise_and_erasing_are_as_strong_as_asked():
     many = [np.random.default_rng(seed) for seed in range(200)]
     contrasts = [augment(GREY, AugmentRecipe(contrast=0.3), random).std() / GREY.std() for random in many]
     assert 0.68 < min(contrasts) < 0.8 and 1.05 < max(contrasts) < 1.3
+    light = 150 + GREY // 8  # far from black and white
+    for seed in range(20):
+        changed = augment(light, AugmentRecipe(contrast=0.3), np.random.default_rng(seed))
+        assert changed.mean() == pytest.approx(light.mean(), abs=1)
     erased = [(augment(GREY, AugmentRecipe(flip=0.0, erase=0.3), random) != GREY).any() for random in many]
     assert 0.2 < np.mean(erased) < 0.4
 
 
 def test_hue_turns_and_saturation_and_value_stay_in_range():
     red = np.zeros((8, 8, 3), np.uint8)
-    red[...] = 200, 10, 10
+    red[...] = 250, 10, 10
     for change in ("hue", "saturation", "value"):
         asked = AugmentRecipe(flip=0.0, **{change: 20})
         made = [augment(red, asked, np.random.default_rng(seed)) for seed in range(30)]

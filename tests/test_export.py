@@ -26,7 +26,7 @@ from deploy.crops import divide
 from edge_app.backends.litert import Backend
 from edge_app.errors import InputError, ModelError, OutputError, SettingsError
 from edge_app.heads import softmax
-from edge_app.manifest import Head, read_manifest, sha256, verify
+from edge_app.manifest import Head, Input, read_manifest, sha256, verify
 from edge_app.preprocess import to_input
 from edge_app.seen import mark, read_seen, write_seen
 from trainer import export, ferplus, finalscore, parity, quantise, representative, runs
@@ -350,6 +350,8 @@ def test_limits_of_the_gate():
     assert parity.failures([row(agreement=0.94)], 0.5, 0.95)
     assert parity.failures([row(variant="float32", agreement=0.99)], 0.5, 0.95)
     assert not parity.failures([row(n=50, loss=2.0, agreement=0.98)], 0.5, 0.99)  # one picture
+    assert not parity.failures([row(variant="float32", agreement=0.999, n=10**5)], 0.5, 0.95)
+    assert parity.failures([row(variant="float32", agreement=0.9989, n=10**5)], 0.5, 0.95)
 
 
 def test_votes_for_nothing_count_against_a_majority(tmp_path):
@@ -488,6 +490,25 @@ def test_what_a_file_loses_is_counted_as_lost_on_the_pictures_that_have_a_label(
     (row,) = parity.compare([head], labels, ("float32", keras_), ("int8", file))
     assert row.loss == -25.0
     assert not parity.compare([head], {"h": np.full(5, -1)}, ("int8", file), ("keras", keras_))
+
+
+def test_a_latency_is_the_median_of_one_face_when_the_engine_is_warm(monkeypatch):
+    now, took = [0.0], iter([0.5] * 20 + [0.002] * 160 + [0.004] * 140)
+
+    class Engine:
+        def __init__(self, artifact): ...
+
+        def infer(self, row):
+            assert row.shape == (1, 4, 4, 1)
+            now[0] += next(took)
+
+        def close(self): ...
+
+    monkeypatch.setattr(parity, "Backend", Engine)
+    monkeypatch.setattr(parity, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    artifact = SimpleNamespace(input=Input(4, 4, "gray", "uint8"))
+    assert parity.latency_ms(artifact, np.zeros((40, 4, 4, 1), np.uint8)) == pytest.approx(2)
+    assert next(took, None) is None
 
 
 def test_answers_that_are_no_numbers_are_refused():

@@ -374,13 +374,31 @@ def test_a_device_that_is_lost_again_soon_is_waited_for_longer_and_a_steady_one_
     now = [0.0]
     monkeypatch.setattr("edge_app.failover.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(Failover, "_reopen", lambda *_: None)
-    failover = Failover(Lost, Cpu, (ARTIFACT, ARTIFACT), delay=0.5)
-    for served, waited in [(0.1, 1.0), (0.1, 2.0), (8.1, 0.5), (1.9, 1.0)]:
+    failover = Failover(Lost, Cpu, (ARTIFACT, ARTIFACT), delay=0.5, longest=1.5)
+    for served, waited in [(0.1, 1.0), (0.1, 1.5), (0.1, 1.5), (6.1, 0.5), (1.9, 1.0)]:
         failover._device, failover._since = Lost(), now[0]
         now[0] += served
         failover.infer(np.zeros((1, 32, 32, 3), np.uint8))
         assert failover._delay == waited
     failover.close()
+
+
+def test_a_device_that_comes_back_while_all_is_closed_is_closed_too():
+    opened, closed, opening = [], [], threading.Event()
+
+    def again():
+        opened.append(Lost())
+        opened[-1].close = partial(closed.append, opened[-1])
+        if len(opened) == 2:
+            opening.set()
+            assert failover._closing.wait(5 * PATIENCE)
+        return opened[-1]
+
+    failover = Failover(again, Cpu, (ARTIFACT, ARTIFACT), delay=0.001)
+    failover.infer(np.zeros((1, 32, 32, 3), np.uint8))
+    assert opening.wait(5 * PATIENCE)
+    failover.close()
+    assert closed == opened and len(opened) == 2
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float32"}, {"scale": 1 / 255}, {"offset": -1.0}])

@@ -100,6 +100,8 @@ def test_groups_of_one_change_nothing_and_copies_do_not_narrow():
     assert (
         metrics.intervals(truth, said, 3, np.arange(120)) == metrics.intervals(truth, said, 3, ["all"] * 120) == alone
     )
+    same = np.repeat(np.arange(20), 6)  # of twenty persons one is as the other: drawing them says nothing
+    assert metrics.intervals(truth, said, 3, same) == alone
     ((low, high), (a, b)) = metrics.intervals(
         truth, said, 3, np.arange(120) % 6
     )  # six persons, the same picture 20 times

@@ -69,10 +69,28 @@ def test_a_layer_that_does_more_is_left_alone() -> None:
     assert "call" not in vars(model.get_layer("norm"))
 
 
+@pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"axis": 1}, {"renorm": True}, None])
+def test_what_the_kernel_cannot_do_is_left_alone(options: dict | None) -> None:
+    image = keras.Input((6, 6, 3))
+    x = image if options else L.GlobalAveragePooling2D()(image)  # vectors
+    model = keras.Model(image, L.BatchNormalization(**options or {}, name="norm")(x))
+    fuse(model)
+    assert "call" not in vars(model.get_layer("norm"))
+
+
+def test_a_gpu_s_own_compiler_fuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.norm.gpus", lambda: ["GPU:0"])
+    model = small("float32")
+    fuse(model)
+    assert "call" not in vars(model.get_layer("norm"))
+
+
 def test_it_is_saved_as_what_it_was() -> None:
     model = small("float32")
     fuse(model)
+    call = vars(model.get_layer("norm")).get("call")
     fuse(model)  # once is enough
+    assert vars(model.get_layer("norm")).get("call") is call
     again = keras.Model.from_config(model.get_config())
     assert type(again.get_layer("norm")) is L.BatchNormalization and "call" not in vars(again.get_layer("norm"))
 

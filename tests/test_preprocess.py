@@ -135,9 +135,10 @@ def test_to_input_copies_only_what_it_must():
     scaled = to_input(crops, Input(2, 2, "rgb", "float32", 1 / 127.5, -1))
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled, crops / 127.5 - 1, atol=1e-6)
-    shifted = to_input(crops, Input(2, 2, "rgb", "uint8", 1.5, -10))
-    assert shifted.dtype == np.uint8
-    np.testing.assert_array_equal(shifted, np.clip(np.rint(crops * 1.5 - 10.0), 0, 255))
+    for scale, offset in ((1.5, -10), (1.5, 0), (1, -10)):
+        shifted = to_input(crops, Input(2, 2, "rgb", "uint8", scale, offset))
+        assert shifted.dtype == np.uint8
+        np.testing.assert_array_equal(shifted, np.clip(np.rint(crops * scale + float(offset)), 0, 255))
 
 
 def test_sharpness_falls_with_blur():

@@ -135,6 +135,29 @@ def test_live_drops_frames_when_a_stage_is_slow_and_stays_young():
     assert np.median(ages[-5:]) < np.median(ages[1:6]) + turn * 1e3, "the age does not grow"
 
 
+def test_live_a_slow_first_stage_goes_on_with_the_newest_frame():
+    """Frames 1 to 9 come while it works on frame 0, and the last when the next one has arrived."""
+    keep, waits, burst = Keep(), threading.Event(), threading.Event()
+    keep.idle = waits.set  # what waits for a consumer that is busy would be another matter
+
+    class Burst(Source):
+        def __iter__(self):
+            for frame in super().__iter__():
+                if frame.index == 1:
+                    assert waits.wait(10 * PATIENCE)
+                elif frame.index == 10:  # 9 was taken
+                    burst.set()
+                    assert all(keep.arrived.acquire(timeout=10 * PATIENCE) for _ in range(2))
+                yield frame
+
+    def slow(frame: Frame, faces: Faces) -> Faces:
+        assert burst.wait(10 * PATIENCE)
+        return faces
+
+    report = run(Burst(width=64, height=48, count=11), [("detect", slow)], [keep], live=True)
+    assert [result.frame.index for result in keep.results] == [0, 9, 10] and report.dropped == 8
+
+
 def test_live_equals_offline():
     """The same frames give the same boxes, identities and decisions, whichever way the loop runs."""
     options = {"width": 640, "height": 480, "count": 20, "fps": 15.0, "faces": 2}
@@ -262,6 +285,15 @@ def test_stop_from_another_thread_and_before_the_start(live):
     assert run(unopened, [("detect", one_face)], [Keep()], live=live, stop=stop).stopped
 
 
+@MODES
+def test_a_stop_reaches_a_source_that_waits_for_its_next_frame(live, caplog):
+    stop, keep = Stop(), Keep()
+    keep.arrived = SimpleNamespace(release=stop)
+    report = run(Paced(small(count=None), fps=0.01), [("detect", one_face)], [keep], live=live, stop=stop)
+    assert report.stopped and report.frames == 1
+    assert "did not stop within" not in caplog.text
+
+
 def test_nothing_comes_after_the_live_result_that_stopped_the_run():
     stop, keep = Stop(), Keep(wait_s=0.05)  # meanwhile the next one is found, and waits
     keep.arrived = type("Third", (), {"release": lambda _: len(keep.results) == 3 and stop()})()
@@ -307,6 +339,16 @@ def test_a_live_rate_is_that_of_the_gaps_between_the_frames(count, rate):
     assert report.summary()["fps"] == round(report.fps, 2)
 
 
+def test_a_report_grows_over_the_runs_that_it_is_given_to():
+    stop, report, keep = Stop(), Report(), Keep(wait_s=0.01)
+    keep.arrived = SimpleNamespace(release=lambda: len(keep.results) == 5 and stop())
+    run(small(count=None), [("detect", one_face)], [keep], live=True, stop=stop, report=report)
+    before = report.frames, report.dropped, report.seconds
+    assert before[0] == 5 and report.stopped
+    run(small(count=0), [("detect", one_face)], [], live=True, report=report)
+    assert report.stopped and (report.frames, report.dropped) == before[:2] and report.seconds > before[2]
+
+
 def test_a_rate_offline_is_that_of_the_work():
     report = run(small(count=3), [("detect", one_face)], [Keep(wait_s=0.05)], live=False)
     assert report.fps == report.frames / report.seconds < 20
@@ -325,9 +367,12 @@ def test_drain_runs_in_the_callers_thread():
 
 def test_the_rate_is_that_of_the_last_two_seconds(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("edge_app.run.time", SimpleNamespace(perf_counter=lambda: now[0], monotonic_ns=lambda: 0))
-    clock, frame = _Clock(), Frame(np.zeros((2, 2, 3), np.uint8), 0, 0)
-    rates = []
+    monkeypatch.setattr(
+        "edge_app.run.time", SimpleNamespace(perf_counter=lambda: now[0], monotonic_ns=lambda: 15 * 10**6)
+    )
+    clock, frame = _Clock(), Frame(np.zeros((2, 2, 3), np.uint8), 0, 0, captured_ns=3 * 10**6)
+    assert clock.status(frame, 0, "").age_ms == 12
+    clock, rates = _Clock(), []
     for gap in [0.1] * 100 + [0.5] * 20:
         now[0] += gap
         rates.append(clock.status(frame, 0, "").fps)

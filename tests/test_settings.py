@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_app.errors import SettingsError
@@ -53,6 +55,9 @@ def test_settings_cannot_be_changed():
         ("[live]\nthreads = 2", "unknown key 'live'"),
         ("threads = ", "expected TOML"),
         ("conf = nan", "conf: expected 0.0 to 1.0, got nan"),
+        ("threads = 0", "threads: expected 1 to 64, got 0"),
+        ("max_faces = 0", "max_faces: expected 1 to 100, got 0"),
+        ("fps = 0", "fps: expected 0.1 to 1000.0, got 0"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(file, text, sentence):
@@ -61,6 +66,23 @@ def test_what_is_wrong_in_a_file_is_named(file, text, sentence):
         read_settings()
     assert sentence in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_a_file_of_windows_begins_with_a_mark(file):
+    file.write_text("threads = 2", encoding="utf-8-sig")
+    assert read_settings().threads == 2
+
+
+def test_a_file_lies_below_config_where_nothing_else_is_said(monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_path() == Path("/home/me/.config/calmcam/config.toml")
+
+
+def test_numbers_of_numpy_and_paths_are_taken():
+    settings = Settings().merged({"threads": np.int64(2), "conf": np.float32(0.5), "model": Path("a")})
+    assert settings == Settings(threads=2, conf=0.5, model="a")
+    assert (type(settings.threads), type(settings.conf), type(settings.model)) == (int, float, str)
 
 
 def test_a_whole_number_serves_as_a_number(file):
@@ -82,7 +104,8 @@ def test_a_place_may_be_in_the_user_s_folder(file, monkeypatch, key):
         ("rtsp://me:${CAM_PASS}@cam/live", "rtsp://me:p%40ss%2F1%20%25%3F@cam/live"),
         ("rtsp://${CAM_HOST}:554/${CAM_HOST}", "rtsp://door:554/door"),
         ("${CAM_ALL}", "rtsp://me:pw@cam/live"),
-        ("/media/${CAM_HOST}/a@b.mp4", "/media/door/a@b.mp4"),
+        ("rtsp://cam/${CAM_PASS}", "rtsp://cam/p@ss/1 %?"),
+        ("/media/${CAM_PASS}/a@b.mp4", "/media/p@ss/1 %?/a@b.mp4"),
         ("$CAM_HOST ${} {CAM_HOST} ${1}.mp4", "$CAM_HOST ${} {CAM_HOST} ${1}.mp4"),
     ],
 )

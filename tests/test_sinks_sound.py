@@ -94,15 +94,18 @@ def test_slow_mp3_which_mp4_does_not_take_becomes_aac(tmp_path: Path) -> None:
         assert container.streams.audio[0].codec_context.name == "aac"
 
 
-def test_a_cut_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:
-    source = clip(tmp_path / "in.mkv", range(0, 3000, 40), sound="mp2")
+@pytest.mark.parametrize(("name", "begin"), [("in.mkv", "0"), ("in.ts", "0"), ("in.ts", "100"), ("in.mkv", "100")])
+def test_a_cut_begins_at_zero_with_its_own_sound(tmp_path: Path, name: str, begin: str) -> None:
+    source = clip(tmp_path / name, range(0, 3000, 40), sound="mp2", options={"output_ts_offset": begin})
     output = copy(source, tmp_path / "out.mp4", start=1.0, end=2.0)
     times = stamps(output)
     assert len(times) == 25 and times[0] < 0.02  # FFmpeg 8.0 counts from the 10 ms that mp2 needs to warm up
     assert [time - times[0] for time in times] == [Fraction(stamp, 1000) for stamp in range(0, 1000, 40)]
-    assert len(sound(output)) == pytest.approx(1.0 / 0.024, abs=1.5)
-    before, after = sound(source), sound(output)
-    assert after[0] in before and b"".join(after) in b"".join(before)
+    with av.open(str(source)) as container:
+        origin = min(stream.start_time * stream.time_base for stream in container.streams)
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+    wanted = [bytes(packet) for packet in packets if 1 <= packet.pts * packet.time_base - origin < 2]
+    assert sound(output) == wanted and len(wanted) > 40
 
 
 def test_sound_ends_with_the_pictures_when_they_end_early(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -72,6 +73,15 @@ def test_output_is_h264_420_in_601_colours(tmp_path: Path) -> None:
         picture = next(container.decode(video=0))
     assert (context.name, context.pix_fmt, picture.colorspace, picture.color_range) == ("h264", "yuv420p", 6, 1)
     np.testing.assert_allclose(picture.to_ndarray(format="rgb24")[24, 32], (200, 40, 40), atol=4)
+
+
+def test_pictures_are_compressed_as_the_interface_says(tmp_path: Path) -> None:
+    """x264 writes what it was asked for into the stream."""
+    asked = [{}, {"crf": 23, "preset": "veryfast"}, {"crf": 23, "preset": "ultrafast"}]
+    for number, options in enumerate(asked):
+        write_all(video.Sink(tmp_path / f"{number}.mp4", **options), [result()])
+    told = [re.search(rb"x264 .* options: ([^\0]+)", (tmp_path / f"{n}.mp4").read_bytes())[1] for n in range(3)]
+    assert told[0] == told[1] != told[2] and b"crf=23.0" in told[0]
 
 
 def test_what_was_drawn_is_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import socket
 import threading
 import time
@@ -137,13 +138,14 @@ def test_a_stream_that_stalls_is_connected_again(camera: Camera, caplog: pytest.
     caplog.set_level(logging.INFO)
     with Source(f"http://{HOST}:{camera.port}/video", timeout=0.6) as source:
         frames = iter(source)
-        before = next(frames)
+        before = next(frame for frame in frames if frame.time_ns > 7 * 10**8)
         camera.stalled.set()
         threading.Timer(1.5, camera.stalled.clear).start()
         after = next(frame for frame in frames if frame.time_ns > before.time_ns + 10**9)
     assert after.index > before.index
     assert "no data for 0.6 s, reconnecting" in caplog.text
-    assert "back after" in caplog.text
+    told = float(re.search(r"back after ([0-9.]+) s", caplog.text)[1])
+    assert told == pytest.approx((after.captured_ns - before.captured_ns) / 1e9, abs=0.5), "since the last data came"
 
 
 def test_a_stalled_stream_lets_go_within_two_seconds(camera: Camera) -> None:
@@ -175,12 +177,16 @@ def test_a_file_behind_an_address_plays_at_its_pace_and_ends(tmp_path: Path) -> 
         assert source.state == "ended"
     assert frames[-1].index == 19
     assert len(frames) > 10
+    assert not any(frame.live for frame in frames), "nobody knows when a file was taken"
 
 
-def test_a_file_behind_an_address_is_shown_upright_and_undistorted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rate", "told"), [(20, 20), (1000, None)])  # of which one is a clock's
+def test_a_file_behind_an_address_is_shown_upright_and_undistorted(
+    tmp_path: Path, rate: int, told: float | None
+) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        video = container.add_stream("mpeg4", rate=20)
+        video = container.add_stream("mpeg4", rate=rate)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.codec_context.sample_aspect_ratio = Fraction(2)
         video.set_display_rotation(90)
@@ -189,6 +195,28 @@ def test_a_file_behind_an_address_is_shown_upright_and_undistorted(tmp_path: Pat
         container.mux(video.encode())
     with Camera(clip=path.read_bytes()) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
         assert next(iter(source)).image.shape == (128, 48, 3)
+        assert source.fps == told
+
+
+def test_a_picture_that_lacks_a_part_is_left_out(tmp_path: Path) -> None:
+    path, noise = tmp_path / "a.mp4", np.random.default_rng(0)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        video = container.add_stream("mpeg4", rate=20)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(10):
+            picture = noise.integers(0, 256, (48, 64, 3), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode())
+    clip = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][5]
+        clip[packet.pos + packet.size // 2 : packet.pos + packet.size] = bytes(packet.size - packet.size // 2)
+    path.write_bytes(clip)
+    with av.open(str(path)) as container:
+        assert [number for number, picture in enumerate(container.decode(video=0)) if picture.is_corrupt] == [5]
+    with Camera(clip=bytes(clip)) as camera, Source(f"http://{HOST}:{camera.port}/clip.mp4") as source:
+        seen = [frame.index for frame in source]
+    assert 5 not in seen and seen[-1] == 9
 
 
 def test_sound_alone_is_no_sign_of_life(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from not_root import told
 
 from edge_app.background import Background
@@ -20,6 +22,7 @@ from edge_app.types import Frame
 
 COUNT, RATE = 60, 30
 SECOND = 10**9
+UNEVEN = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
 
 
 def numbered(number: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -133,6 +136,50 @@ def test_a_start_before_the_second_key_frame_of_a_transport_stream(
     assert first.index == number_of(first.image) == math.ceil(start * RATE)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_what_lies_long_before_a_start_is_not_decoded(tmp_path: Path, name: str) -> None:
+    class Counting(Source):
+        packets = 0
+
+        def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+            self.packets += 1
+            return super()._decode(packet)
+
+    with Counting(write(tmp_path / name), start=1.9) as source:
+        assert number_of(next(iter(source)).image) == 57
+    assert source.packets < COUNT / 2, "the key frames are twelve pictures apart"
+
+
+def test_a_picture_stamped_as_the_one_before_it_leaves_the_others_where_they_are(tmp_path: Path) -> None:
+    whole, path = write(tmp_path / "whole.mkv", codec="mpeg4"), tmp_path / "a.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream, last = container.add_stream_from_template(source.streams.video[0]), 0
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            if number in (20, 40):
+                packet.pts = packet.dts = last
+            last, packet.stream = packet.pts, stream
+            container.mux(packet)
+    wanted, got = ([frame.time_ns for frame in frames(one)] for one in (whole, path))
+    assert got[19] < got[20] < got[21]
+    assert [moment for moment in got if moment in wanted] == np.delete(wanted, (20, 40)).tolist()
+
+
+def test_joined_recordings_go_on_where_the_one_before_ended(tmp_path: Path) -> None:
+    one, path = write(tmp_path / "one.ts", stamps=UNEVEN), tmp_path / "a.ts"
+    path.write_bytes(one.read_bytes() * 3)
+    steps = np.diff([frame.time_ns for frame in frames(path)]) / 10**6
+    for part in range(3):
+        assert steps[part * COUNT :][: COUNT - 1] == pytest.approx(np.diff(UNEVEN), abs=1)
+    assert len(steps) == 3 * COUNT - 1 and max(steps[COUNT - 1 :: COUNT]) < 300
+
+
+@pytest.mark.parametrize("stride", [1, 7, 100])
+@pytest.mark.parametrize("cut", [{}, {"start": 0.5}, {"end": 1.3}])
+def test_it_says_how_many_frames_come(clip: Path, stride: int, cut: dict[str, float]) -> None:
+    with Source(clip, stride=stride, **cut) as source:
+        assert source.frames == len(list(source))
+
+
 @pytest.mark.parametrize(
     ("turn", "corner"), [(None, (0, 0)), (0, (0, 0)), (90, (-1, 0)), (180, (-1, -1)), (270, (0, -1))]
 )
@@ -149,9 +196,8 @@ def test_rotation_is_honoured(tmp_path: Path, turn: int | None, corner: tuple[in
 
 
 def test_variable_frame_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
-    stamps = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
-    path = write(tmp_path / "a.mkv", stamps=stamps)
-    assert [frame.time_ns // 10**6 for frame in frames(path)] == stamps
+    path = write(tmp_path / "a.mkv", stamps=UNEVEN)
+    assert [frame.time_ns // 10**6 for frame in frames(path)] == UNEVEN
 
 
 def test_time_counts_from_the_container_when_sound_begins_first(tmp_path: Path) -> None:
@@ -159,9 +205,6 @@ def test_time_counts_from_the_container_when_sound_begins_first(tmp_path: Path) 
     first = frames(path)[0]
     assert first.time_ns / SECOND == pytest.approx(0.5, abs=0.03)
     assert first.index == 0
-
-
-UNEVEN = np.cumsum([0] + [20, 50, 20, 200] * 15)[:COUNT].tolist()
 
 
 @pytest.mark.parametrize(
@@ -212,14 +255,14 @@ def test_square_pixels(tmp_path: Path) -> None:
 
 
 def test_raw_stream_without_a_clock_takes_its_rate(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.m4v", codec="mpeg4")
-    moments = [frame.time_ns for frame in frames(path)]
-    assert len(moments) == COUNT
-    assert np.all(np.diff(moments) > 0)
-    assert [(frame.index, frame.time_ns) for frame in frames(path, start=1.0)][:2] == [
-        (30, moments[30]),
-        (31, moments[31]),
-    ]
+    path = write(tmp_path / "a.h264")
+    with av.open(str(path)) as container:
+        assert {packet.pts for packet in container.demux()} == {None}
+    got = frames(path)
+    assert [number_of(frame.image) for frame in got] == list(range(COUNT))
+    np.testing.assert_allclose([frame.time_ns for frame in got], np.arange(COUNT) / RATE * SECOND, atol=COUNT)
+    part = frames(path, start=1.0)
+    assert [(frame.index, frame.time_ns) for frame in part] == [(frame.index, frame.time_ns) for frame in got[30:]]
 
 
 def test_frame_size_may_change_in_the_middle(tmp_path: Path) -> None:
@@ -242,10 +285,19 @@ def test_frame_size_may_change_in_the_middle(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, 1 / RATE, atol=2e-3)  # also where the second recording's clock starts again
 
 
-def test_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
-    path = tmp_path / "song.mp4"
+@pytest.mark.parametrize(("name", "codec"), [("song.mp4", "aac"), ("song.mp3", "mp3")])
+@pytest.mark.parametrize("covers", [0, 1])
+def test_cover_of_a_song_is_no_video(tmp_path: Path, name: str, codec: str, covers: int) -> None:
+    path = tmp_path / name
     with av.open(str(path), "w") as container:
-        add_sound(container, "aac")
+        for _ in range(covers):
+            cover = container.add_stream("mjpeg", rate=1)
+            cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+            cover.disposition = Disposition.attached_pic
+        add_sound(container, codec)
+        if covers:
+            picture = av.VideoFrame.from_ndarray(numbered(0), format="rgb24")
+            container.mux([*cover.encode(picture), *cover.encode()])
     with pytest.raises(SourceError, match="only sound"), Source(path):
         pass
 
@@ -397,6 +449,12 @@ def test_a_start_past_the_end_is_told_where_the_end_is(tmp_path: Path, name: str
     path = write(tmp_path / name, codec=codec)
     with pytest.raises(SourceError, match=r"its last picture is at 1\.97 s\), got 100 s"), Source(path, start=100):
         pass
+
+
+def test_what_reading_cost_is_told_once(clip: Path) -> None:
+    begun = time.perf_counter()
+    costs = [frame.decode_ms for frame in frames(clip)]
+    assert min(costs) > 0 and sum(costs) <= (time.perf_counter() - begun) * 1e3
 
 
 def test_it_can_be_opened_again(clip: Path) -> None:

@@ -24,7 +24,7 @@ from trainer.data import load_run, members, named_group_counts, parts, write_spl
 from trainer.folders import scan  # noqa: E402
 from trainer.folds import fold_members  # noqa: E402
 from trainer.recipe_file import write_recipe  # noqa: E402
-from trainer.splits import assign, folds, near_hashes, same_pictures  # noqa: E402
+from trainer.splits import assign, folds, limited, near_hashes, same_pictures  # noqa: E402
 
 
 @pytest.fixture
@@ -199,6 +199,23 @@ def test_validation_holds_its_share_of_grouped_pictures_and_no_more() -> None:
     splits = assign(groups, ["a"] * 400, {"validation": 0.2}, seed=1)
     inside = [split for row, split in enumerate(splits) if row < 80]
     assert splits.count("validation") == 80 and 4 <= inside.count("validation") <= 32
+
+
+def test_no_class_exceeds_its_share_where_persons_show_several() -> None:
+    """Twenty persons, each thrice in "a" and once in "b", and sixty pictures of "b" alone."""
+    groups, labels = [row // 4 if row < 80 else row for row in range(140)], ["a", "a", "a", "b"] * 20 + ["b"] * 60
+    for seed in range(5):
+        splits = assign(groups, labels, {"validation": 0.2}, seed)
+        held = Counter(label for label, split in zip(labels, splits, strict=True) if split == "validation")
+        assert 0 < held["a"] <= 12 and held["b"] == 16
+
+
+def test_a_limit_takes_pictures_from_all_over_each_class_of_each_data_set() -> None:
+    """Neighbours are often frames of one clip, or of one person."""
+    kinds = [("", "a")] * 100 + [("", "b")] * 9 + [("more", "a")] * 3
+    items = [SimpleNamespace(source=source, label=label, row=row) for row, (source, label) in enumerate(kinds)]
+    assert [item.row for item in limited(items, 5)] == [0, 24, 49, 74, 99, 100, 102, 104, 106, 108, 109, 110, 111]
+    assert limited(items, 0) == items
 
 
 @pytest.mark.parametrize("shares", [{"validation": 0.2}, {"validation": 0.2, "test": 0.2}])

@@ -162,6 +162,29 @@ def test_rounding_leaves_256_levels_and_all_of_the_gradient() -> None:
     assert np.abs(levels - values).max() <= (values.max() - values.min()) / 255 / 2 + 1e-5
 
 
+@pytest.mark.parametrize(("low", "high"), [(3, 5), (-5, -3)])
+def test_zero_is_one_of_the_levels_wherever_the_values_lie(low: float, high: float) -> None:
+    values = np.linspace(low, high, 1000, dtype=np.float32)
+    levels = np.asarray(straight_through(keras.ops.convert_to_tensor(values))) * 255 / 5
+    np.testing.assert_allclose(levels, levels.round(), atol=1e-3)
+    assert not np.asarray(straight_through(keras.ops.zeros((4, 4)))).any(), "nor is nothing divided by nothing"
+
+
+def test_all_that_int8_rounds_is_rounded_and_nothing_else() -> None:
+    layers = keras.layers
+    image = keras.Input((8, 8, 3))
+    mapped = layers.Conv2D(4, 3)(image)
+    normal, positive = layers.BatchNormalization()(mapped), layers.ReLU()(mapped)
+    bent = layers.Activation("silu")(normal)
+    product = layers.Multiply()([layers.Add()([bent, positive]), bent])
+    copy = rounded(keras.Model(image, layers.GlobalAveragePooling2D()(product)))
+    steps = {type(layer).__name__: layer.output for layer in copy.layers[1:]}
+    images = np.random.default_rng(0).normal(size=(200, 8, 8, 3)).astype(np.float32)
+    outputs = keras.Model(copy.inputs, steps).predict_on_batch(images)
+    levels = {name: len(np.unique(np.asarray(values).round(5))) for name, values in outputs.items()}
+    assert levels.pop("Conv2D") > 1000 and len(levels) == 6 and max(levels.values()) <= 256, levels
+
+
 def test_early_stopping_ends_a_stage(data: Path, tmp_path: Path) -> None:
     changes = (
         "stages.0.epochs=30",

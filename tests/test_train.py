@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -288,3 +288,29 @@ def test_a_broken_checkpoint_has_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match="no checkpoint to go on from"):
         State(tmp_path, read_recipe(TINY)).read_counters()
+
+
+def test_a_checkpoint_brings_back_all_that_a_run_remembers(tmp_path: Path) -> None:
+    recipe, random = read_recipe(TINY), np.random.default_rng(0)
+    told = {"stage": 1, "stage_epoch": 2, "stage_over": True, "epoch": 5, "steps": 90, "averaged_from": 40, "waited": 1}
+    told |= {"best": 0.5, "best_loss": 1.5, "best_epoch": 4, "best_stage": "one", "history": [{"loss": 2.0}]}
+    assert set(told) == {field.name for field in fields(State)} - {"run", "recipe", "average"}
+
+    def variables() -> tuple[keras.Model, State, list]:
+        model, state = train.network(recipe), State(tmp_path, recipe)
+        train.compile_stage(model, recipe, recipe.stages[0], 4)
+        state.start_average(model)
+        return model, state, [*model.variables, *model.optimizer.variables, *state.average]
+
+    model, state, values = variables()
+    for value in values:
+        value.assign(random.integers(1, 99, value.shape).astype(value.dtype))
+    for name, value in told.items():
+        setattr(state, name, value)
+    state.save(model)
+    fresh, again, found = variables()
+    again.read_counters()
+    again.load(fresh)
+    assert {name: getattr(again, name) for name in told} == told
+    for one, other in zip(values, found, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy()), one.path

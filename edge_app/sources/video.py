@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.format import Flags as Format
 from av.stream import Disposition
 
 from ..containers import end_ns, origin_ns, pictures_begin_ns, pictures_end_ns
@@ -110,7 +111,9 @@ class Source:
         # One costs the least CPU on two busy cores: 0.95 ms per 720p frame, not 1.05.
         self._stream.codec_context.thread_count = 1
         self._to_rgb = ToRgb()
-        self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        average, guessed = self._stream.average_rate, self._stream.guessed_rate
+        raw = container.format.flags & Format.no_timestamps.value  # its average is libav's 25, whatever it says
+        self._rate = (raw and guessed) or average or guessed or Fraction(25)
         self._frame_ns = round(_SECOND / self._rate)
         self._jump = 0  # ns that later time stamps are moved by
         self._origin = origin_ns(container)
