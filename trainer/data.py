@@ -26,10 +26,11 @@ from . import ferplus
 from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe
 from .recipe_file import read_recipe
-from .record import digest, read_run
+from .record import digest, origin, read_run
 from .splits import divide, named_groups
 
 log = logging.getLogger(__name__)
+MODEL = "take other pictures, or --set backbone=none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,19 +203,29 @@ def read_split(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def check_unseen(other: Path, parts: Iterable[tuple[str, str]], role: str, mend: str = "") -> None:
+def check_unseen(other: Path, parts: Iterable[tuple[str, str, str]], role: str, mend: str = "") -> None:
     """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge.
 
-    `parts` are sha256 and split of all pictures. One that is learnt from as well, a duplicate in the published data, is
-    nobody's lead.
+    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published data,
+    is nobody's lead.
     """
-    rows = set(parts)
-    judging = {digest for digest, _ in rows} - {digest for digest, split in rows if split == "train"}
-    if seen := marks(judging) & learnt(other):
+    rows, known = list(parts), learnt(other)
+    taught = {digest for digest, split, _ in rows if split == "train"}
+    judging = {digest: file for digest, _, file in rows if digest not in taught}
+    if seen := [file for digest, file in judging.items() if marks([digest]) <= known]:
         raise SettingsError(
-            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge; "
+            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge, {seen[0]} for one; "
             f"{mend or 'train it on the same data with the same data settings, or take another'}"
         )
+
+
+def check_backbone(recipe: Recipe, found: Iterable[Member], mend: str = "") -> None:
+    """SettingsError when the run or model that is the backbone learnt from pictures that judge; it names `mend`."""
+    if other := origin(recipe.backbone):
+        if not (mend or (other / "split.csv").is_file()):
+            mend = MODEL
+        parts = ((member.item.sha256, member.split, member.item.file) for member in found)
+        check_unseen(other, parts, "be the backbone", mend)
 
 
 def learnt(place: Path) -> frozenset[bytes]:
