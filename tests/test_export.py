@@ -214,6 +214,14 @@ def test_a_refused_file_is_named_with_the_way_to_leave_it_out(again, tmp_path, m
         export.export(export.Order(again, tmp_path / "out", variants=("int8",)))
 
 
+def test_persons_of_the_test_part_are_counted(again, tmp_path):
+    path = again / "recipe.yaml"
+    path.write_text(path.read_text().replace("group: ''", "group: '/0(.)'"))
+    study = export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    assert study.groups["test"] == (40, 2) and set(study.groups) == {"train", "validation", "test"}
+    assert "test: of fewer than 5 groups" in (tmp_path / "out" / "CARD.md").read_text()
+
+
 def spoiled(converter, variant):
     """Convert a model whose last layer was turned around."""
     layer = converter._model.layers[-1]

@@ -76,7 +76,7 @@ def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
 
 
 def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Member], list[Scan]]:
-    """Read the data and divide it: train and validation, and test only when the data brings no test part of its own.
+    """Read the data and divide it: train and validation, and test of data sets that bring no test part of their own.
 
     No picture of the data's test part is opened. InputError when it has a class that train lacks.
     """
@@ -131,17 +131,14 @@ def load_run(
     recipe = read_recipe(str(run / "recipe.yaml"))
     wanted = read_split(run / "split.csv")
     _as_begun(run, wanted)
-    held_out = "test" in which and not any(row["split"] == "test" for row in wanted)
-    items: list[Item] = []
-    for name, path in sources(recipe, data).items():
-        labels = _labels(recipe, name)
-        items += scan(path, name, labels, recipe.input.spec).items
-        if held_out and has_test(path):
-            items += scan(path, name, labels, recipe.input.spec, test=True).items
-    found = match(wanted, [item for item in items if item.part != "test"], run, recipe)
-    if held_out:
-        test = [item for item in items if item.part == "test"]
-        groups = named_groups(test, recipe.data, sources(recipe, data))
+    paths = sources(recipe, data)
+    items = _items(recipe, paths)
+    found = match(wanted, items, run, recipe)
+    if "test" in which:
+        held_out = {member.item.source for member in found if member.split == "test"}
+        own = {name: path for name, path in paths.items() if name not in held_out and has_test(path)}
+        test = _items(recipe, own, test=True)
+        groups = named_groups([*items, *test], recipe.data, paths)[len(items) :] if test else ()
         found += [Member(item, "test", group) for item, group in zip(test, groups, strict=True)]
     result = parts(recipe, found, data, which)
     if "test" in which and not len(result["test"]):
@@ -150,6 +147,12 @@ def load_run(
             "calmcam train --set data.test=0.2 holds one out"
         )
     return result
+
+
+def _items(recipe: Recipe, paths: Mapping[str, Path], test: bool = False) -> list[Item]:
+    """The pictures of the data sets at `paths`, of their own test parts where `test`."""
+    spec = recipe.input.spec
+    return [item for name, path in paths.items() for item in scan(path, name, _labels(recipe, name), spec, test).items]
 
 
 def _as_begun(run: Path, wanted: Sequence[Mapping[str, str]]) -> None:

@@ -19,7 +19,7 @@ from edge_app.seen import marks, write_seen
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
-from .card import no_better, write_card
+from .card import no_better, untested, write_card
 from .data import Part, learnt, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
@@ -91,7 +91,7 @@ def export(order: Order) -> Study:
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
-        for text in no_better(study):
+        for text in (*untested(study), *no_better(study)):
             log.warning("%s", text)
         _describe(work, study, model)
         given = representative.choose(train, kept, seed=work.recipe.seed)
@@ -309,6 +309,8 @@ def _test(work: _Work, study: Study) -> None:
         if variant == study.chief:
             _look(work, study, part, logits, "test")
     study.counts["test"] = part.labels
+    if study.groups:  # what split.csv holds out, and what the data bring
+        study.groups = {**study.groups, "test": (len(part), len(set(part.groups)))}
 
 
 def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: str) -> None:

@@ -44,7 +44,7 @@ class DataRecipe:
     """How images become parts."""
 
     validation: float = 0.1  # share of the pictures that are not held out
-    test: float = 0.0  # share held out when the data brings no test part
+    test: float = 0.0  # share held out of each data set that brings no test part
     near: int = 4  # dHash bits (of 64) in which near-identical images may differ
     group: str = ""  # regular expression, its first group names person, session or video; searched in "/" and the path
     # below the class's folder: of shy/p07_smile.png in /p07_smile.png
