@@ -115,9 +115,9 @@ class ExportRecipe:
     variants: tuple[str, ...] = VARIANTS
     representative: int = 512  # train crops that calibrate int8
     calibration: int = 1024  # train crops for the Hailo compiler; a quarter more are saved, of which some judge
-    max_loss: float = 0.5  # points of accuracy, int8 against float32
+    max_loss: float = 0.5  # points of accuracy, each file against Keras
     min_agreement: float = 0.95  # share of images with the same answer
-    files: Mapping[str, str] = field(default_factory=dict)  # variant, "keras" or "weights" -> extra file name
+    files: Mapping[str, str] = field(default_factory=dict)  # variant or one of EXTRA -> extra file name
 
 
 @dataclass(frozen=True)
