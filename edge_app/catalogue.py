@@ -84,9 +84,19 @@ def best_score(manifest: Manifest) -> Mapping[str, Any] | None:
     if not manifest.scores:
         return None
     first = manifest.heads[0].name if manifest.heads else ""
-    runs = next((variant for variant in CPU_VARIANTS if variant in manifest.artifacts), "")
-    preferred = (("head", first), *_PREFERRED, ("variant", runs))
+    preferred = (("head", first), *_PREFERRED, ("variant", _runs(manifest)))
     return max(manifest.scores, key=lambda s: (*(s.get(key) == value for key, value in preferred), s["value"]))
+
+
+def chief_scores(manifest: Manifest) -> list[Mapping[str, Any]]:
+    """The scores of the file that a CPU runs and of float32; all where neither has any."""
+    chief = (_runs(manifest), "float32")
+    return [score for score in manifest.scores if score["variant"] in chief] or list(manifest.scores)
+
+
+def _runs(manifest: Manifest) -> str:
+    """The variant that a CPU runs."""
+    return next((variant for variant in CPU_VARIANTS if variant in manifest.artifacts), "")
 
 
 def score_text(score: Mapping[str, Any] | None, *, of_head: bool = False) -> str:

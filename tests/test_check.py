@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import pictures  # noqa: E402
 from tiny_training import LABELS, TINY  # noqa: E402
 
 from edge_app.errors import InputError  # noqa: E402
+from trainer.data import members  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, start  # noqa: E402
 
@@ -29,6 +32,7 @@ def test_check_reports_without_training(data: Path, tmp_path: Path) -> None:
     assert "happy" in text and "unreadable: 0" in text and "fewer than 50" in text
     assert (tmp_path / "check" / "samples.jpg").stat().st_size > 1000
     assert "calmcam crop" not in text and "groups that stay together: 1" in text
+    assert "divided into: 90 train, 30 validation, 0 test" in text
 
 
 def test_check_tells_what_cannot_be_divided_and_what_a_test_folder_shares(tmp_path: Path) -> None:
@@ -44,6 +48,35 @@ def test_check_tells_what_cannot_be_divided_and_what_a_test_folder_shares(tmp_pa
     shutil.rmtree(tmp_path / "data" / "train" / LABELS[0])
     lines = start(Request(TINY, tmp_path / "data", (), tmp_path / "check-again", check=True))
     assert f"cannot be trained on yet: no training picture of {LABELS[0]}" in lines
+
+
+def test_check_tells_the_division_that_training_will_make(tmp_path: Path) -> None:
+    """Three persons in each data set; what the test part shows of them makes them one to nobody but its reader."""
+    for number, (data, person) in enumerate((data, f"{data[0]}{n}") for data in ("one/train", "two") for n in range(3)):
+        pictures.write(tmp_path / "raw" / person, LABELS, 12 - number, seed=number)
+        for file in (tmp_path / "raw" / person).rglob("*.png"):
+            there = tmp_path / data / file.parent.name / f"{person}_{file.name}"
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, there)
+    for person, looks_like in (("t0", "t1"), ("t1", "t2")):
+        for label in LABELS:
+            (tmp_path / "one" / "test" / label).mkdir(parents=True, exist_ok=True)
+            there = tmp_path / "one" / "test" / label / f"{person}_test.png"
+            shutil.copy(tmp_path / "raw" / looks_like / label / "0000.png", there)
+    heads = [{"name": name, "labels": [*LABELS], "data": name} for name in ("one", "two")]
+    changes = (f"heads={json.dumps(heads)}", "data.test=0.2", "data.group=/([ot][0-9])_")
+    lines = start(Request(TINY, tmp_path, changes, tmp_path / "check", check=True))
+    counts = Counter((m.item.source, m.split) for m in members(read_recipe(TINY, changes), tmp_path)[0])
+    counts["one", "test"] = 6
+    told = {one: [f"{counts[one, part]} {part}" for part in ("train", "validation", "test")] for one in ("one", "two")}
+    assert f"divided into: one {', '.join(told['one'])}; two {', '.join(told['two'])}" in lines, lines
+
+
+def test_check_tells_of_a_backbone_that_learnt_from_what_would_judge(data: Path, run: Path, tmp_path: Path) -> None:
+    changes = (f"backbone={run}", "data.seed=5")
+    lines = start(Request(TINY, data, changes, tmp_path / "check", check=True))
+    (told,) = (line for line in lines if "cannot be the backbone here; it learnt" in line)
+    assert told.startswith("cannot be trained on yet: ") and not any("divided into" in line for line in lines)
 
 
 def test_folders_of_other_names_are_answered_with_the_way_out(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from trainer.data import load_run, members, parts, write_split  # noqa: E402
 from trainer.feed import targets  # noqa: E402
 from trainer.folders import has_test, scan  # noqa: E402
 from trainer.recipe_file import apply, parse, write_recipe  # noqa: E402
-from trainer.splits import named_groups  # noqa: E402
+from trainer.splits import assign, named_groups  # noqa: E402
 
 
 @pytest.fixture
@@ -235,6 +235,41 @@ def test_one_data_set_with_a_test_part_is_enough(tmp_path: Path) -> None:
     (tmp_path / "one" / "test").mkdir()
     with pytest.raises(InputError, match="expected a test part"):
         load_run(tmp_path / "run", tmp_path, ("test",))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_data_set_without_a_test_part_has_one_held_out(tmp_path: Path, seed: int) -> None:
+    pictures.write(tmp_path / "one" / "train", LABELS, 20)
+    pictures.write(tmp_path / "one" / "test", LABELS, 5, seed=1)
+    pictures.write(tmp_path / "two", LABELS, 40, seed=2)
+    for number in range(4):  # those stay out of the test part: the one data set has its own
+        there = tmp_path / "one" / "train" / "happy" / f"t{number}.png"
+        shutil.copy(tmp_path / "two" / "happy" / f"000{number}.png", there)
+    for file in (tmp_path / "two").rglob("*.png"):
+        file.rename(file.with_name(f"p{int(file.stem) // 2}_{file.name}"))
+    changed = recipe("data.test=0.25", f"data.seed={seed}", "data.group='/(p[0-9]+)_'")
+    both = replace(changed, heads=tuple(replace(changed.heads[0], name=name, data=name) for name in ("one", "two")))
+    found, _ = members(both, tmp_path)
+    counts = Counter((m.item.source, m.split) for m in found)
+    assert counts["two", "test"] == 20 and counts["two", "validation"] == 16 and ("one", "test") not in counts
+    assert counts["one", "validation"] == 11
+    (tmp_path / "run").mkdir()
+    write_recipe(both, tmp_path / "run" / "recipe.yaml")
+    write_split(tmp_path / "run" / "split.csv", both, found)
+    loaded = load_run(tmp_path / "run", tmp_path, ("train", "validation", "test"))
+    test = loaded["test"]
+    assert [int((test.labels[name] >= 0).sum()) for name in ("one", "two")] == [10, 20]
+    assert sum(file.startswith("one/test/") for file in test.files) == 10
+    assert [len(loaded[part]) for part in ("train", "validation")] == [33 + 44, 11 + 16]
+
+
+def test_a_class_that_a_part_does_not_want_is_not_given_to_it() -> None:
+    """Neither by its own groups nor by the smallest one of another class, where both share it."""
+    groups, labels = [0, 0, *[1] * 5, *[2] * 5, 3, 4], ["a", "b", *"b" * 10, "a", "a"]
+    shares = {"test": {"a": 0.0, "b": 0.1}}
+    for seed in range(5):
+        splits = assign(groups, labels, shares, seed)
+        assert [label for label, split in zip(labels, splits, strict=True) if split == "test"] == ["b"] * 5
 
 
 def test_votes_that_name_no_picture_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -132,7 +132,15 @@ def test_pictures_that_were_learnt_from_are_told(model, data, tmp_path):
     remember(model, pictures[:2])
     code, out, _ = run(model, "--data", data, "-o", "here")
     assert code == 0 and NO_NEW_FACES in out.splitlines()
-    assert json.loads(Path("here/report.json").read_text())["seen"] == {"count": 6, "note": NO_NEW_FACES}
+    card = json.loads(Path("here/report.json").read_text())
+    assert card["seen"] == {"count": 6, "note": NO_NEW_FACES}
+    with Path("here/predictions.csv").open(encoding="utf-8", newline="") as file:
+        known = {sha256(path) for path in pictures[:2]}
+        others = [row for row in csv.DictReader(file) if sha256(data / row["picture"]) not in known]
+    right = sum(row["truth"] == row["answer"] for row in others)
+    assert card["ready"]["new"]["accuracy"]["hits"] == right and card["ready"]["new"]["n"] == len(others) == 6
+    (line,) = (line for line in out.splitlines() if line.startswith("accuracy of the others"))
+    assert line.split()[4] == f"{right / 6:.1%}" and line.rstrip().endswith("of 6")
     other = write_model(tmp_path / "other")
     assert report(model, other, "--data", data)["seen"]["count"] == 6
     remember(other, pictures[1:3])

@@ -198,6 +198,30 @@ def test_a_file_that_answers_otherwise_is_refused(again, data, tmp_path, monkeyp
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
 
 
+def test_a_refused_file_is_named_with_the_way_to_leave_it_out(again, tmp_path, monkeypatch, caplog):
+    def convert(self, variant, **kept):
+        return spoiled(self, variant) if variant == "int8" else original(self, variant, **kept)
+
+    names = ";".join(["residual/s1_in_conv/convolution"] * 6)
+    monkeypatch.setattr(export.quantise.Converter, "blame", lambda self: [(f"{names}{n}", 1.0) for n in range(9)])
+    monkeypatch.setattr(export.quantise.Converter, "convert", convert)
+    with pytest.raises(parity.ParityError, match=r", or leave int8 out: --variants float32,dynamic$"):
+        export.export(export.Order(again, tmp_path / "out", variants=("float32", "int8", "dynamic")))
+    said = [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()]
+    tried = ("operator", "2 operators", "3 operators", "4 operators")
+    assert said == [f"int8 loses too much; trying again with its worst {of} in float" for of in tried]
+    with pytest.raises(parity.ParityError, match=r"recipe.yaml$"):
+        export.export(export.Order(again, tmp_path / "out", variants=("int8",)))
+
+
+def test_persons_of_the_test_part_are_counted(again, tmp_path):
+    path = again / "recipe.yaml"
+    path.write_text(path.read_text().replace("group: ''", "group: '/0(.)'"))
+    study = export.export(export.Order(again, tmp_path / "out", variants=("float32",)))
+    assert study.groups["test"] == (40, 2) and set(study.groups) == {"train", "validation", "test"}
+    assert "test: of fewer than 5 groups" in (tmp_path / "out" / "CARD.md").read_text()
+
+
 def spoiled(converter, variant):
     """Convert a model whose last layer was turned around."""
     layer = converter._model.layers[-1]

@@ -75,6 +75,14 @@ def test_show_takes_a_name_or_a_folder(own_models, tmp_path):
     assert sha256(folder / "small_int8.tflite")[:12] in out
 
 
+def test_show_prints_the_scores_of_what_runs_and_of_float32(tmp_path):
+    scores = [SCORES[1] | {"variant": variant} for variant in ("int8", "float32", "float16", "dynamic")]
+    out = run("show", write_model(tmp_path / "small", scores=scores))[1]
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("score")] == ["int8", "float32"]
+    out = run("show", write_model(tmp_path / "other", scores=scores[2:]))[1]
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("score")] == ["float16", "dynamic"]
+
+
 def test_show_names_the_compiler_of_a_hef(tmp_path):
     manifest = read_manifest(write_model(tmp_path / "small") / "manifest.json")
     made = manifest.artifact("int8")

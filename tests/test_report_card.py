@@ -146,6 +146,23 @@ def test_a_model_that_answers_no_better_than_always_the_same_says_so(study, tmp_
     assert f"\n- {said}" in "\n".join(card.card(study)) and said in "".join(read(study, tmp_path).text)
 
 
+def test_a_head_without_a_test_picture_is_shown_by_validation_and_says_so(study, tmp_path):
+    assert "the test part has no picture" not in "\n".join(card.card(study))
+    shy = dataclasses.replace(HEAD, name="shy", labels=("calm", "shy"))
+    study.heads = (HEAD, shy)
+    truth, logits = study.truth["test"]["mood"], study.logits["test"]["mood"]
+    study.truth = {"test": {"mood": truth, "shy": truth * 0 - 1}, "validation": {"mood": truth, "shy": truth}}
+    study.logits = {part: {"mood": logits, "shy": logits} for part in study.truth}
+    study.counts = study.truth
+    study.scored = finalscore.score_parts("int8", study.heads, study.logits["test"], study.truth, range(200))
+    text, page = "\n".join(card.card(study)), "".join(read(study, tmp_path).text)
+    assert "**shy** (calm, shy): " in text and " right on the validation part, `int8`." in text
+    for said in (text, page):
+        assert "shy, validation part, int8" in said and "mood, test part, int8" in said
+        assert "shy: the test part has no picture of it, so its score is that of the validation part" in said
+        assert "mood: the test part has no picture" not in said
+
+
 def test_every_table_of_the_card_is_rectangular(study):
     tables = re.findall(r"(?:^\|.*\n?)+", "\n".join(card.card(study)), re.M)
     assert len(tables) >= 5

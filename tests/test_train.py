@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras  # noqa: E402
 import pictures  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 from patience import PATIENCE  # noqa: E402
 from tiny_training import TINY, history, loaded  # noqa: E402
 
@@ -85,6 +86,18 @@ def test_curves_are_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
         keeper.on_train_end()
         assert drawn == wanted
         drawn.clear()
+
+
+@pytest.mark.parametrize(("select", "more"), [("f1", ["f1"]), ("macro_f1", []), ("loss", []), ("last", [])])
+def test_the_curves_show_what_chose_the_weights(tmp_path: Path, monkeypatch, select: str, more: list[str]) -> None:
+    figures = []
+    monkeypatch.setattr(callbacks, "Figure", lambda **options: figures.append(Figure(**options)) or figures[-1])
+    recipe = read_recipe(TINY, ("heads.0.labels=[a, b]", f"select={select}"))
+    row = {f"val_emotion_{name}": 0.5 for name in ("loss", "accuracy", "macro_f1", "f1")}
+    callbacks.draw_curves(State(tmp_path, recipe, history=[{"epoch": 1, "loss": 1.0} | row]))
+    left, right = ([line.get_label() for line in axes.lines] for axes in figures[0].axes)
+    assert left == ["train loss", "val_emotion_loss"]
+    assert right == [f"val_emotion_{name}" for name in ("accuracy", "macro_f1", *more)]
 
 
 def test_the_model_takes_raw_pixels_and_gives_logits_by_head(run: Path) -> None:

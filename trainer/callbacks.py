@@ -195,15 +195,17 @@ def write_history(state: State) -> None:
 
 
 def draw_curves(state: State) -> None:
-    """curves.png: loss, and validation measures of every head, over epochs."""
+    """curves.png: loss, and validation measures of every head, the one that chooses among them, over epochs."""
     figure = Figure(figsize=(10, 4))  # a layout that is worked out takes as long again
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.99, "bottom": 0.12, "top": 0.97, "wspace": 0.13})
     epochs = [row["epoch"] for row in state.history]
     left.plot(epochs, [row["loss"] for row in state.history], label="train loss")
+    chose = "accuracy" if state.recipe.select == LAST else state.recipe.select
     for head in state.recipe.heads:
-        for measure, axis in (("loss", left), ("accuracy", right), ("macro_f1", right)):
+        for measure in dict.fromkeys(("loss", "accuracy", "macro_f1", chose)):
             name = f"val_{head.name}_{measure}"
+            axis = left if measure == "loss" else right
             axis.plot(epochs, [row.get(name, math.nan) for row in state.history], label=name)
     for axis in (left, right):
         axis.set_xlabel("epoch")

@@ -12,7 +12,7 @@ from edge_app.manifest import Head
 from edge_app.scoring.metrics import FEW
 
 from .calibrate import FEWEST
-from .finalscore import Scored
+from .finalscore import TEST, Scored
 from .record import chosen
 from .study import Study
 from .words import (
@@ -23,6 +23,7 @@ from .words import (
     GROUPS,
     LIMITS,
     NO_BETTER,
+    NO_TEST,
     ONE_CROP,
     SPLITS,
     STARTS,
@@ -58,17 +59,24 @@ def score_words(study: Study) -> list[str]:
         counts = (f"{part} {pictures} pictures of {groups} groups" for part, (pictures, groups) in study.groups.items())
         lines.append(GROUPS.format(counts=", ".join(counts)))
     few = (part for part, (_, groups) in study.groups.items() if part in found and groups < FEW)
-    return lines + [FEW_GROUPS.format(part=part, few=FEW) for part in few] + no_better(study)
+    return lines + [FEW_GROUPS.format(part=part, few=FEW) for part in few] + untested(study) + no_better(study)
+
+
+def untested(study: Study) -> list[str]:
+    """A sentence for every head that the test part, where there is one, has no picture of."""
+    lacking = [head.name for head in study.heads if TEST in study.truth and study.split(head.name) != TEST]
+    return [NO_TEST.format(head=name) for name in lacking]
 
 
 def no_better(study: Study) -> list[str]:
     """A sentence for every head whose accuracy is not surely above the share of its largest class."""
     lines = []
     for head in study.heads:
-        found = study.found(study.split, head.name)
+        split = study.split(head.name)
+        found = study.found(split, head.name)
         if found is not None and found.scores.accuracy_interval[0] <= (share := _shares(found).max()):
             label = head.labels[_shares(found).argmax()]
-            lines.append(NO_BETTER.format(head=head.name, split=study.split, label=label, share=percent(share)))
+            lines.append(NO_BETTER.format(head=head.name, split=split, label=label, share=percent(share)))
     return lines
 
 
@@ -163,7 +171,7 @@ def calibration(study: Study, head: Head) -> str:
     """How the confidences of a head were made, and what its threshold parts."""
     if head.temperature == 1 and not head.unsure_below:
         return UNCALIBRATED.format(pictures=FEWEST, groups=FEW)
-    share, above, below = unsure_share(study, study.split, head)
+    share, above, below = unsure_share(study, study.split(head.name), head)
     found = f"{CALIBRATION} Temperature {head.temperature:.3f}"
     if not head.unsure_below:
         return f"{found}; no such threshold was found."
@@ -183,11 +191,12 @@ def count_rows(study: Study, head: Head) -> list[list[str]]:
 
 def _summary(study: Study) -> Iterator[str]:
     for head in study.heads:
-        found = study.found(study.split, head.name)
+        split = study.split(head.name)
+        found = study.found(split, head.name)
         if found is not None:
             accuracy = percent(found.scores.accuracy, found.scores.accuracy_interval)
             labels = ", ".join(head.labels)
-            yield f"**{head.name}** ({labels}): {accuracy} right on the {study.split} part, `{study.chief}`."
+            yield f"**{head.name}** ({labels}): {accuracy} right on the {split} part, `{study.chief}`."
     yield from ("", f"Data: {study.about or 'not stated'}", "", f"Licence: {study.licence}")
 
 
@@ -196,10 +205,11 @@ def _scores(scored: Sequence[Scored]) -> list[str]:
 
 
 def _head(study: Study, head: Head) -> Iterator[str]:
-    found = study.found(study.split, head.name)
+    split = study.split(head.name)
+    found = study.found(split, head.name)
     if found is None:
         return
-    yield from (f"## {head.name}, {study.split} part, {study.chief}", "")
+    yield from (f"## {head.name}, {split} part, {study.chief}", "")
     yield from table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("", "Confusion (truth in rows):", "")
     yield from table(

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from edge_app.drawing.text import line
-from edge_app.errors import InputError
+from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
 
-from .data import sources
+from .data import Member, check_backbone, sources
 from .folders import Item, Scan, has_test, scan
 from .recipe import EVERY, Recipe
 from .splits import divided, merge, named_groups, same_pictures
@@ -30,19 +30,23 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
 
     Nothing is learnt from the test part here; it is only counted and compared.
     """
-    lines, everything = [], []
+    lines, learnt, tests = [], [], []
     paths = sources(recipe, data)
     for name, path in paths.items():
         labels = next(head.labels for head in recipe.heads if head.data == name)
         scanned = scan(path, name, labels, recipe.input.spec)
         test = scan(path, name, labels, recipe.input.spec, test=True) if has_test(path) else Scan([])
         lines += [f"{path}:", *_counts(scanned, test, labels), *_bad(scanned, test)]
-        everything += scanned.items + test.items
+        learnt += scanned.items
+        tests += test.items
+    everything = learnt + tests
     named = named_groups(everything, recipe.data, paths)
     same = list(same_pictures(everything, recipe.data.near))
     groups = merge(named, same)
     together = f"groups that stay together: {len(set(groups))}{_parted(everything, groups)}"
-    lines += [*_duplicates(everything, same), together, *_undivided(everything, groups, recipe, paths)]
+    lines += [*_duplicates(everything, same), together]
+    groups = merge(named[: len(learnt)], (pair for pair in same if max(pair) < len(learnt)))  # as training has them
+    lines += _division(learnt, tests, groups, recipe, paths)
     sheet = out / "samples.jpg"
     write_sheet(sheet, everything)
     return [*lines, f"sample sheet: {sheet}"]
@@ -118,17 +122,25 @@ def _parted(items: Sequence[Item], groups: Sequence[int]) -> str:
     return f", but {both} stand in train and in test: what they score there flatters" if both else ""
 
 
-def _undivided(items: Sequence[Item], groups: Sequence[int], recipe: Recipe, paths: Mapping[str, Path]) -> list[str]:
-    learnt = [(item, group) for item, group in zip(items, groups, strict=True) if item.part != "test"]
-    there = {(item.source, item.label) for item, _ in learnt}
+def _division(
+    items: Sequence[Item], tests: Sequence[Item], groups: Sequence[int], recipe: Recipe, paths: Mapping[str, Path]
+) -> list[str]:
+    """How many pictures of each data set each part will have, or why there can be no training."""
+    there = {(item.source, item.label) for item in items}
     wanted = [(head.data, label) for head in recipe.heads if head.data != EVERY for label in head.labels]
     if lacking := [label for source, label in wanted if (source, label) not in there]:
         return [f"cannot be trained on yet: no training picture of {', '.join(lacking)}"]
     try:
-        divided(*zip(*learnt, strict=True), recipe.data, paths)
-    except InputError as error:
+        splits = divided(items, groups, recipe.data, paths)
+        check_backbone(recipe, (Member(item, split, "") for item, split in zip(items, splits, strict=True)))
+    except (InputError, SettingsError) as error:
         return [f"cannot be trained on yet: {error}"]
-    return []
+    if recipe.data.limit:  # that division is of fewer
+        return []
+    counts = Counter((item.source, split) for item, split in zip(items, splits, strict=True))
+    counts.update((item.source, "test") for item in tests)
+    parts = {name: [f"{counts[name, part]:,} {part}" for part in ("train", "validation", "test")] for name in paths}
+    return [f"divided into: {'; '.join(' '.join(filter(None, (name, ', '.join(has)))) for name, has in parts.items())}"]
 
 
 def _row(label: str, items: Sequence[Item]) -> np.ndarray:

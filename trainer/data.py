@@ -26,10 +26,11 @@ from . import ferplus
 from .folders import Item, Scan, has_test, known_test_classes, scan
 from .recipe import EVERY, HeadRecipe, Recipe
 from .recipe_file import read_recipe
-from .record import digest, read_run
+from .record import digest, origin, read_run
 from .splits import divide, named_groups
 
 log = logging.getLogger(__name__)
+MODEL = "take other pictures, or --set backbone=none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def sources(recipe: Recipe, data: Path | Mapping[str, Path]) -> dict[str, Path]:
 
 
 def members(recipe: Recipe, data: Path | Mapping[str, Path]) -> tuple[list[Member], list[Scan]]:
-    """Read the data and divide it: train and validation, and test only when the data brings no test part of its own.
+    """Read the data and divide it: train and validation, and test of data sets that bring no test part of their own.
 
     No picture of the data's test part is opened. InputError when it has a class that train lacks.
     """
@@ -130,17 +131,14 @@ def load_run(
     recipe = read_recipe(str(run / "recipe.yaml"))
     wanted = read_split(run / "split.csv")
     _as_begun(run, wanted)
-    held_out = "test" in which and not any(row["split"] == "test" for row in wanted)
-    items: list[Item] = []
-    for name, path in sources(recipe, data).items():
-        labels = _labels(recipe, name)
-        items += scan(path, name, labels, recipe.input.spec).items
-        if held_out and has_test(path):
-            items += scan(path, name, labels, recipe.input.spec, test=True).items
-    found = match(wanted, [item for item in items if item.part != "test"], run, recipe)
-    if held_out:
-        test = [item for item in items if item.part == "test"]
-        groups = named_groups(test, recipe.data, sources(recipe, data))
+    paths = sources(recipe, data)
+    items = _items(recipe, paths)
+    found = match(wanted, items, run, recipe)
+    if "test" in which:
+        held_out = {member.item.source for member in found if member.split == "test"}
+        own = {name: path for name, path in paths.items() if name not in held_out and has_test(path)}
+        test = _items(recipe, own, test=True)
+        groups = named_groups([*items, *test], recipe.data, paths)[len(items) :] if test else ()
         found += [Member(item, "test", group) for item, group in zip(test, groups, strict=True)]
     result = parts(recipe, found, data, which)
     if "test" in which and not len(result["test"]):
@@ -149,6 +147,12 @@ def load_run(
             "calmcam train --set data.test=0.2 holds one out"
         )
     return result
+
+
+def _items(recipe: Recipe, paths: Mapping[str, Path], test: bool = False) -> list[Item]:
+    """The pictures of the data sets at `paths`, of their own test parts where `test`."""
+    spec = recipe.input.spec
+    return [item for name, path in paths.items() for item in scan(path, name, _labels(recipe, name), spec, test).items]
 
 
 def _as_begun(run: Path, wanted: Sequence[Mapping[str, str]]) -> None:
@@ -202,19 +206,29 @@ def read_split(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def check_unseen(other: Path, parts: Iterable[tuple[str, str]], role: str, mend: str = "") -> None:
+def check_unseen(other: Path, parts: Iterable[tuple[str, str, str]], role: str, mend: str = "") -> None:
     """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge.
 
-    `parts` are sha256 and split of all pictures. One that is learnt from as well, a duplicate in the published data, is
-    nobody's lead.
+    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published data,
+    is nobody's lead.
     """
-    rows = set(parts)
-    judging = {digest for digest, _ in rows} - {digest for digest, split in rows if split == "train"}
-    if seen := marks(judging) & learnt(other):
+    rows, known = list(parts), learnt(other)
+    taught = {digest for digest, split, _ in rows if split == "train"}
+    judging = {digest: file for digest, _, file in rows if digest not in taught}
+    if seen := [file for digest, file in judging.items() if marks([digest]) <= known]:
         raise SettingsError(
-            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge; "
+            f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge, {seen[0]} for one; "
             f"{mend or 'train it on the same data with the same data settings, or take another'}"
         )
+
+
+def check_backbone(recipe: Recipe, found: Iterable[Member], mend: str = "") -> None:
+    """SettingsError when the run or model that is the backbone learnt from pictures that judge; it names `mend`."""
+    if other := origin(recipe.backbone):
+        if not (mend or (other / "split.csv").is_file()):
+            mend = MODEL
+        parts = ((member.item.sha256, member.split, member.item.file) for member in found)
+        check_unseen(other, parts, "be the backbone", mend)
 
 
 def learnt(place: Path) -> frozenset[bytes]:

@@ -19,7 +19,7 @@ from edge_app.seen import marks, write_seen
 
 from . import ferplus, finalscore, parity, quantise, representative
 from .calibrate import FEWEST, calibrated
-from .card import no_better, write_card
+from .card import no_better, untested, write_card
 from .data import Part, learnt, load_run, named_group_counts, sources
 from .machine import versions
 from .recipe import Recipe
@@ -91,7 +91,7 @@ def export(order: Order) -> Study:
         _convert(work, model, usual)
         gates = _gate(work, model, usual)
         study = _studied(work, gates)
-        for text in no_better(study):
+        for text in (*untested(study), *no_better(study)):
             log.warning("%s", text)
         _describe(work, study, model)
         given = representative.choose(train, kept, seed=work.recipe.seed)
@@ -214,10 +214,13 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
         rows = _mended(work, model, crops, rows)
     beyond = _beyond(work, rows)
     if beyond:
-        limits = work.recipe.export
+        limits, refused = work.recipe.export, {row.variant for row in beyond}
+        good = ",".join(variant for variant in work.artifacts if variant not in refused)
+        without = f", or leave {' and '.join(sorted(refused))} out: --variants {good}" if good else ""
         raise parity.ParityError(
             f"{work.order.run}: {'; '.join(map(str, beyond))}; allowed are {limits.max_loss} points and "
-            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer, or raise export.representative in {work.order.run / 'recipe.yaml'}"
+            f"{limits.min_agreement:.0%} same answers; nothing was exported: train longer, or raise "
+            f"export.representative in {work.order.run / 'recipe.yaml'}{without}"
         )
     return rows
 
@@ -227,7 +230,9 @@ def _mended(work: _Work, model: keras.Model, crops: np.ndarray, rows: list[parit
         worst = [name for name, _ in converter.blame()[:WORST]]
         for count in range(1, len(worst) + 1):
             work.in_float = tuple(worst[:count])
-            log.warning("int8 loses too much; trying again with %s in float", ", ".join(work.in_float))
+            of = "operator" if count == 1 else f"{count} operators"
+            log.warning("int8 loses too much; trying again with its worst %s in float", of)
+            log.debug("in float: %s", ", ".join(work.in_float))
             _write(work, "int8", converter.convert("int8", keep_float=work.in_float))
             rows = _compared(work)
             if not any(row.variant == "int8" for row in _beyond(work, rows)):
@@ -304,6 +309,8 @@ def _test(work: _Work, study: Study) -> None:
         if variant == study.chief:
             _look(work, study, part, logits, "test")
     study.counts["test"] = part.labels
+    if study.groups:  # what split.csv holds out, and what the data bring
+        study.groups = {**study.groups, "test": (len(part), len(set(part.groups)))}
 
 
 def _look(work: _Work, study: Study, part: Part, logits: parity.Logits, split: str) -> None:

@@ -35,7 +35,8 @@ def fold_members(recipe: Recipe, found: Sequence[Member], count: int) -> list[li
         )
         splits = np.full(len(found), "test", dtype="<U10")
         splits[rest] = inner
-        complete(labels, splits.tolist(), ("train", "validation", "test"), f"--folds {count}", "fewer folds")
+        expected = dict.fromkeys(("train", "validation", "test"), labels)
+        complete(labels, splits.tolist(), expected, f"--folds {count}", "fewer folds")
         result.append(
             [dataclasses.replace(member, split=str(split)) for member, split in zip(found, splits, strict=True)]
         )

@@ -44,7 +44,7 @@ class DataRecipe:
     """How images become parts."""
 
     validation: float = 0.1  # share of the pictures that are not held out
-    test: float = 0.0  # share held out when the data brings no test part
+    test: float = 0.0  # share held out of each data set that brings no test part
     near: int = 4  # dHash bits (of 64) in which near-identical images may differ
     group: str = ""  # regular expression, its first group names person, session or video; searched in "/" and the path
     # below the class's folder: of shy/p07_smile.png in /p07_smile.png
@@ -115,9 +115,9 @@ class ExportRecipe:
     variants: tuple[str, ...] = VARIANTS
     representative: int = 512  # train crops that calibrate int8
     calibration: int = 1024  # train crops for the Hailo compiler; a quarter more are saved, of which some judge
-    max_loss: float = 0.5  # points of accuracy, int8 against float32
+    max_loss: float = 0.5  # points of accuracy, each file against Keras
     min_agreement: float = 0.95  # share of images with the same answer
-    files: Mapping[str, str] = field(default_factory=dict)  # variant, "keras" or "weights" -> extra file name
+    files: Mapping[str, str] = field(default_factory=dict)  # variant or one of EXTRA -> extra file name
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from edge_app.manifest import Crop
 from .recipe import EXTRA, ITSELF, LAST, VARIANTS, Recipe, Stage, earlier_stages, refuse_unknown
 
 RECIPES = Path(__file__).parent / "recipes"
+HEAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what TensorFlow takes as the name of an output
+TAKEN = ("image", "pool", "shared", "dropout", "file", "sha256", "split", "group")  # layers, and columns of split.csv
 CHOICES = {
     "colour": ("gray", "rgb"),
     "kind": ("softmax", "sigmoid"),
@@ -127,6 +130,11 @@ def _check_heads(recipe: Recipe, where: str) -> None:
             raise SettingsError(f"{where}: {key}: expected different names, got {', '.join(found)}")
     for head in recipe.heads:
         at, words = f"{where}: heads.{head.name}", [canonical(label) for label in head.labels]
+        if not HEAD.fullmatch(head.name) or head.name in TAKEN:
+            raise SettingsError(
+                f"{at}: expected a name of the letters a to z, digits, _ . and -, and none of {', '.join(TAKEN)}; "
+                "labels may be of any letters"
+            )
         if len(words) < 2 or len(set(words)) < len(words):
             raise SettingsError(f"{at}: expected two or more different labels, got {list(head.labels)}")
         if UNSURE in words:

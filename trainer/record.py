@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_app.errors import InputError, SettingsError
 from edge_app.files import whole
+from edge_app.manifest import find_model
 
 from .recipe import Recipe
 from .recipe_file import parse_crop, read_recipe
@@ -69,6 +70,23 @@ def chosen(record: Mapping, recipe: Recipe) -> str:
     if "mean_of" in selected:
         return "the mean of several runs"
     return f"epoch {selected.get('epoch', '?')}, {recipe.choice}"
+
+
+def origin(backbone: str) -> Path | None:
+    """The folder of the run or exported model that a backbone is, or whose file it is; None for others."""
+    if backbone in ("none", "imagenet", "dlib"):
+        return None
+    path = own() if backbone == "emotions" else Path(backbone)
+    folder = path if path.is_dir() else path.parent
+    return folder if any((folder / name).is_file() for name in ("split.csv", "manifest.json")) else None
+
+
+def own() -> Path:
+    """The folder of our own backbone, there or not."""
+    try:
+        return find_model("emotions").folder
+    except SettingsError:
+        return Path("models/emotions")
 
 
 def run_recipe(run: Path) -> Recipe:

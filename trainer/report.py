@@ -71,12 +71,13 @@ def confident_mistakes(truth: np.ndarray, probs: np.ndarray, count: int = SHOWN)
 
 
 def _head(study: Study, head: Head) -> Iterator[str]:
-    found = study.found(study.split, head.name)
+    split = study.split(head.name)
+    found = study.found(split, head.name)
     if found is None:
         return
-    rows, truth, probs = study.answers(study.split, head)
-    _, _, cold = study.answers(study.split, head, cold=True)
-    yield f"<h2>{html.escape(head.name)}, {study.split} part, {study.chief}</h2>"
+    rows, truth, probs = study.answers(split, head)
+    _, _, cold = study.answers(split, head, cold=True)
+    yield f"<h2>{html.escape(head.name)}, {split} part, {study.chief}</h2>"
     yield table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("<h3>Confusion</h3>", _image(charts.confusion(found.scores.matrix, head.labels), "confusion matrix"))
     yield from ("<h3>Calibration</h3>", _text(calibration(study, head)))
@@ -96,8 +97,9 @@ def _mistakes(study: Study, head: Head, rows: np.ndarray, truth: np.ndarray, pro
     captions = [
         f"{head.labels[truth[row]]}, said {head.labels[probs[row].argmax()]} {probs[row].max():.0%}" for row in worst
     ]
-    if study.split in study.pictures and len(worst):
-        return _image(charts.mistakes(study.pictures[study.split][rows[worst]], captions), "confident mistakes")
+    pictures = study.pictures.get(study.split(head.name))
+    if pictures is not None and len(worst):
+        return _image(charts.mistakes(pictures[rows[worst]], captions), "confident mistakes")
     return _text("The data's licence does not allow showing pictures, or was not said to; in words:") + _list(captions)
 
 

@@ -18,16 +18,15 @@ from edge_app.media import is_picture
 from edge_app.runs import alone, discard_empty, output_folder
 from edge_app.seen import write_seen
 
-from .data import Member, Part, check_unseen, learnt, load_run, members, parts, sources, write_split
+from .data import Member, Part, check_backbone, learnt, load_run, members, parts, sources, write_split
 from .folders import class_folders, label_list
 from .folds import fold_members, read_folds, summary, write_folds
 from .recipe import Recipe
 from .recipe_file import read_recipe, write_recipe
-from .record import absolute, digest, read_run, stored_data, with_crop, write_json
+from .record import absolute, digest, origin, read_run, stored_data, with_crop, write_json
 
 log = logging.getLogger(__name__)
 Data = Path | Mapping[str, Path]
-MODEL = "take other pictures, or --set backbone=none"
 FOLDED = "with --folds every picture judges once: take another, or --set backbone=none"
 CNN_EPOCHS = 40  # at least, for the small plain CNN
 
@@ -137,7 +136,7 @@ def run(rivals: Sequence[Recipe], data: Data, out: Path) -> list[str]:
     warn_few(rivals[0], found)
     for rival in rivals:
         _build(rival)
-        _check_backbone(rival, found)
+        check_backbone(rival, found)
     bad = {file: why for scan in scans for file, why in scan.bad.items()}
     places = [out, *(out / rival.family for rival in rivals[1:])]
     about = [describe(rival, data, found) | {"unreadable": bad} for rival in rivals]
@@ -166,16 +165,6 @@ def _build(recipe: Recipe) -> None:
         find_teacher(Path(name))
 
 
-def _check_backbone(recipe: Recipe, found: Sequence[Member], mend: str = "") -> None:
-    """A run or model that is the backbone learnt from nothing that judges."""
-    from .weights import origin
-
-    if other := origin(recipe.backbone):
-        if not (mend or (other / "split.csv").is_file()):
-            mend = MODEL
-        check_unseen(other, ((member.item.sha256, member.split) for member in found), "be the backbone", mend)
-
-
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
     """What `run.json` says before anything has happened."""
     from .weights import file_of
@@ -193,8 +182,6 @@ def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, o
 
 def _begin(recipe: Recipe, out: Path, found: Sequence[Member], described: dict) -> None:
     """Write what the run is begun with; `described` is told where it says what the weights and teachers learnt from before."""
-    from .weights import origin
-
     before = [origin(recipe.backbone), *map(Path, recipe.others())]
     if inherited := frozenset().union(*(learnt(place) for place in before if place)):
         described["seen"] = write_seen(out, inherited)
@@ -213,7 +200,7 @@ def _cross_validate(rivals: Sequence[Recipe], data: Data, out: Path, count: int)
     for recipe in rivals:
         _build(recipe)
         for number, divided in enumerate(fold_members(recipe, found, count), start=1):
-            _check_backbone(recipe, divided, FOLDED)
+            check_backbone(recipe, divided, FOLDED)
             names.append(f"{recipe.family}-{number}")
             (out / names[-1]).mkdir()
             _begin(recipe, out / names[-1], divided, describe(recipe, data, divided))

@@ -26,7 +26,7 @@ def divide(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path])
     """(item, "train" | "validation" | "test", group) for every item, whole groups together, classes in proportion.
 
     `paths` holds the folder of every data set, which are divided together: a picture that lies in two of them falls on
-    one side. `recipe.test` is held out only when the data brings no test part. InputError when a part lacks a class.
+    one side. `recipe.test` is held out of each that brings no test part. InputError when a part lacks a class.
     """
     items = limited(items, recipe.limit)
     groups = merge(named_groups(items, recipe, paths), same_pictures(items, recipe.near))
@@ -37,18 +37,21 @@ def divide(items: Sequence[Item], recipe: DataRecipe, paths: Mapping[str, Path])
 def divided(items: Sequence[Item], groups: Sequence[int], recipe: DataRecipe, paths: Mapping[str, Path]) -> list[str]:
     """The part of every item, of which `groups` says what stays together; InputError when a part lacks a class."""
     labels = [f"{item.source}/{item.label}".lstrip("/") for item in items]
-    held_out = 0.0 if any(map(has_test, paths.values())) else recipe.test
-    shares = {"validation": recipe.validation * (1 - held_out), "test": held_out}
+    held_out = {source: 0.0 if has_test(path) else recipe.test for source, path in paths.items()}
+    test = {label: held_out[item.source] for item, label in zip(items, labels, strict=True)}
+    shares = {"validation": {label: recipe.validation * (1 - share) for label, share in test.items()}, "test": test}
     splits = assign(groups, labels, shares, recipe.seed)
-    held = ["train", *(name for name, share in shares.items() if share)]
-    complete(labels, splits, held, ", ".join(str(path) for path in paths.values()))
+    expected = {"train": labels, "validation": labels, "test": [label for label, share in test.items() if share]}
+    complete(labels, splits, expected, ", ".join(str(path) for path in paths.values()))
     return splits
 
 
-def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], where: str, mend: str = "") -> None:
-    """InputError when one of the parts `held` lacks a class; it names `mend` too."""
-    for part in held:
-        missing = set(labels) - {label for label, split in zip(labels, splits, strict=True) if split == part}
+def complete(
+    labels: Sequence[str], splits: Sequence[str], expected: Mapping[str, Iterable[str]], where: str, mend: str = ""
+) -> None:
+    """InputError when a part lacks one of the classes that are `expected` in it; it names `mend` too."""
+    for part, classes in expected.items():
+        missing = set(classes) - {label for label, split in zip(labels, splits, strict=True) if split == part}
         if missing:
             raise InputError(
                 f"{where}: no image of {', '.join(sorted(missing))} in the {part} part; give more groups (persons, clips, "
@@ -56,8 +59,10 @@ def complete(labels: Sequence[str], splits: Sequence[str], held: Sequence[str], 
             )
 
 
-def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
-    """The part of every row: shuffled groups fill each part up to its share of every class.
+def assign(
+    groups: Sequence[int], labels: Sequence[str], shares: Mapping[str, float | Mapping[str, float]], seed: int
+) -> list[str]:
+    """The part of every row: shuffled groups fill each part up to its share of every class, or of each class its own.
 
     A part that no group of some class is small enough for gets the smallest one, if train keeps another.
     """
@@ -69,28 +74,32 @@ def assign(groups: Sequence[int], labels: Sequence[str], shares: dict[str, float
     np.random.default_rng([seed, 0]).shuffle(order)
     splits = ["train"] * len(labels)
     for part, share in shares.items():
-        room = Counter({label: max(round(size * share), 1 if share else 0) for label, size in sizes.items()})
+        of = share if isinstance(share, Mapping) else dict.fromkeys(sizes, share)
+        room = Counter({label: max(round(size * of[label]), 1 if of[label] else 0) for label, size in sizes.items()})
         for group in order:
             counts = Counter(labels[row] for row in members[group])
             if splits[members[group][0]] == "train" and all(room[label] >= count for label, count in counts.items()):
                 for row in members[group]:
                     splits[row] = part
                 room.subtract(counts)
-        if share:
-            _fill(part, order, members, labels, splits)
+        _fill(part, {label for label in sizes if of[label]}, order, members, labels, splits)
     return splits
 
 
-def _fill(part: str, order: Sequence[int], members: Mapping, labels: Sequence[str], splits: list[str]) -> None:
-    """Give `part` the smallest group of train for each class that it lacks, where train keeps all of its classes."""
+def _fill(
+    part: str, wanted: set[str], order: Sequence[int], members: Mapping, labels: Sequence[str], splits: list[str]
+) -> None:
+    """Give `part` the smallest group of train for each class of `wanted` that it lacks, where train keeps all of its
+    classes."""
     classes = {group: {labels[row] for row in members[group]} for group in order}
-    for label in sorted(set(labels)):
+    for label in sorted(wanted):
         lies = {group: splits[members[group][0]] for group in order}
         if any(label in classes[group] for group in order if lies[group] == part):
             continue
         train = [group for group in order if lies[group] == "train"]
         kept = Counter(one for group in train for one in classes[group])
-        free = [group for group in train if label in classes[group] and all(kept[one] > 1 for one in classes[group])]
+        fits = [group for group in train if label in classes[group] and classes[group] <= wanted]
+        free = [group for group in fits if all(kept[one] > 1 for one in classes[group])]
         if free:
             rows = members[min(free, key=lambda group: len(members[group]))]
             count = sum(labels[row] == label for row in rows)

@@ -41,10 +41,10 @@ class Study:
     logits: dict[str, Logits] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)  # (N, H, W, C) uint8, only what may be shown
 
-    @property
-    def split(self) -> str:
-        """The pictures that are shown in full: the test part where there is one."""
-        return TEST if TEST in self.truth else "validation"
+    def split(self, head: str) -> str:
+        """The pictures that a head is shown on in full: the test part where that has some of it."""
+        tested = TEST in self.truth and (self.truth[TEST][head] >= 0).any()
+        return TEST if tested else "validation"
 
     def answers(self, split: str, head: Head, *, cold: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows (N,), truth (N,) and probabilities (N, C) of the labelled pictures; `cold`: temperature 1."""

@@ -106,7 +106,8 @@ def check_teacher(other: Path, recipe: Recipe, run: Path) -> None:
     found = find_teacher(other)
     if (found.heads, found.input) != (recipe.heads, recipe.input):
         raise SettingsError(f"{other}: cannot teach here; expected the same heads and input, got others")
-    check_unseen(other, ((row["sha256"], row["split"]) for row in read_split(run / "split.csv")), "teach")
+    rows = read_split(run / "split.csv")
+    check_unseen(other, ((row["sha256"], row["split"], row["file"]) for row in rows), "teach")
 
 
 def find_teacher(other: Path) -> Recipe:

@@ -15,13 +15,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edge_app.errors import ModelError, SettingsError, unknown
+from edge_app.errors import ModelError, unknown
 from edge_app.files import whole
-from edge_app.manifest import Crop, find_model
+from edge_app.manifest import Crop
 
 from . import dlib_weights
 from .recipe import Picture, Recipe
-from .record import read_finished, run_recipe
+from .record import own, read_finished, run_recipe
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +98,6 @@ def take_weights(model: keras.Model, recipe: Recipe) -> tuple[Path | None, int]:
     return path, taken
 
 
-def origin(backbone: str) -> Path | None:
-    """The folder of the run or exported model that a backbone is, or whose file it is; None for others."""
-    if backbone in ("none", "imagenet", "dlib"):
-        return None
-    path = _own() if backbone == "emotions" else Path(backbone)
-    folder = path if path.is_dir() else path.parent
-    return folder if any((folder / name).is_file() for name in ("split.csv", "manifest.json")) else None
-
-
 def file_of(recipe: Recipe) -> Path | None:
     """The file that the backbone's weights are taken from; None for "none" and "imagenet". ModelError when it is missing."""
     backbone = recipe.backbone
@@ -140,7 +131,7 @@ def _folder(backbone: str) -> Path | None:
     if backbone in ("none", "imagenet", "dlib"):
         return None
     if backbone == "emotions":
-        folder = _own()
+        folder = own()
         if not (folder / OWN).is_file() or not (folder / "recipe.yaml").is_file():
             raise ModelError(
                 f"{folder / OWN}: missing; expected our own backbone; train emotions, or --set backbone=none"
@@ -149,13 +140,6 @@ def _folder(backbone: str) -> Path | None:
     if (Path(backbone) / "run.json").is_file():
         read_finished(Path(backbone))  # says what is wrong with it
     return Path(backbone) if (Path(backbone) / "recipe.yaml").is_file() else None
-
-
-def _own() -> Path:
-    try:
-        return find_model("emotions").folder
-    except SettingsError:
-        return Path("models/emotions")
 
 
 def _read(path: Path, recipe: Recipe) -> Mapping[str, list[np.ndarray]]:

@@ -42,6 +42,10 @@ STARTS = {  # by the recipe's backbone; another is a file or a run
 }
 GROUPS = "groups (persons, sessions or clips as they were named; a picture without is one of its own): {counts}"
 FEW_GROUPS = "{part}: of fewer than {few} groups, so its score holds for these people or clips only"
+NO_TEST = (
+    "{head}: the test part has no picture of it, so its score is that of the validation part, which flatters; "
+    "`calmcam train --set data.test=0.2` holds some out"
+)
 NO_BETTER = (
     "{head}, {split}: no better than always saying {label}, which is right for {share} of these pictures, as far as its "
     "interval tells"

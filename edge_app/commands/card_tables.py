@@ -35,6 +35,8 @@ def _scores(card: Mapping[str, Any]) -> Table:
     ways = {"ready crops": card["ready"], **({"whole path": card["detect"]} if card["detect"] else {})}
     table = Table("", *ways, *(["change"] if len(ways) == 2 else []), box=None, pad_edge=False)
     for name, (text, value) in _LINES.items():
+        if name == NEW and "new" not in card["ready"]:
+            continue
         cells = [text(way) for way in ways.values()]
         change = value(card["detect"]) - value(card["ready"]) if len(ways) == 2 and value else None
         table.add_row(name, *cells, "" if change is None else f"{change:+.3f}")
@@ -55,8 +57,14 @@ def _decided(way: Judged) -> str:
     return f"{way['decided']['share']:.1%} of faces (confidence from {way['decided']['unsure_below']:.2f})"
 
 
+def _new(way: Judged) -> str:
+    return f"{_percent(way['new']['accuracy'])} of {way['new']['n']:,}"
+
+
+NEW = "accuracy of the others"  # than those that were learnt from
 _LINES = {  # row: (its text, the figure whose change is worth telling)
     "accuracy": (lambda way: _percent(way["accuracy"]), lambda way: way["accuracy"]["value"]),
+    NEW: (_new, lambda way: way["new"]["accuracy"]["value"]),
     "macro-F1": (_f1, lambda way: way["macro_f1"]["value"]),
     "calibration error": (lambda way: f"{way['calibration']['ece']:.3f}", lambda way: way["calibration"]["ece"]),
     "decided": (_decided, lambda way: way["decided"]["share"]),

@@ -98,8 +98,9 @@ def evaluate(
         find = stack.enter_context(closing(open_detector(settings)[1])) if flags["detect"] else None
         folder = _folder(ensemble, settings, flags["output_dir"], flags["exist_ok"])
         tally = _work(samples, ensemble, find, folder, signals)
-    seen = _seen(samples, tally, ensemble)
-    card = {"folder": str(folder), "data": str(data), "excluded": excluded, "seen": seen, **_subject(ensemble), **tally.card()}
+    seen, new = _seen(samples, tally, ensemble)
+    told = {"folder": str(folder), "data": str(data), "excluded": excluded, "seen": seen}
+    card = {**told, **_subject(ensemble), **tally.card(new)}
     _write(folder, card, {"arguments": {"models": models, "data": data, **flags}, "settings": settings})
     code = signals.exit_code or (SourceError.exit_code if tally.unreadable else 0)
     try:
@@ -151,15 +152,17 @@ def _work(samples: list[Sample], ensemble: Ensemble, find: Stage | None, folder:
     return tally
 
 
-def _seen(samples: list[Sample], tally: Tally, ensemble: Ensemble) -> dict[str, Any] | None:
-    """How many of the pictures that were read a model was made with, and what that means; None where none says with which."""
+def _seen(samples: list[Sample], tally: Tally, ensemble: Ensemble) -> tuple[dict[str, Any] | None, list[bool]]:
+    """How many of the pictures that were read a model was made with, and what that means; None where none says with which.
+    And of each of them whether it is new."""
     lists = [marks for member in ensemble.members if (marks := read_seen(member.manifest)) is not None]
     if not lists:
-        return None
+        return None, []
     known, unread = frozenset().union(*lists), {name for name, _ in tally.unreadable}
-    count = sum(mark(sample.path) in known for sample in samples if sample.name not in unread)
+    new = [mark(sample.path) not in known for sample in samples if sample.name not in unread]
+    count = len(new) - sum(new)
     told = f"{count:,} of {len(tally):,} pictures were learnt from (or chosen on): this is no score of new faces"
-    return {"count": count, "note": told if count else ""}
+    return {"count": count, "note": told if count else ""}, new
 
 
 @contextmanager

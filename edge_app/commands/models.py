@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import devices, plugins
-from ..catalogue import CARD, Entry, best_score, entries, named, score_text, trials
+from ..catalogue import CARD, Entry, best_score, chief_scores, entries, named, score_text, trials
 from ..errors import ManifestError
 from ..manifest import Head, Manifest
 from .console import echo_json, for_tables
@@ -113,7 +113,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         facts.append(("file", f"{variant}: {artifact.path.name}, {size}{takes}, sha256 {artifact.sha256}"))
         if (version := artifact.compiler.get("compiler", "unknown")) != "unknown":
             facts.append(("compiled", f"{variant} with the Dataflow Compiler {version}"))
-    facts += [("score", score_text(score, of_head=len(manifest.heads) > 1)) for score in manifest.scores]
+    facts += [("score", score_text(score, of_head=len(manifest.heads) > 1)) for score in chief_scores(manifest)]
     facts += [("data", manifest.data), ("licence", manifest.licence), ("made by", manifest.command)]
     facts.append(("card", str(card) if card.is_file() else "none"))
     return [(name, text) for name, text in facts if text]

@@ -44,20 +44,30 @@ class Tally:
         if self._detect:
             self._found.append(row.found)
 
-    def card(self) -> dict[str, Any]:
-        """Plain values for `report.json`. `ready` judges pictures taken as crops, `detect` the whole path or None."""
+    def card(self, new: Sequence[bool] = ()) -> dict[str, Any]:
+        """Plain values for `report.json`. `ready` judges pictures taken as crops, `detect` the whole path or None.
+
+        `new` (N,) says of which pictures nothing was learnt: where some are, each has `new`, accuracy and macro-F1 of those.
+        """
+        rows = np.flatnonzero(new) if any(new) and not all(new) else None
         return {
             "labels": list(self.labels),
             "pictures": len(self),
             "clips": len(set(self._clips)),  # a picture that is of none counts as one
             "unreadable": {"count": len(self.unreadable), "first": [list(item) for item in self.unreadable[:NAMED]]},
-            "ready": self._judged(self._ready),
-            "detect": self._judged(self._found) if self._detect else None,
+            "ready": self._judged(self._ready, rows),
+            "detect": self._judged(self._found, rows) if self._detect else None,
             "ms_per_face": {name: self._times.percentiles(name) for name in self._times.spans_ms},
         }
 
-    def _judged(self, probs: Sequence[np.ndarray | None]) -> dict[str, Any]:
-        return judge(np.array(self._truth, np.int64), probs, self.labels, self.unsure_below, self._clips)
+    def _judged(self, probs: Sequence[np.ndarray | None], new: np.ndarray | None) -> dict[str, Any]:
+        truth = np.array(self._truth, np.int64)
+        judged = judge(truth, probs, self.labels, self.unsure_below, self._clips)
+        if new is not None:
+            each, clips = [probs[row] for row in new], [self._clips[row] for row in new]
+            of = judge(truth[new], each, self.labels, self.unsure_below, clips)
+            judged["new"] = {key: of[key] for key in ("n", "accuracy", "macro_f1")}
+        return judged
 
 
 def judge(
