@@ -338,7 +338,7 @@ def test_a_stream_that_decodes_slower_than_it_comes_is_told_and_never_lags(caplo
         later = [next(frames) for _ in range(5)]
         camera.stop.set()
     late = [true for true, _ in seen]
-    assert max(abs(true - shown) for true, shown in seen[len(seen) // 2 :]) < 0.7, "the age is that of the picture"
+    assert max(abs(true - shown) for true, shown in seen[len(seen) // 2 :]) < 1.0, "the age is that of the picture"
     assert max(late[-len(late) // 4 :]) < 2.5, "it has caught up"
     assert [frame.index - last.index for frame in later] == [1, 2, 3, 4, 5], "all are decoded again"
     assert caplog.text.count("cannot decode so much") == 1 and "substream" in caplog.text
