@@ -81,7 +81,7 @@ if [ -n "$service" ] || systemctl is-enabled --quiet calmcam.service 2>/dev/null
     root install -m 644 "$here/deploy/calmcam.service" /etc/systemd/system/calmcam.service
     root systemctl daemon-reload
     root systemctl enable calmcam.service
-    say "starting the service, which is up at its first picture"
+    [ -n "$dry" ] || say "starting the service, which is up at its first picture"
     root systemctl restart calmcam.service || true # it is tried again for ever; the doctor says what it lacks
 fi
 if [ -n "$dry" ]; then echo "would run: $venv/bin/calmcam doctor"

@@ -42,7 +42,11 @@ UNREADABLE_SHOWN = 10
     "--min-agreement", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Least share of same answers."
 )
 @click.option(
-    "--max-accuracy-loss", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Share of right answers."
+    "--max-accuracy-loss",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Most that the share of right answers may fall.",
 )
 @click.option(
     "--worst",
@@ -50,7 +54,7 @@ UNREADABLE_SHOWN = 10
     metavar="FILE.png",
     help="Draw the worst crops; only if their licence allows.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def parity(
     ctx: click.Context,

@@ -19,7 +19,11 @@ from .cli import named
 @click.command("average")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--output-dir", "-o", type=click.Path(path_type=Path), help="Run folder; default: a new one in runs/average/."
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder; default: a new one in runs/average/.",
 )
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The runs' data, where it lies elsewhere now.")
 @settings_options()

@@ -24,8 +24,8 @@ PICTURES = 1500  # of each part, spread evenly: a run takes about a minute
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")
 @settings_options("detector", "conf", "min_size")
-@click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of each part.")
-@click.option("--head", default="", help="Head whose accuracy decides; default: the first.")
+@click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="At most so many of each part.")
+@click.option("--head", default="", metavar="NAME", help="Head whose accuracy decides; default: the first.")
 def fit_crop(run: Path, data: tuple[str, ...], settings: Settings, **flags: Any) -> None:
     """Measure on RUN's train part how the edge must cut faces, confirm it on validation, and write RUN/crop.json.
 

@@ -21,9 +21,10 @@ from .cli import named, talk
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--output-dir",
     "-o",
+    "--output-dir",
     type=click.Path(path_type=Path),
+    metavar="DIR",
     help="Model folder; default runs/export/RUN[N] or, with --name, NAME[N].",
 )
 @click.option("--data", multiple=True, metavar="DIR | NAME=DIR", help="The run's data, where it lies elsewhere now.")

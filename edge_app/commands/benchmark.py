@@ -41,7 +41,7 @@ ROUNDS = 3
 @click.option("--floor/--no-floor", default=True, help="Each stage alone, and the floor beside it.")
 @click.option("--encode/--no-encode", default=True, help="Drawing and encoding.")
 @click.option("--startup/--no-startup", default=True, help="Time to the first result of a fresh process.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def benchmark(settings: Settings, compare: str | None, as_json: bool, **options: Any) -> None:
     """Measure every stage, the whole, and the floor beneath it.
 

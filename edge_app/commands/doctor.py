@@ -52,7 +52,7 @@ def settings(config: Path | None) -> Check:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """What is there, what is broken, and the line that mends it; exit code 1 when something is broken."""

@@ -72,10 +72,10 @@ def _no_pictures(ctx: click.Context, _: click.Parameter, models: tuple[str, ...]
     "--exclude",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Lines to leave out: file, path end, sha256, class/.",
+    help="Lists what to leave out, a line each: a file, the end of a path, a sha256, or class/.",
 )
 @output_options
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def evaluate(
     ctx: click.Context, models: tuple[str, ...], data: Path, settings: Settings, as_json: bool, **flags: Any

@@ -16,7 +16,7 @@ from ..errors import ManifestError
 from ..manifest import Head, Manifest
 from .console import echo_json, for_tables
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(invoke_without_command=True)
@@ -46,7 +46,7 @@ def list_models(folder: Path | None = None, as_json: bool = False) -> None:
             console.print(f"broken: {entry.problem}", soft_wrap=True)
 
 
-@models.command()
+@models.command(short_help="What MODEL is.")
 @click.argument("model")
 @as_json_option
 def show(model: str, as_json: bool) -> None:
@@ -63,7 +63,7 @@ def show(model: str, as_json: bool) -> None:
     for_tables(200).print(table)
 
 
-@models.command()
+@models.command(short_help="Check every file of MODEL.")
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @as_json_option
 @click.pass_context
@@ -95,13 +95,13 @@ def _row(entry: Entry) -> tuple[str, ...]:
     heads = "\n".join(f"{head.name}: {' '.join(head.labels)}" for head in manifest.heads)
     files = "\n".join(f"{variant} {_size(artifact.bytes)}" for variant, artifact in manifest.artifacts.items())
     best = score_text(best_score(manifest), of_head=len(manifest.heads) > 1) if manifest.heads else ""
-    return manifest.name, manifest.task, heads, files, best
+    return manifest.folder.absolute().name, manifest.task, heads, files, best
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     crop = manifest.crop
     card = manifest.folder / CARD
-    facts = [("model", manifest.name), ("task", manifest.task), ("folder", str(manifest.folder))]
+    facts = [("model", manifest.folder.absolute().name), ("task", manifest.task), ("folder", str(manifest.folder))]
     facts += [("head", _head(head)) for head in manifest.heads]
     if manifest.heads:
         facts.append(

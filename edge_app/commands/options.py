@@ -25,7 +25,7 @@ HELP = {
     "model": "Installed model, or a folder with a manifest.json.",
     "head": "Which head of the model; default: the first.",
     "unsure_below": "Confidence below which the answer is unsure; default: the model's own.",
-    "variant": "Of the model: int8, float32, ...; default: what suits the device.",
+    "variant": "Which file of the model: int8, float32, ...; default: what suits the device.",
     "device": "What classifies.",
     "threads": "Threads of each CPU interpreter.",
     "detector": "BlazeFace range: full for a room, short for a face close by.",
@@ -36,9 +36,9 @@ HELP = {
     "blur": "Pixelate the faces in what is drawn.",
     "bars": "Draw the probabilities beside each face.",
     "hud": "Draw the line in the corner: time, or rate, age and device.",
-    "width": "Picture width asked of the camera, pixels.",
-    "height": "Picture height asked of the camera, pixels.",
-    "fps": "Frames per second asked of the camera.",
+    "width": "Picture width asked of the camera, pixels; default: 1280.",
+    "height": "Picture height asked of the camera, pixels; default: 720.",
+    "fps": "Frames per second asked of the camera; default: 30.",
     "rotate": "Turn the pictures by so many degrees clockwise.",
     "mirror": "Change left and right over, after turning.",
     "save": "Write annotated video and results; -o says where, and implies it.",
@@ -90,7 +90,7 @@ def output_options(command: Callable) -> Callable:
     allow = "Allow an output folder that holds something already; results there are replaced."
     command = click.option("--exist-ok", is_flag=True, help=allow)(command)
     return click.option(
-        "-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/."
+        "-o", "--output-dir", type=path, metavar="DIR", help="Output folder; default: a new one in runs/COMMAND/."
     )(command)
 
 

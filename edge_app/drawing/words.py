@@ -15,7 +15,7 @@ KOREAN = {
     "non_teasing": "약올림 아님",
     "contempt": "경멸",
     "embarrassment": "당황",
-    "confused": "혼란",
+    "confused": "혼란스러움",
     "shy": "수줍음",
     "unsure": "불확실",
     "face": "얼굴",
@@ -23,9 +23,9 @@ KOREAN = {
     "blurred": "흐림",
     "dark": "어두움",
     "turned": "옆얼굴",
-    "confidence": "확신 부족",
+    "confidence": "신뢰도 낮음",
     "dropped": "누락",
-    "waiting for a picture": "화면을 기다리는 중",
+    "waiting for a picture": "영상 대기 중",
 }
 ENGLISH = {"non_teasing": "not teasing", "confidence": "low confidence"}
 WORDS = {"en": ENGLISH, "ko": KOREAN}
