@@ -29,7 +29,7 @@ ROUNDS = 3
 
 @click.command()
 @settings_options(*MODEL_SETTINGS)
-@click.option("--source", default="synthetic", show_default=True, help="Clip, or synthetic.")
+@click.option("--source", default="synthetic", show_default=True, metavar="PLACE", help="Clip, or synthetic.")
 @click.option(
     "--faces", type=click.IntRange(0, 64), default=1, show_default=True, help='Faces of the source "synthetic".'
 )
