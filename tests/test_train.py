@@ -74,6 +74,16 @@ def test_what_a_finished_run_needs_no_more_is_removed(data: Path, tmp_path: Path
     assert there - {path.name for path in tmp_path.iterdir()} == {"checkpoint.npz", "stage-1.keras"}
 
 
+def test_the_share_that_is_done_is_the_runs(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.01}]"
+    recipe, told = read_recipe(TINY, (stages,)), []
+    fit(recipe, loaded(recipe, data), tmp_path, tell=lambda done, words: told.append((done, words[:9])))
+    shares = [done for done, _ in told]
+    assert shares == sorted(set(shares)) and shares[-1] == 1
+    last = {words: done for done, words in told}
+    assert last == pytest.approx({"epoch 1/3": 1 / 3, "epoch 2/3": 2 / 3, "epoch 3/3": 1})
+
+
 def test_curves_are_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(callbacks, "draw_curves", lambda state: drawn.append(state.stage_epoch))

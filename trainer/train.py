@@ -48,7 +48,7 @@ def fit(
 ) -> State:
     """Train every stage that is left, keeping `best.keras` in the folder `run`; returns where the run stands.
 
-    `tell` hears the done share of the epoch and a few words. CalmcamError when the loss is lost or memory ends,
+    `tell` hears the done share of the run and a few words. CalmcamError when the loss is lost or memory ends,
     OutputError when the disk is full.
     """
     keras.utils.set_random_seed(recipe.seed)
