@@ -213,7 +213,7 @@ def _run_stage(
         return  # resumed between two stages; dropout goes on where it stood
     keep = partial(_keep_best, model, plain(model), run / "best.keras")
     judge = callbacks.Judge(state, parts["validation"], batches, stage, keep)
-    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
+    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(state, stage), callbacks.Average(state, recipe.ema), judge]
     around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
