@@ -250,6 +250,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
         (MemoryError(), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), CalmcamError, "out of memory.*batch=4"),
+        (RuntimeError("Error parsing message: Arena alloc failed"), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("ResourceExhausted: events.v2; No space left on device"), OutputError, "disk is full.*--resume"),
         (PermissionError(errno.EACCES, "Permission denied"), OutputError, "Permission denied.*another folder with -o"),
         (RuntimeError("something else"), RuntimeError, "something else"),
@@ -258,6 +259,18 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 def test_full_disk_and_exhausted_memory_have_their_sentences(error: Exception, kind: type, sentence: str) -> None:
     with pytest.raises(kind, match=sentence), explained(read_recipe(TINY), Path("run")):
         raise error
+
+
+def test_memory_that_ends_while_the_network_is_built_has_its_sentence(data: Path, tmp_path: Path, monkeypatch) -> None:
+    def build(*_: object) -> None:
+        raise RuntimeError("{{function_node __wrapped__AddV2}} OOM when allocating tensor with shape[3,3,8,16]")
+
+    monkeypatch.setattr(train.families, "build", build)
+    with pytest.raises(CalmcamError, match="out of memory.*batch=4"):
+        start(Request(TINY, data, (), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CalmcamError, match="out of memory.*batch=4"):
+        fit(read_recipe(TINY), {}, tmp_path)
 
 
 def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> None:

@@ -156,10 +156,11 @@ def _build(recipe: Recipe) -> None:
     import keras
 
     from .teacher import find_teacher
-    from .train import network
+    from .train import explained, network
     from .weights import take_weights
 
-    take_weights(network(recipe), recipe)
+    with explained(recipe):
+        take_weights(network(recipe), recipe)
     keras.utils.clear_session()
     for name in recipe.others():
         find_teacher(Path(name))

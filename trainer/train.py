@@ -36,7 +36,7 @@ from .weights import start_weights
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
 # How the backends say it, in lower case.
-MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc")
+MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc", "alloc failed")
 
 
 def fit(
@@ -53,11 +53,12 @@ def fit(
     """
     keras.utils.set_random_seed(recipe.seed)
     state = State(run, recipe)
-    model = network(recipe, precision(recipe.precision))
-    if not resume:
-        start_weights(model, recipe, parts["train"].images[:NORM])
-        log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
-    state.start_average(model)
+    with explained(recipe):
+        model = network(recipe, precision(recipe.precision))
+        if not resume:
+            start_weights(model, recipe, parts["train"].images[:NORM])
+            log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
+        state.start_average(model)
     if resume:
         state.read_counters()
         if state.best_epoch and not (run / "best.keras").is_file():
@@ -156,15 +157,15 @@ def freeze(model: keras.Model, share: float, norm: bool = False) -> None:
 
 
 @contextmanager
-def explained(recipe: Recipe, run: Path) -> Iterator[None]:
-    """A full disk and exhausted memory become sentences that name the knob."""
+def explained(recipe: Recipe, run: Path | None = None) -> Iterator[None]:
+    """Exhausted memory and, where the folder `run` is written, a full disk become sentences that name the knob."""
     try:
         yield
     except Exception as error:  # each backend has its own classes for what is exhausted; whatever else it is goes on
         cause = _first(error)
         if isinstance(cause, CalmcamError):
             raise
-        raise _full(cause, run) or _memory(cause, recipe) or error from error
+        raise (run and _full(cause, run)) or _memory(cause, recipe) or error from error
 
 
 def _first(error: BaseException) -> BaseException:
