@@ -36,7 +36,8 @@ from .weights import start_weights
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
 # How the backends say it, in lower case.
-MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc", "alloc failed")
+EXHAUSTED = ("resourceexhausted", "resource_exhausted")
+MEMORY = (*EXHAUSTED, "outofmemory", "out of memory", "oom when", "bad_alloc", "alloc failed")
 
 
 def fit(
@@ -214,8 +215,8 @@ def _run_stage(
         return  # resumed between two stages; dropout goes on where it stood
     keep = partial(_keep_best, model, plain(model), run / "best.keras")
     judge = callbacks.Judge(state, parts["validation"], batches, stage, keep)
-    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(state, stage), callbacks.Average(state, recipe.ema), judge]
-    around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
+    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(state, stage), callbacks.Average(state, recipe.ema)]
+    around += [judge, callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
     learner.fit(
