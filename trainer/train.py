@@ -245,12 +245,18 @@ def _keep_stage(state: State, position: int) -> None:
 
 def clear(state: State) -> None:
     """Remove what only a run that is not finished needs."""
-    for path in (state.path, *(_ended(state.run, position) for position in range(len(state.recipe.stages)))):
-        path.unlink(missing_ok=True)
+    state.path.unlink(missing_ok=True)
+    for position in range(len(state.recipe.stages)):
+        _ended(state.run, position).unlink(missing_ok=True)
+        _taught(state.run, position).unlink(missing_ok=True)
 
 
 def _ended(run: Path, position: int) -> Path:
     return run / f"stage-{position + 1}.keras"
+
+
+def _taught(run: Path, position: int) -> Path:
+    return run / f"teacher-{position + 1}.npz"
 
 
 def _start(run: Path, recipe: Recipe, position: int) -> list[np.ndarray]:
@@ -277,7 +283,7 @@ def _teach(batches: Batches, part: Part, state: State, position: int) -> None:
         models[-1].set_weights(_start(state.run, recipe, position) if own else _loaded(Path(name) / "best.keras"))
     teacher = Teacher(models, recipe, stage.teacher_share)
     if stage.teacher_views:
-        kept = state.run / f"teacher-{position + 1}.npz"
+        kept = _taught(state.run, position)
         batches.targets = teacher.settled(part.images, batches.targets, stage.teacher_views, kept)
     else:
         batches.teacher = teacher
