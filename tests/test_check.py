@@ -83,6 +83,10 @@ def test_check_tells_of_a_backbone_that_learnt_from_what_would_judge(data: Path,
     listed = lines[lines.index(told) + 1 : lines.index(told) + 12]
     assert all(line.startswith("  train/") for line in listed[:10]) and listed[10] == f"  and {count - 10} more"
     assert listed[0].strip() in told and len(set(listed)) == 11
+    damaged = Path(shutil.copytree(run, tmp_path / "damaged"))
+    (damaged / "run.json").write_text("[]", encoding="utf-8")
+    lines = start(Request(TINY, data, (f"backbone={damaged}",), tmp_path / "again", check=True))
+    assert any(line.startswith("cannot be trained on yet: ") and "run.json: expected" in line for line in lines)
 
 
 @pytest.mark.parametrize(("labels", "code"), [(LABELS, 0), ((*LABELS, "shy"), 2)])

@@ -132,15 +132,13 @@ def _division(
     wanted = [(head.data, label) for head in recipe.heads if head.data != EVERY for label in head.labels]
     if lacking := [label for source, label in wanted if (source, label) not in there]:
         return [f"{UNREADY}no training picture of {', '.join(lacking)}"]
+    seen: list[str] = []
     try:
         splits = divided(items, groups, recipe.data, paths)
-    except InputError as error:
-        return [f"{UNREADY}{error}"]
-    found = [Member(item, split, "") for item, split in zip(items, splits, strict=True)]
-    try:
+        found = [Member(item, split, "") for item, split in zip(items, splits, strict=True)]
+        seen = backbone_saw(recipe, found)
         check_backbone(recipe, found)
     except InputError as error:
-        seen = backbone_saw(recipe, found)
         more = [f"  and {len(seen) - SEEN:,} more"] if len(seen) > SEEN else []
         return [f"{UNREADY}{error}", *(f"  {file}" for file in seen[:SEEN]), *more]
     if recipe.data.limit:  # that division is of fewer

@@ -207,7 +207,7 @@ def read_split(path: Path) -> list[dict[str, str]]:
 
 
 def check_unseen(other: Path, parts: Iterable[tuple[str, str, str]], role: str, mend: str = "") -> None:
-    """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge; see `seen_by`."""
+    """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge (`seen_by`)."""
     if seen := seen_by(other, parts):
         raise SettingsError(
             f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge, {seen[0]} for one; "
@@ -218,8 +218,8 @@ def check_unseen(other: Path, parts: Iterable[tuple[str, str, str]], role: str, 
 def seen_by(other: Path, parts: Iterable[tuple[str, str, str]]) -> list[str]:
     """Files of the pictures that judge and that the run or model `other` learnt from.
 
-    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published data,
-    is nobody's lead.
+    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published
+    data, is nobody's lead.
     """
     rows, known = list(parts), learnt(other)
     taught = {digest for digest, split, _ in rows if split == "train"}

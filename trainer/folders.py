@@ -60,8 +60,8 @@ class Scan:
 def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False, tell: bool = True) -> Scan:
     """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
 
-    With `tell` the log names what is left out. InputError when there is nothing to train on, only one class, or a class in
-    the test part that train lacks.
+    With `tell` the log names what is left out. InputError when there is nothing to train on, only one class, or a
+    class in the test part that train lacks.
     """
     if _in_folders(path):
         scanned = _scan_folder(path, source, labels, spec, test)

@@ -47,7 +47,7 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
 
 
 def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, of two labels the second one's F1, and cross entropy of one head; truth (N,) int64, votes (N, C).
+    """Accuracy, macro-F1, of two labels the second's F1, and cross entropy of a head; truth (N,) int64, votes (N, C).
 
     Where more than half of the votes for the head's labels name one, `majority` is the accuracy against it, and
     `agreement` the mean of both accuracies. (The test part's majority is of all votes, "unknown" among them: it leaves
