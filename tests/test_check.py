@@ -17,8 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 import cv2
 import pictures  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 from tiny_training import LABELS, TINY  # noqa: E402
 
+from edge_app.cli import cli  # noqa: E402
 from edge_app.errors import InputError  # noqa: E402
 from trainer.data import members  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
@@ -77,6 +79,26 @@ def test_check_tells_of_a_backbone_that_learnt_from_what_would_judge(data: Path,
     lines = start(Request(TINY, data, changes, tmp_path / "check", check=True))
     (told,) = (line for line in lines if "cannot be the backbone here; it learnt" in line)
     assert told.startswith("cannot be trained on yet: ") and not any("divided into" in line for line in lines)
+    count = int(told.split("it learnt from ")[1].split()[0])
+    listed = lines[lines.index(told) + 1 : lines.index(told) + 12]
+    assert all(line.startswith("  train/") for line in listed[:10]) and listed[10] == f"  and {count - 10} more"
+    assert listed[0].strip() in told and len(set(listed)) == 11
+    damaged = Path(shutil.copytree(run, tmp_path / "damaged"))
+    (damaged / "run.json").write_text("[]", encoding="utf-8")
+    lines = start(Request(TINY, data, (f"backbone={damaged}",), tmp_path / "again", check=True))
+    assert any(line.startswith("cannot be trained on yet: ") and "run.json: expected" in line for line in lines)
+
+
+@pytest.mark.parametrize(("labels", "code"), [(LABELS, 0), ((*LABELS, "shy"), 2)])
+def test_a_check_tells_everything_and_its_exit_code_whether_training_can_begin(tmp_path: Path, labels, code) -> None:
+    """What is left out is said once, in the report."""
+    pictures.write(tmp_path / "data", (*LABELS, "smug"), 3)
+    (tmp_path / "data" / "happy" / "bad.png").write_bytes(b"none")
+    words = ["train", TINY, "--check", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, [*words, "--set", f"heads.0.labels={json.dumps(labels)}"])
+    assert done.exit_code == code, done.output
+    assert ("cannot be trained on yet" in done.stdout) == bool(code) and "sample sheet: " in done.stdout
+    assert done.output.count("bad.png") == 1 and done.output.count("smug") == 1
 
 
 def test_folders_of_other_names_are_answered_with_the_way_out(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("yaml")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras 3.15 on numpy 2
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pictures  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
@@ -96,6 +97,8 @@ def change(path: Path, **values: object) -> None:
         (lambda run: (run / "best.keras").unlink(), "best.keras: missing, the best weights so far"),
         (lambda run: (run / "run.json").write_text("{}"), "run.json: finished: cannot be None"),
         (lambda run: change(run / "run.json", data=5), "run.json: data: cannot be 5"),
+        (lambda run: change(run / "run.json", backend=5), "run.json: backend: cannot be 5"),
+        (lambda run: change(run / "run.json", precision="bad"), "precision: .*bad"),
         (lambda run: change(run / "run.json", beside=None), "run.json: beside: cannot be None"),
         (lambda run: (run / "split.csv").write_text(""), "split.csv: expected pictures of train and validation"),
         (lambda run: (run / "split.csv").write_bytes(b"\xff\xfe\x00"), "split.csv: expected pictures"),
@@ -107,6 +110,22 @@ def test_a_damaged_run_is_not_gone_on_with(run: Path, spoil, sentence: str) -> N
     spoil(run)
     with pytest.raises(CalmcamError, match=sentence):
         start(Request(None, None, resume=run))
+
+
+def test_a_run_goes_on_with_the_backend_and_the_precision_that_it_was_begun_with(run: Path, monkeypatch) -> None:
+    begun = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert (begun["backend"], begun["precision"]) == (keras.backend.backend(), "float32")
+    change(run / "run.json", backend="other", precision="mixed_bfloat16")
+    before = (run / "run.json").read_bytes()
+    words = f"run: was begun with KERAS_BACKEND=other; go on with KERAS_BACKEND=other calmcam train --resume {run}"
+    with pytest.raises(SettingsError, match=words):
+        start(Request(None, None, resume=run))
+    assert (run / "run.json").read_bytes() == before
+    asked = []
+    monkeypatch.setattr("trainer.train.precision", lambda wanted: asked.append(wanted) or "float32")
+    change(run / "run.json", backend=begun["backend"])
+    start(Request(None, None, resume=run))
+    assert set(asked) == {"mixed_bfloat16"}
 
 
 def test_labels_that_changed_since_are_told(run: Path, data: Path) -> None:

@@ -107,7 +107,8 @@ def test_the_card_states_scores_with_intervals_and_what_made_it(study):
     low, high = found.accuracy_interval
     assert f"{100 * found.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})" in text
     assert "2.50 MB" in text and "`calmcam train tiny`" in text and "`abc`" in text
-    assert "99.00% same" in text
+    assert "mood: 99.00% same, +0.10 points lost, probabilities 0.0020 apart |" in text
+    assert "% of the test pictures, " in text
 
 
 @pytest.mark.parametrize(

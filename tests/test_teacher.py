@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 from tiny_training import LABELS, TINY  # noqa: E402
 
 from edge_app.errors import SettingsError  # noqa: E402
+from trainer import train  # noqa: E402
 from trainer.recipe_file import read_recipe  # noqa: E402
 from trainer.runs import Request, start  # noqa: E402
 from trainer.teacher import Teacher, check_teacher  # noqa: E402
@@ -58,7 +59,9 @@ def test_a_teacher_answers_once_for_the_moved_views_of_a_picture(tmp_path: Path)
     assert np.array_equal(kept, views) and not np.allclose(views, plain, atol=1e-5)
 
 
-def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_path: Path) -> None:
+def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_path: Path, monkeypatch) -> None:
+    kept, clear = [], train.clear
+    monkeypatch.setattr(train, "clear", lambda state: kept.extend(state.run.glob("teacher-*.npz")) or clear(state))
     taught = ("stages.0.epochs=1", "stages.0.teacher_share=0.9", f"stages.0.teachers=[{run}]")
     losses = []
     once = (*taught, "stages.0.teacher_views=2")
@@ -72,7 +75,7 @@ def test_another_run_teaches_from_the_first_stage_on(data: Path, run: Path, tmp_
         with (tmp_path / name / "history.csv").open() as file:
             losses.append(next(csv.DictReader(file))["loss"])
     assert len(set(losses)) == 4, "another seed divides the data alike, so it can be taught"
-    assert (tmp_path / "once" / "teacher-1.npz").is_file()
+    assert kept == [tmp_path / "once" / "teacher-1.npz"] and not kept[0].exists()
 
 
 def test_a_run_that_does_not_fit_does_not_teach(data: Path, run: Path, tmp_path: Path) -> None:

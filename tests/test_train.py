@@ -74,6 +74,16 @@ def test_what_a_finished_run_needs_no_more_is_removed(data: Path, tmp_path: Path
     assert there - {path.name for path in tmp_path.iterdir()} == {"checkpoint.npz", "stage-1.keras"}
 
 
+def test_the_share_that_is_done_is_the_runs(data: Path, tmp_path: Path) -> None:
+    stages = "stages=[{name: one, epochs: 1, learning_rate: 0.01}, {name: two, epochs: 2, learning_rate: 0.01}]"
+    recipe, told = read_recipe(TINY, (stages,)), []
+    fit(recipe, loaded(recipe, data), tmp_path, tell=lambda done, words: told.append((done, words[:9])))
+    shares = [done for done, _ in told]
+    assert shares == sorted(set(shares)) and shares[-1] == 1
+    last = {words: done for done, words in told}
+    assert last == pytest.approx({"epoch 1/3": 1 / 3, "epoch 2/3": 2 / 3, "epoch 3/3": 1})
+
+
 def test_curves_are_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(callbacks, "draw_curves", lambda state: drawn.append(state.stage_epoch))
@@ -168,12 +178,13 @@ def test_a_killed_run_goes_on_with_the_same_curve(backend: str, data: Path, tmp_
 
 
 def test_selection_looks_at_the_measure_that_the_recipe_names() -> None:
-    recipe = replace(read_recipe(TINY), select="f1")
-    images = np.zeros((4, 24, 24, 1), np.uint8)
-    labels = {"emotion": np.array([0, 0, 1, 2])}
-    part = Part(images, {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 3))}, ("",) * 4)
-    row = judge(recipe, part, {"emotion": np.eye(3, dtype=np.float32)[[0, 0, 2, 2]]})
-    assert row["val_score"] == row["val_emotion_f1"] == pytest.approx(2 / 3) != row["val_emotion_macro_f1"]
+    recipe = read_recipe(TINY, ("heads.0.labels=[a, b]", "select=f1"))
+    labels = {"emotion": np.array([0, 0, 1, 1])}
+    part = Part(
+        np.zeros((4, 24, 24, 1), np.uint8), {}, labels, ("",) * 4, ("",) * 4, {"emotion": np.zeros((4, 2))}, ("",) * 4
+    )
+    row = judge(recipe, part, {"emotion": np.eye(2, dtype=np.float32)[[0, 1, 1, 1]]})
+    assert row["val_score"] == row["val_emotion_f1"] == pytest.approx(0.8) != row["val_emotion_macro_f1"]
 
 
 def test_of_equal_scores_the_epoch_of_the_lower_loss_is_kept(data: Path, tmp_path: Path, monkeypatch) -> None:
@@ -196,12 +207,13 @@ def test_selection_by_agreement_listens_to_labels_and_to_voters() -> None:
     row = judge(recipe, replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
     assert row["val_score"] == row["val_emotion_agreement"] == 0.75 and "val_emotion_majority" not in row
     row = judge(read_recipe(TINY), replace(part, votes={"emotion": np.zeros((4, 3), np.float32)}), answers)
-    assert not row.keys() & {"val_emotion_agreement", "val_emotion_majority"}
+    assert not row.keys() & {"val_emotion_agreement", "val_emotion_majority", "val_emotion_f1"}  # three labels
 
 
 def test_a_lost_loss_ends_with_a_sentence(data: Path, tmp_path: Path) -> None:
     recipe = read_recipe(TINY, ("stages.0.learning_rate=1e30", "stages.0.schedule=constant"))
-    with pytest.raises(CalmcamError, match="learning_rate"):
+    told = "epoch [12], stage all, batch .*: the loss is .*; start again with --set stages.all.learning_rate=1e.29"
+    with pytest.raises(CalmcamError, match=told):
         fit(recipe, loaded(recipe, data), tmp_path)
 
 
@@ -238,6 +250,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
         (MemoryError(), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), CalmcamError, "out of memory.*batch=4"),
+        (RuntimeError("Error parsing message: Arena alloc failed"), CalmcamError, "out of memory.*batch=4"),
         (RuntimeError("ResourceExhausted: events.v2; No space left on device"), OutputError, "disk is full.*--resume"),
         (PermissionError(errno.EACCES, "Permission denied"), OutputError, "Permission denied.*another folder with -o"),
         (RuntimeError("something else"), RuntimeError, "something else"),
@@ -246,6 +259,18 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 def test_full_disk_and_exhausted_memory_have_their_sentences(error: Exception, kind: type, sentence: str) -> None:
     with pytest.raises(kind, match=sentence), explained(read_recipe(TINY), Path("run")):
         raise error
+
+
+def test_memory_that_ends_while_the_network_is_built_has_its_sentence(data: Path, tmp_path: Path, monkeypatch) -> None:
+    def build(*_: object) -> None:
+        raise RuntimeError("{{function_node __wrapped__AddV2}} OOM when allocating tensor with shape[3,3,8,16]")
+
+    monkeypatch.setattr(train.families, "build", build)
+    with pytest.raises(CalmcamError, match="out of memory.*batch=4"):
+        start(Request(TINY, data, (), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CalmcamError, match="out of memory.*batch=4"):
+        fit(read_recipe(TINY), {}, tmp_path)
 
 
 def test_a_full_disk_in_the_middle_of_fit_has_its_sentence(tmp_path: Path) -> None:

@@ -40,11 +40,17 @@ class Order(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Ends the run with a sentence when the loss is no number any more."""
 
+    def __init__(self, state: State, stage: Stage) -> None:
+        super().__init__()
+        self._state, self._stage = state, stage
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            stage, rate = self._stage.name, self._stage.learning_rate / 10
             raise CalmcamError(
-                f"batch {batch}: the loss is {loss}; lower the learning_rate, or set clip=1 or precision=float32"
+                f"epoch {self._state.epoch + 1}, stage {stage}, batch {batch}: the loss is {loss}; start again with "
+                f"--set stages.{stage}.learning_rate={rate:g}, --set clip=1 or --set precision=float32"
             )
 
 
@@ -172,17 +178,16 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Calls `tell(done share of the epoch, words)` after each batch."""
+    """Calls `tell(done share of the run, words)` after each batch, so that the time left is the run's."""
 
     def __init__(self, state: State, tell: Callable[[float, str], None]) -> None:
         super().__init__()
         self._state, self._tell = state, tell
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        words = (
-            f"epoch {self._state.epoch + 1}/{self._state.recipe.epochs}, loss {float((logs or {}).get('loss', 0)):.4f}"
-        )
-        self._tell((batch + 1) / (self.params.get("steps") or batch + 1), words)
+        done, epochs = self._state.epoch, self._state.recipe.epochs
+        words = f"epoch {done + 1}/{epochs}, loss {float((logs or {}).get('loss', 0)):.4f}"
+        self._tell((done + (batch + 1) / (self.params.get("steps") or batch + 1)) / epochs, words)
 
 
 def write_history(state: State) -> None:

@@ -141,7 +141,8 @@ def file_rows(study: Study) -> list[list[str]]:
     for variant, artifact in study.manifest.artifacts.items():
         spec = artifact.input
         gates = "; ".join(
-            f"{gate.head}: {gate.agreement:.2%} same, {gate.loss:+.2f} points lost, |dp| {gate.mean_dp:.4f}"
+            f"{gate.head}: {gate.agreement:.2%} same, {gate.loss:+.2f} points lost, "
+            f"probabilities {gate.mean_dp:.4f} apart"
             for gate in study.gates
             if gate.variant == variant
         )
@@ -171,13 +172,14 @@ def calibration(study: Study, head: Head) -> str:
     """How the confidences of a head were made, and what its threshold parts."""
     if head.temperature == 1 and not head.unsure_below:
         return UNCALIBRATED.format(pictures=FEWEST, groups=FEW)
-    share, above, below = unsure_share(study, study.split(head.name), head)
+    split = study.split(head.name)
+    share, above, below = unsure_share(study, split, head)
     found = f"{CALIBRATION} Temperature {head.temperature:.3f}"
     if not head.unsure_below:
         return f"{found}; no such threshold was found."
     return (
-        f"{found}; unsure below {head.unsure_below:.2f}: {percent(share)} of these pictures, {percent(below)} of them "
-        f"right, against {percent(above)} above."
+        f"{found}; unsure below {head.unsure_below:.2f}: {percent(share)} of the {split} pictures, {percent(below)} of "
+        f"them right, against {percent(above)} above."
     )
 
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from edge_app.drawing.text import line
-from edge_app.errors import InputError, SettingsError
+from edge_app.errors import InputError
 from edge_app.files import whole
 
-from .data import Member, check_backbone, sources
+from .data import Member, backbone_saw, check_backbone, sources
 from .folders import Item, Scan, has_test, scan
 from .recipe import EVERY, Recipe
 from .splits import divided, merge, named_groups, same_pictures
@@ -22,6 +22,8 @@ COLUMNS = 12  # of the sample sheet
 CELL = 96  # px
 NAME = 15  # px, size of the letters
 FEW = 50
+SEEN = 10  # pictures that a backbone learnt from, named one by one
+UNREADY = "cannot be trained on yet: "  # how the line begins that says so
 WIDE = 1.5  # ratio of sides beyond which a picture is hardly a face alone
 
 
@@ -34,8 +36,8 @@ def check(recipe: Recipe, data: Path | Mapping[str, Path], out: Path) -> list[st
     paths = sources(recipe, data)
     for name, path in paths.items():
         labels = next(head.labels for head in recipe.heads if head.data == name)
-        scanned = scan(path, name, labels, recipe.input.spec)
-        test = scan(path, name, labels, recipe.input.spec, test=True) if has_test(path) else Scan([])
+        scanned = scan(path, name, labels, recipe.input.spec, tell=False)
+        test = scan(path, name, labels, recipe.input.spec, test=True, tell=False) if has_test(path) else Scan([])
         lines += [f"{path}:", *_counts(scanned, test, labels), *_bad(scanned, test)]
         learnt += scanned.items
         tests += test.items
@@ -129,12 +131,16 @@ def _division(
     there = {(item.source, item.label) for item in items}
     wanted = [(head.data, label) for head in recipe.heads if head.data != EVERY for label in head.labels]
     if lacking := [label for source, label in wanted if (source, label) not in there]:
-        return [f"cannot be trained on yet: no training picture of {', '.join(lacking)}"]
+        return [f"{UNREADY}no training picture of {', '.join(lacking)}"]
+    seen: list[str] = []
     try:
         splits = divided(items, groups, recipe.data, paths)
-        check_backbone(recipe, (Member(item, split, "") for item, split in zip(items, splits, strict=True)))
-    except (InputError, SettingsError) as error:
-        return [f"cannot be trained on yet: {error}"]
+        found = [Member(item, split, "") for item, split in zip(items, splits, strict=True)]
+        seen = backbone_saw(recipe, found)
+        check_backbone(recipe, found)
+    except InputError as error:
+        more = [f"  and {len(seen) - SEEN:,} more"] if len(seen) > SEEN else []
+        return [f"{UNREADY}{error}", *(f"  {file}" for file in seen[:SEEN]), *more]
     if recipe.data.limit:  # that division is of fewer
         return []
     counts = Counter((item.source, split) for item, split in zip(items, splits, strict=True))

@@ -59,8 +59,14 @@ def train(settings: Settings, data: tuple[str, ...], output_dir: Path | None, de
         refuse_early(request)
         with quiet("Keras"):
             from . import train as _  # noqa: F401 its backend talks while it loads
-    for line in start(request):
+    lines = start(request)
+    for line in lines:
         click.echo(line)
+    if request.check:
+        from .check import UNREADY
+
+        if any(line.startswith(UNREADY) for line in lines):
+            click.get_current_context().exit(InputError.exit_code)
 
 
 def talk() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,19 +207,24 @@ def read_split(path: Path) -> list[dict[str, str]]:
 
 
 def check_unseen(other: Path, parts: Iterable[tuple[str, str, str]], role: str, mend: str = "") -> None:
-    """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge.
-
-    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published data,
-    is nobody's lead.
-    """
-    rows, known = list(parts), learnt(other)
-    taught = {digest for digest, split, _ in rows if split == "train"}
-    judging = {digest: file for digest, _, file in rows if digest not in taught}
-    if seen := [file for digest, file in judging.items() if marks([digest]) <= known]:
+    """SettingsError when the run or model `other`, which is to `role`, learnt from pictures that judge (`seen_by`)."""
+    if seen := seen_by(other, parts):
         raise SettingsError(
             f"{other}: cannot {role} here; it learnt from {len(seen)} of the pictures that judge, {seen[0]} for one; "
             f"{mend or 'train it on the same data with the same data settings, or take another'}"
         )
+
+
+def seen_by(other: Path, parts: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Files of the pictures that judge and that the run or model `other` learnt from.
+
+    `parts` are sha256, split and file of all pictures. One that is learnt from as well, a duplicate in the published
+    data, is nobody's lead.
+    """
+    rows, known = list(parts), learnt(other)
+    taught = {digest for digest, split, _ in rows if split == "train"}
+    judging = {digest: file for digest, _, file in rows if digest not in taught}
+    return [file for digest, file in judging.items() if marks([digest]) <= known]
 
 
 def check_backbone(recipe: Recipe, found: Iterable[Member], mend: str = "") -> None:
@@ -227,8 +232,17 @@ def check_backbone(recipe: Recipe, found: Iterable[Member], mend: str = "") -> N
     if other := origin(recipe.backbone):
         if not (mend or (other / "split.csv").is_file()):
             mend = MODEL
-        parts = ((member.item.sha256, member.split, member.item.file) for member in found)
-        check_unseen(other, parts, "be the backbone", mend)
+        check_unseen(other, _told(found), "be the backbone", mend)
+
+
+def backbone_saw(recipe: Recipe, found: Iterable[Member]) -> list[str]:
+    """Files of the pictures that judge and that the run or model that is the backbone learnt from."""
+    other = origin(recipe.backbone)
+    return seen_by(other, _told(found)) if other else []
+
+
+def _told(found: Iterable[Member]) -> Iterator[tuple[str, str, str]]:
+    return ((member.item.sha256, member.split, member.item.file) for member in found)
 
 
 def learnt(place: Path) -> frozenset[bytes]:

@@ -79,6 +79,8 @@ def export(order: Order) -> Study:
     work = _opened(order)
     try:
         model = _trained(order.run, work.recipe)
+        if order.test:
+            finalscore.uses(order.run, order.run / "best.keras")  # now, not after minutes of converting
         settings = work.recipe.export
         train, kept = work.parts["train"], settings.calibration * 5 // 4
         wanted = max(settings.calibration, settings.representative)
@@ -227,11 +229,12 @@ def _gate(work: _Work, model: keras.Model, crops: np.ndarray) -> list[parity.Par
 
 def _mended(work: _Work, model: keras.Model, crops: np.ndarray, rows: list[parity.Parity]) -> list[parity.Parity]:
     with quantise.Converter(model, crops) as converter:
+        log.warning("int8 loses too much; looking for the operators that lose most")
         worst = [name for name, _ in converter.blame()[:WORST]]
         for count in range(1, len(worst) + 1):
             work.in_float = tuple(worst[:count])
             of = "operator" if count == 1 else f"{count} operators"
-            log.warning("int8 loses too much; trying again with its worst %s in float", of)
+            log.warning("trying again with int8's worst %s in float", of)
             log.debug("in float: %s", ", ".join(work.in_float))
             _write(work, "int8", converter.convert("int8", keep_float=work.in_float))
             rows = _compared(work)

@@ -56,20 +56,25 @@ class Scored:
         ]
 
 
+def uses(run: Path, weights: Path) -> int:
+    """How often the run's test part was used on these weights; InputError when it was used on others."""
+    if not (run / USED).is_file():
+        return 0
+    used, digest = read_json(run / USED), sha256(weights)
+    if (before := str(used.get("weights_sha256"))) != digest:
+        raise InputError(
+            f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
+            "again after more training would be selecting on it: export with --no-test, or train a new run"
+        )
+    return int(used.get("times", 1))
+
+
 def claim(run: Path, weights: Path, part: Part) -> int:
     """Note that the run's test part is used on these weights, and which pictures it has, by hash, in `test.csv`.
 
     Returns how often that is by now. InputError when it was used on others before.
     """
-    note, digest, times = run / USED, sha256(weights), 0
-    if note.is_file():
-        used = read_json(note)
-        before, times = str(used.get("weights_sha256")), int(used.get("times", 1))
-        if before != digest:
-            raise InputError(
-                f"{run}: the test part was used already, on weights {before[:12]}…, these are {digest[:12]}…; scoring "
-                "again after more training would be selecting on it: export with --no-test, or train a new run"
-            )
+    note, times = run / USED, uses(run, weights) + 1
     table, rows = run / "test.csv", io.StringIO(newline="")
     csv.writer(rows).writerows([("file", "sha256"), *zip(part.files, part.hashes, strict=True)])
     text = rows.getvalue().encode(errors="surrogateescape")
@@ -77,8 +82,8 @@ def claim(run: Path, weights: Path, part: Part) -> int:
         raise InputError(f"{table}: the test part is not the one that was used before; give the data as they were")
     with whole(table) as unfinished:
         unfinished.write_bytes(text)
-    write_json(note, {"weights_sha256": digest, "times": times + 1})
-    return times + 1
+    write_json(note, {"weights_sha256": sha256(weights), "times": times})
+    return times
 
 
 def score_parts(

@@ -57,10 +57,11 @@ class Scan:
     ignored: dict[str, int] = field(default_factory=dict)  # folder that is none of the labels -> files in it
 
 
-def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False) -> Scan:
+def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bool = False, tell: bool = True) -> Scan:
     """Every picture of the labels below `path`, scaled to the model's input; the test part only when `test`.
 
-    InputError when there is nothing to train on, only one class, or a class in the test part that train lacks.
+    With `tell` the log names what is left out. InputError when there is nothing to train on, only one class, or a
+    class in the test part that train lacks.
     """
     if _in_folders(path):
         scanned = _scan_folder(path, source, labels, spec, test)
@@ -73,6 +74,8 @@ def scan(path: Path, source: str, labels: tuple[str, ...], spec: Input, test: bo
         )
     if len(found) < 2 and not test:
         raise InputError(f"{path}: expected at least two classes of {', '.join(labels)}; found only {found[0]}")
+    if not tell:
+        return scanned
     for why in [*scanned.bad.values()][:TOLD]:
         log.warning("left out: %s", why)
     if len(scanned.bad) > TOLD:

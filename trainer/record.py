@@ -18,6 +18,8 @@ from .recipe_file import parse_crop, read_recipe
 TOLD = {  # of `run.json`, whatever a run is asked later
     "finished": bool,
     "data": (str, dict),
+    "backend": str,
+    "precision": str,
     "data_sha256": dict,
     "seen": dict,
     "selected": dict,

@@ -156,10 +156,11 @@ def _build(recipe: Recipe) -> None:
     import keras
 
     from .teacher import find_teacher
-    from .train import network
+    from .train import explained, network
     from .weights import take_weights
 
-    take_weights(network(recipe), recipe)
+    with explained(recipe):
+        take_weights(network(recipe), recipe)
     keras.utils.clear_session()
     for name in recipe.others():
         find_teacher(Path(name))
@@ -167,6 +168,9 @@ def _build(recipe: Recipe) -> None:
 
 def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, object]:
     """What `run.json` says before anything has happened."""
+    import keras
+
+    from .machine import precision
     from .weights import file_of
 
     backbone = file_of(recipe)
@@ -174,6 +178,8 @@ def describe(recipe: Recipe, data: Data, found: Sequence[Member]) -> dict[str, o
         "command": shlex.join(["calmcam", *sys.argv[1:]]),
         "recipe": recipe.name,
         "seed": recipe.seed,
+        "backend": keras.backend.backend(),
+        "precision": precision(recipe.precision),
         "data": absolute(data),
         "data_sha256": digests(found),
         **({"backbone_sha256": sha256(backbone)} if backbone else {}),
@@ -230,7 +236,13 @@ def _go_through(out: Path, data: Data, described: dict) -> list[str]:
 
 def _resume(request: Request) -> list[str]:
     """Go on as the run was begun; only its data may lie elsewhere now."""
+    import keras
+
     left, data, lines = _left(request), request.data, []
+    for place, described in left.items():
+        if (begun := described.get("backend", keras.backend.backend())) != keras.backend.backend():
+            again = f"KERAS_BACKEND={begun} calmcam train --resume {request.resume}"
+            raise SettingsError(f"{place}: was begun with KERAS_BACKEND={begun}; go on with {again}")
     with alone(request.resume):
         for place, described in left.items():
             if data is None:
@@ -269,7 +281,8 @@ def _described(out: Path) -> dict:
 
 
 def _go_on(out: Path, loaded: Mapping[str, Part], described: dict) -> str:
-    recipe = read_recipe(str(out / "recipe.yaml"))
+    begun = (f"precision={described['precision']}",) if "precision" in described else ()
+    recipe = read_recipe(str(out / "recipe.yaml"), begun)
     return _train(recipe, loaded, out, described, resume=(out / "checkpoint.npz").is_file())
 
 

@@ -47,7 +47,7 @@ def judge(recipe: Recipe, part: Part, logits: Mapping[str, np.ndarray]) -> dict[
 
 
 def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, F1 of the last label and cross entropy of one head; truth (N,) int64, votes (N, C).
+    """Accuracy, macro-F1, of two labels the second's F1, and cross entropy of a head; truth (N,) int64, votes (N, C).
 
     Where more than half of the votes for the head's labels name one, `majority` is the accuracy against it, and
     `agreement` the mean of both accuracies. (The test part's majority is of all votes, "unknown" among them: it leaves
@@ -68,6 +68,6 @@ def measures(head: HeadRecipe, truth: np.ndarray, logits: np.ndarray, votes: np.
         "accuracy": accuracy,
         **voted,
         "macro_f1": float(macro_f1(matrix)),
-        "f1": float(per_class(matrix).f1[-1]),
+        **({"f1": float(per_class(matrix).f1[1])} if len(matrix) == 2 else {}),
         "loss": float(-np.log(np.clip(probs[np.arange(len(truth)), truth], 1e-7, 1)).mean()),
     }

@@ -36,7 +36,8 @@ from .weights import start_weights
 log = logging.getLogger(__name__)
 NORM = 512  # pictures whose statistics a backbone without any takes
 # How the backends say it, in lower case.
-MEMORY = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory", "oom when", "bad_alloc")
+EXHAUSTED = ("resourceexhausted", "resource_exhausted")
+MEMORY = (*EXHAUSTED, "outofmemory", "out of memory", "oom when", "bad_alloc", "alloc failed")
 
 
 def fit(
@@ -48,16 +49,17 @@ def fit(
 ) -> State:
     """Train every stage that is left, keeping `best.keras` in the folder `run`; returns where the run stands.
 
-    `tell` hears the done share of the epoch and a few words. CalmcamError when the loss is lost or memory ends,
+    `tell` hears the done share of the run and a few words. CalmcamError when the loss is lost or memory ends,
     OutputError when the disk is full.
     """
     keras.utils.set_random_seed(recipe.seed)
     state = State(run, recipe)
-    model = network(recipe, precision(recipe.precision))
-    if not resume:
-        start_weights(model, recipe, parts["train"].images[:NORM])
-        log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
-    state.start_average(model)
+    with explained(recipe):
+        model = network(recipe, precision(recipe.precision))
+        if not resume:
+            start_weights(model, recipe, parts["train"].images[:NORM])
+            log.info("%s: %s parameters", recipe.family, f"{model.count_params():,}")
+        state.start_average(model)
     if resume:
         state.read_counters()
         if state.best_epoch and not (run / "best.keras").is_file():
@@ -156,15 +158,15 @@ def freeze(model: keras.Model, share: float, norm: bool = False) -> None:
 
 
 @contextmanager
-def explained(recipe: Recipe, run: Path) -> Iterator[None]:
-    """A full disk and exhausted memory become sentences that name the knob."""
+def explained(recipe: Recipe, run: Path | None = None) -> Iterator[None]:
+    """Exhausted memory and, where the folder `run` is written, a full disk become sentences that name the knob."""
     try:
         yield
     except Exception as error:  # each backend has its own classes for what is exhausted; whatever else it is goes on
         cause = _first(error)
         if isinstance(cause, CalmcamError):
             raise
-        raise _full(cause, run) or _memory(cause, recipe) or error from error
+        raise (run and _full(cause, run)) or _memory(cause, recipe) or error from error
 
 
 def _first(error: BaseException) -> BaseException:
@@ -213,8 +215,8 @@ def _run_stage(
         return  # resumed between two stages; dropout goes on where it stood
     keep = partial(_keep_best, model, plain(model), run / "best.keras")
     judge = callbacks.Judge(state, parts["validation"], batches, stage, keep)
-    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(), callbacks.Average(state, recipe.ema), judge]
-    around += [callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
+    around = [callbacks.Order(batches, state), callbacks.StopOnNaN(state, stage), callbacks.Average(state, recipe.ema)]
+    around += [judge, callbacks.Patience(state, stage), *tensorboard(run, stage), callbacks.Checkpoint(state)]
     if tell is not None:
         around.append(callbacks.Progress(state, tell))
     learner.fit(
@@ -243,12 +245,18 @@ def _keep_stage(state: State, position: int) -> None:
 
 def clear(state: State) -> None:
     """Remove what only a run that is not finished needs."""
-    for path in (state.path, *(_ended(state.run, position) for position in range(len(state.recipe.stages)))):
-        path.unlink(missing_ok=True)
+    state.path.unlink(missing_ok=True)
+    for position in range(len(state.recipe.stages)):
+        _ended(state.run, position).unlink(missing_ok=True)
+        _taught(state.run, position).unlink(missing_ok=True)
 
 
 def _ended(run: Path, position: int) -> Path:
     return run / f"stage-{position + 1}.keras"
+
+
+def _taught(run: Path, position: int) -> Path:
+    return run / f"teacher-{position + 1}.npz"
 
 
 def _start(run: Path, recipe: Recipe, position: int) -> list[np.ndarray]:
@@ -275,7 +283,7 @@ def _teach(batches: Batches, part: Part, state: State, position: int) -> None:
         models[-1].set_weights(_start(state.run, recipe, position) if own else _loaded(Path(name) / "best.keras"))
     teacher = Teacher(models, recipe, stage.teacher_share)
     if stage.teacher_views:
-        kept = state.run / f"teacher-{position + 1}.npz"
+        kept = _taught(state.run, position)
         batches.targets = teacher.settled(part.images, batches.targets, stage.teacher_views, kept)
     else:
         batches.teacher = teacher
