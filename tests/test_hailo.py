@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,19 +223,13 @@ def test_threads_that_share_a_model_get_their_own_faces(
     pictures = [crops[:4], 255 - crops[:4]]
     expected = [backend.infer(rows) for rows in pictures]
     world.latency_ms = 1.0
-    wrong: list[int] = []
 
-    def classify(place: int) -> None:
-        for _ in range(10):
-            given = backend.infer(pictures[place])
-            wrong.extend(place for name in given if not np.array_equal(given[name], expected[place][name]))
+    def wrong(place: int) -> list[str]:
+        answers = [backend.infer(pictures[place]) for _ in range(10)]
+        return [name for given in answers for name in given if not np.array_equal(given[name], expected[place][name])]
 
-    threads = [threading.Thread(target=classify, args=(place,)) for place in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(wrong, range(2))) == [[], []]
 
 
 def test_outputs_that_the_manifest_does_not_name_are_left_alone(

@@ -67,7 +67,7 @@ def test_written_recipe_reads_back_the_same(tmp_path) -> None:
         ({"stages": [{"name": "all", "learning_rate": 0.1}]}, "the key 'epochs' is missing"),
         ({"heads": [{"name": "x", "labels": ["happy"]}]}, "two or more different labels"),
         *(
-            ({"heads": [{"name": name, "labels": ["a", "b"]}]}, f"heads.{name}: expected a name of the letters a to z")
+            ({"heads": [{"name": name, "labels": ["a", "b"]}]}, f"heads.{name}: expected a name of Latin letters")
             for name in ("킹받음", "my shy", "", "a/b", "dropout", "split")
         ),
         ({"heads": [{"name": "x", "kind": "sigmoid", "labels": ["a", "b", "c"]}]}, "a sigmoid head has two labels"),

@@ -72,11 +72,10 @@ def no_better(study: Study) -> list[str]:
     """A sentence for every head whose accuracy is not surely above the share of its largest class."""
     lines = []
     for head in study.heads:
-        split = study.split(head.name)
-        found = study.found(split, head.name)
+        found = study.shown(head.name)
         if found is not None and found.scores.accuracy_interval[0] <= (share := _shares(found).max()):
             label = head.labels[_shares(found).argmax()]
-            lines.append(NO_BETTER.format(head=head.name, split=split, label=label, share=percent(share)))
+            lines.append(NO_BETTER.format(head=head.name, split=found.split, label=label, share=percent(share)))
     return lines
 
 
@@ -193,12 +192,11 @@ def count_rows(study: Study, head: Head) -> list[list[str]]:
 
 def _summary(study: Study) -> Iterator[str]:
     for head in study.heads:
-        split = study.split(head.name)
-        found = study.found(split, head.name)
+        found = study.shown(head.name)
         if found is not None:
             accuracy = percent(found.scores.accuracy, found.scores.accuracy_interval)
             labels = ", ".join(head.labels)
-            yield f"**{head.name}** ({labels}): {accuracy} right on the {split} part, `{study.chief}`."
+            yield f"**{head.name}** ({labels}): {accuracy} right on the {found.split} part, `{study.chief}`."
     yield from ("", f"Data: {study.about or 'not stated'}", "", f"Licence: {study.licence}")
 
 
@@ -207,11 +205,10 @@ def _scores(scored: Sequence[Scored]) -> list[str]:
 
 
 def _head(study: Study, head: Head) -> Iterator[str]:
-    split = study.split(head.name)
-    found = study.found(split, head.name)
+    found = study.shown(head.name)
     if found is None:
         return
-    yield from (f"## {head.name}, {split} part, {study.chief}", "")
+    yield from (f"## {head.name}, {found.split} part, {study.chief}", "")
     yield from table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("", "Confusion (truth in rows):", "")
     yield from table(

@@ -132,7 +132,7 @@ def _check_heads(recipe: Recipe, where: str) -> None:
         at, words = f"{where}: heads.{head.name}", [canonical(label) for label in head.labels]
         if not HEAD.fullmatch(head.name) or head.name in TAKEN:
             raise SettingsError(
-                f"{at}: expected a name of the letters a to z, digits, _ . and -, and none of {', '.join(TAKEN)}; "
+                f"{at}: expected a name of Latin letters, digits, _ . and -, and none of {', '.join(TAKEN)}; "
                 "labels may be of any letters"
             )
         if len(words) < 2 or len(set(words)) < len(words):

@@ -71,13 +71,12 @@ def confident_mistakes(truth: np.ndarray, probs: np.ndarray, count: int = SHOWN)
 
 
 def _head(study: Study, head: Head) -> Iterator[str]:
-    split = study.split(head.name)
-    found = study.found(split, head.name)
+    found = study.shown(head.name)
     if found is None:
         return
-    rows, truth, probs = study.answers(split, head)
-    _, _, cold = study.answers(split, head, cold=True)
-    yield f"<h2>{html.escape(head.name)}, {split} part, {study.chief}</h2>"
+    rows, truth, probs = study.answers(found.split, head)
+    _, _, cold = study.answers(found.split, head, cold=True)
+    yield f"<h2>{html.escape(head.name)}, {found.split} part, {study.chief}</h2>"
     yield table(("class", "precision", "recall", "F1", "n"), class_rows(found, head.labels))
     yield from ("<h3>Confusion</h3>", _image(charts.confusion(found.scores.matrix, head.labels), "confusion matrix"))
     yield from ("<h3>Calibration</h3>", _text(calibration(study, head)))

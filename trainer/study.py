@@ -53,6 +53,10 @@ class Study:
         probs = probabilities(judged, self.logits[split][head.name][rows], softmax_inside=False)
         return rows, self.truth[split][head.name][rows], probs
 
+    def shown(self, head: str) -> Scored | None:
+        """The scores that a head is shown by in full."""
+        return self.found(self.split(head), head)
+
     def found(self, split: str, head: str) -> Scored | None:
         """The scores of that split and head, of the chief variant."""
         wanted = (self.chief, head, split)
